@@ -1,0 +1,75 @@
+// Package proto holds the transmission protocols between host and card:
+// T=1, T=0, transparent and escape. An engine is a state machine over a Link;
+// it does no I/O of its own and knows neither USB nor sockets.
+package proto
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// ID names a protocol in OpenCT's numbering (spec/protocols.md, 0).
+type ID int
+
+const (
+	Default     ID = -1 // what the ATR names first
+	T0          ID = 0
+	T1          ID = 1
+	TwoWire     ID = 16
+	ThreeWire   ID = 17
+	I2CShort    ID = 18
+	I2CLong     ID = 19
+	GBP         ID = 21
+	Eurochip    ID = 22
+	Escape      ID = 24
+	Transparent ID = 128
+)
+
+// Link carries an engine's blocks to the card and back. A driver provides it.
+type Link interface {
+	// Send writes one whole block or, in stream mode, some bytes.
+	Send(block []byte) error
+
+	// Recv reads into buf. In block mode it returns one whole block of at
+	// most len(buf) bytes; in stream mode it fills buf completely or fails.
+	// It fails when nothing came within timeout.
+	Recv(buf []byte, timeout time.Duration) (int, error)
+}
+
+// Engine exchanges APDUs with one card in one protocol. It is not safe for
+// concurrent use: a card does one thing at a time.
+type Engine interface {
+	// ID is the protocol it speaks.
+	ID() ID
+
+	// Transmit sends one command APDU and appends the response APDU, data
+	// and status word, to resp[:0]. ctx is looked at between blocks, so that
+	// a shutdown need not wait for a card that asks for time again and again.
+	// After an error that wraps ErrResetRequired every further call fails
+	// with it until the card is reset and a new engine made.
+	Transmit(ctx context.Context, apdu, resp []byte) ([]byte, error)
+}
+
+// States of an exchange that callers branch on; test with errors.Is.
+var (
+	// ErrInvalidAPDU: the command cannot be sent in this protocol. The
+	// session is untouched.
+	ErrInvalidAPDU = errors.New("invalid command APDU")
+
+	// ErrTooLong: the card's response exceeds MaxResponse.
+	ErrTooLong = errors.New("response too long")
+
+	// ErrAborted: the card gave up the exchange (S(ABORT)); the session lives.
+	ErrAborted = errors.New("card aborted the exchange")
+
+	// ErrProtocol: the card broke the protocol and could not be brought back.
+	ErrProtocol = errors.New("card does not follow the protocol")
+
+	// ErrResetRequired: the session is lost and the card must be reset.
+	ErrResetRequired = errors.New("card must be reset first")
+)
+
+// MaxResponse is the longest response APDU: 65536 bytes of data and the
+// status word (ISO/IEC 7816-4, extended Le).
+const MaxResponse = 65536 + 2
