@@ -1,0 +1,179 @@
+// Package atr reads a card's answer to reset and does the protocol and
+// parameters selection (PPS) that may follow it, both after ISO/IEC 7816-3.
+//
+//	TS T0 [TA1][TB1][TC1][TD1] [TA2][TB2][TC2][TD2] ... T1..TK [TCK]
+//
+// Protocols are the plain T= numbers, 0 to 14. Bytes come from a card and are
+// not trusted: whatever they are, the result is an ATR, an error, or both.
+package atr
+
+import (
+	"errors"
+	"fmt"
+)
+
+// MaxLen is the longest answer to reset, TS included (ISO/IEC 7816-3, 8.2.1).
+const MaxLen = 33
+
+// First byte, TS: the convention of the bytes that follow. Whoever reads the
+// line has converted them already; see Invert.
+const (
+	TSDirect  = 0x3B
+	TSInverse = 0x3F
+)
+
+// Bits of T0 and TDi that announce interface bytes.
+const (
+	announceTA = 0x10
+	announceTB = 0x20
+	announceTC = 0x40
+	announceTD = 0x80
+)
+
+// global is the T number of bytes that concern no protocol: clock stop,
+// voltage classes (ISO/IEC 7816-3, 8.2.3).
+const global = 15
+
+// What can be wrong with an answer to reset; test with errors.Is.
+var (
+	// ErrInvalid: the bytes are no answer to reset.
+	ErrInvalid = errors.New("not a valid answer to reset")
+
+	// ErrChecksum: TCK is wrong or missing. Parse returns what it read
+	// nevertheless, and the caller may use it.
+	ErrChecksum = errors.New("checksum of the answer to reset is wrong")
+)
+
+// Absent stands for an interface byte the card did not send.
+const Absent = -1
+
+// Group is one group of interface bytes, each 0 to 255 or Absent.
+type Group struct {
+	// T is the protocol that the TD before this group named, 15 for global
+	// bytes, Absent for the first group.
+	T              int
+	TA, TB, TC, TD int
+}
+
+// ATR is an answer to reset, taken apart. Read it through its methods; they
+// know the defaults.
+type ATR struct {
+	Raw        []byte  // as received, a copy
+	TS         byte    // TSDirect or TSInverse
+	Groups     []Group // Groups[0] has TA1, TB1, TC1, TD1; never empty
+	Historical []byte  // 0 to 15 bytes, part of Raw
+	TCK        int     // check byte, or Absent
+}
+
+// Parse takes an answer to reset apart. The error wraps ErrInvalid (the ATR is
+// nil) or ErrChecksum (the ATR is complete but for the check).
+func Parse(raw []byte) (*ATR, error) {
+	if len(raw) < 2 {
+		return nil, fmt.Errorf("%w: %d bytes, need 2", ErrInvalid, len(raw))
+	}
+	if len(raw) > MaxLen {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d allowed", ErrInvalid, len(raw), MaxLen)
+	}
+	if raw[0] != TSDirect && raw[0] != TSInverse {
+		return nil, fmt.Errorf("%w: first byte %02X, want 3B or 3F", ErrInvalid, raw[0])
+	}
+	a := &ATR{Raw: append([]byte(nil), raw...), TS: raw[0], TCK: Absent}
+
+	rest := a.Raw[2:]
+	announced, t, checked := a.Raw[1], Absent, false
+	for {
+		g := Group{T: t, TA: Absent, TB: Absent, TC: Absent, TD: Absent}
+		for _, f := range []struct {
+			bit  byte
+			into *int
+		}{{announceTA, &g.TA}, {announceTB, &g.TB}, {announceTC, &g.TC}, {announceTD, &g.TD}} {
+			if announced&f.bit == 0 {
+				continue
+			}
+			if len(rest) == 0 {
+				return nil, fmt.Errorf("%w: ends within interface byte group %d", ErrInvalid, len(a.Groups)+1)
+			}
+			*f.into, rest = int(rest[0]), rest[1:]
+		}
+		a.Groups = append(a.Groups, g)
+		if g.TD == Absent {
+			break
+		}
+		announced, t = byte(g.TD), g.TD&0x0F
+		checked = checked || t != 0
+	}
+
+	k := int(a.Raw[1] & 0x0F)
+	if len(rest) < k {
+		return nil, fmt.Errorf("%w: %d of %d historical bytes", ErrInvalid, len(rest), k)
+	}
+	a.Historical, rest = rest[:k:k], rest[k:]
+
+	if checked {
+		if len(rest) == 0 {
+			return a, fmt.Errorf("%w: TCK is missing", ErrChecksum)
+		}
+		a.TCK, rest = int(rest[0]), rest[1:]
+	}
+	if len(rest) > 0 {
+		return nil, fmt.Errorf("%w: %d bytes too many", ErrInvalid, len(rest))
+	}
+	if checked {
+		if sum := xor(a.Raw[1:]); sum != 0 {
+			return a, fmt.Errorf("%w: TCK is %02X, want %02X", ErrChecksum, a.TCK, a.TCK^int(sum))
+		}
+	}
+	return a, nil
+}
+
+// Need says how many more bytes of an answer to reset are missing after b, as
+// far as b tells: at least so many follow. 0 means b is complete, or MaxLen
+// bytes long and never going to be. b starts with TS and is in direct
+// convention (see Invert); whether TS is valid is left to Parse.
+func Need(b []byte) int {
+	if len(b) < 2 {
+		return 2 - len(b)
+	}
+	want := 2 + int(b[1]&0x0F)
+	announced, at, checked := b[1], 2, false
+	for {
+		n := 0
+		for bit := byte(announceTA); bit != 0; bit <<= 1 {
+			if announced&bit != 0 {
+				n++
+			}
+		}
+		want, at = want+n, at+n
+		if announced&announceTD == 0 || at > len(b) {
+			break
+		}
+		announced = b[at-1]
+		checked = checked || announced&0x0F != 0
+	}
+	if checked {
+		want++
+	}
+	return max(0, min(want, MaxLen)-len(b))
+}
+
+// Complete says whether a reader of single bytes may stop.
+func Complete(b []byte) bool { return Need(b) == 0 }
+
+// Invert converts bytes that a receiver in direct convention took from a card
+// in inverse convention, in place: it reads such a card's TS as 03, which
+// becomes 3F (ISO/IEC 7816-3, 8.1).
+func Invert(b []byte) {
+	for i, c := range b {
+		c = c>>4 | c<<4
+		c = c>>2&0x33 | c<<2&0xCC
+		c = c>>1&0x55 | c<<1&0xAA
+		b[i] = ^c
+	}
+}
+
+func xor(b []byte) (sum byte) {
+	for _, c := range b {
+		sum ^= c
+	}
+	return sum
+}

@@ -1,0 +1,175 @@
+package atr
+
+// Defaults where the card says nothing (ISO/IEC 7816-3, 8.3, 10.2, 11.4).
+const (
+	DefaultFi   = 372
+	DefaultDi   = 1
+	DefaultWI   = 10
+	DefaultIFSC = 32
+	DefaultBWI  = 4
+	DefaultCWI  = 13
+
+	maxIFSC = 254
+	maxBWI  = 9 // higher ones are reserved
+)
+
+// Protocols are the protocols the card speaks after this reset, in the order
+// it names them, at least one. In specific mode it is that one alone.
+func (a *ATR) Protocols() []int {
+	if t, ok := a.Specific(); ok {
+		return []int{t}
+	}
+	var ts []int
+	var seen uint16
+	for _, g := range a.Groups {
+		if g.TD == Absent {
+			continue
+		}
+		t := g.TD & 0x0F
+		if t != global && seen&(1<<t) == 0 {
+			seen |= 1 << t
+			ts = append(ts, t)
+		}
+	}
+	if ts == nil {
+		return []int{0}
+	}
+	return ts
+}
+
+// Default is the protocol the card uses unless another is selected: the one of
+// the specific mode, else the first it names, else 0.
+func (a *ATR) Default() int { return a.Protocols()[0] }
+
+// Offers says whether the card speaks protocol t after this reset.
+func (a *ATR) Offers(t int) bool {
+	for _, p := range a.Protocols() {
+		if p == t {
+			return true
+		}
+	}
+	return false
+}
+
+// Specific says whether TA2 puts the card in specific mode: it speaks t at
+// once and must not be sent a PPS.
+func (a *ATR) Specific() (t int, ok bool) {
+	if ta2 := a.ta2(); ta2 != Absent {
+		return ta2 & 0x0F, true
+	}
+	return 0, false
+}
+
+// Implicit says whether TA2 tells not to use TA1's Fi and Di, but values that
+// the reader knows without being told.
+func (a *ATR) Implicit() bool {
+	ta2 := a.ta2()
+	return ta2 != Absent && ta2&0x10 != 0
+}
+
+func (a *ATR) ta2() int {
+	if len(a.Groups) < 2 {
+		return Absent
+	}
+	return a.Groups[1].TA
+}
+
+// TA1 is the byte with FI (high nibble) and DI (low nibble), 11 if the card
+// did not send it.
+func (a *ATR) TA1() (b byte, ok bool) {
+	if ta := a.Groups[0].TA; ta != Absent {
+		return byte(ta), true
+	}
+	return 0x11, false
+}
+
+// FiDi are the factors of TA1; the defaults when TA1 is absent or reserved.
+func (a *ATR) FiDi() (fi, di int) {
+	b, _ := a.TA1()
+	fi, okF := Fi(b >> 4)
+	di, okD := Di(b & 0x0F)
+	if !okF || !okD {
+		return DefaultFi, DefaultDi
+	}
+	return fi, di
+}
+
+// GuardTime is the extra guard time N of TC1, 0 to 255; 255 is special (see
+// Guard). ok says whether the card sent it.
+func (a *ATR) GuardTime() (n int, ok bool) {
+	if tc := a.Groups[0].TC; tc != Absent {
+		return tc, true
+	}
+	return 0, false
+}
+
+// WI is T=0's waiting time integer, 1 to 255.
+func (a *ATR) WI() int {
+	if len(a.Groups) > 1 && a.Offers(0) && a.Groups[1].TC > 0 {
+		return a.Groups[1].TC
+	}
+	return DefaultWI
+}
+
+// IFSC is the longest information field the card can take in T=1, 1 to 254.
+func (a *ATR) IFSC() int {
+	switch ta := a.first(1, func(g Group) int { return g.TA }); ta {
+	case Absent, 0x00:
+		return DefaultIFSC
+	default: // FF is reserved, and seen on cards that mean "as long as can be"
+		return min(ta, maxIFSC)
+	}
+}
+
+// BWI is T=1's block waiting time integer, 0 to 9.
+func (a *ATR) BWI() int {
+	if tb := a.first(1, func(g Group) int { return g.TB }); tb != Absent {
+		return min(tb>>4, maxBWI)
+	}
+	return DefaultBWI
+}
+
+// CWI is T=1's character waiting time integer, 0 to 15.
+func (a *ATR) CWI() int {
+	if tb := a.first(1, func(g Group) int { return g.TB }); tb != Absent {
+		return tb & 0x0F
+	}
+	return DefaultCWI
+}
+
+// CRC says whether T=1 blocks end in a CRC; otherwise it is an LRC.
+func (a *ATR) CRC() bool {
+	tc := a.first(1, func(g Group) int { return g.TC })
+	return tc != Absent && tc&1 != 0
+}
+
+// ClockStop says how the card's clock may be stopped: 0 not at all, 1 low,
+// 2 high, 3 either (ISO/IEC 7816-3, 8.3, first TA for T=15).
+func (a *ATR) ClockStop() int {
+	if ta := a.first(global, func(g Group) int { return g.TA }); ta != Absent {
+		return ta >> 6
+	}
+	return 0
+}
+
+// Classes are the supply voltages the card works at, bit 0 class A (5 V),
+// bit 1 class B (3 V), bit 2 class C (1.8 V). 0: the card does not say, which
+// ISO/IEC 7816-3 takes for class A.
+func (a *ATR) Classes() byte {
+	if ta := a.first(global, func(g Group) int { return g.TA }); ta != Absent {
+		return byte(ta & 0x3F)
+	}
+	return 0
+}
+
+// first finds the first byte of a kind that is specific to protocol t: in a
+// group after the second whose TD before names t. Groups one and two are
+// global or T=0's whatever TD1 says (ISO/IEC 7816-3, 8.2.3).
+func (a *ATR) first(t int, kind func(Group) int) int {
+	for i, g := range a.Groups {
+		if i >= 2 && g.T == t && kind(g) != Absent {
+			return kind(g)
+		}
+	}
+	return Absent
+}
