@@ -1,0 +1,306 @@
+package usbtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"openct/internal/usb"
+)
+
+// ErrScript is what an operation gets that the script does not have next. The
+// test has been failed already; the driver just needs some error.
+var ErrScript = errors.New("operation is not the one of the script")
+
+// Playback is a usb.Device that answers from a script. An operation that is
+// not the next one fails the test.
+type Playback struct {
+	// Desc is what Descriptor returns. Parse leaves one vendor-class
+	// interface, number 0; a test may set its own before the driver starts.
+	Desc *usb.Descriptor
+
+	t           testing.TB
+	checkClaims bool
+
+	mu     sync.Mutex
+	ops    []IO   // the whole script
+	done   []bool // which of ops have happened
+	broken bool   // an operation did not fit
+	closed bool
+	change chan struct{} // closed and replaced when a waiter should look again
+	gone   chan struct{}
+}
+
+var _ usb.Device = (*Playback)(nil)
+
+// Parse makes a device of a script; a bad script fails the test.
+func Parse(t testing.TB, script string) *Playback {
+	t.Helper()
+	ops, err := ParseScript(script)
+	if err != nil {
+		t.Fatalf("usbtest: %v", err)
+	}
+	return Play(t, ops)
+}
+
+// Play makes a device of operations, such as a Record kept.
+func Play(t testing.TB, ops []IO) *Playback {
+	return &Playback{
+		Desc: &usb.Descriptor{Interfaces: []usb.Interface{{Class: 0xFF}}},
+		t:    t,
+		ops:  ops,
+		done: make([]bool, len(ops)),
+		checkClaims: slices.ContainsFunc(ops, func(op IO) bool {
+			return op.Kind == Claim || op.Kind == Release
+		}),
+		change: make(chan struct{}),
+		gone:   make(chan struct{}),
+	}
+}
+
+// Done fails the test when operations are left over. Call it deferred.
+func (p *Playback) Done(t testing.TB) {
+	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.broken {
+		return // reported already; the rest would be noise
+	}
+	for i, op := range p.ops {
+		if !p.done[i] {
+			t.Errorf("usbtest: never happened: %v", op)
+		}
+	}
+}
+
+// Unplug makes the device leave the bus now.
+func (p *Playback) Unplug() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unplugLocked()
+}
+
+func (p *Playback) unplugLocked() {
+	if !p.goneLocked() {
+		close(p.gone)
+		p.wakeLocked()
+	}
+}
+
+func (p *Playback) goneLocked() bool {
+	select {
+	case <-p.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p *Playback) wakeLocked() {
+	close(p.change)
+	p.change = make(chan struct{})
+}
+
+// Descriptor returns p.Desc.
+func (p *Playback) Descriptor() *usb.Descriptor { return p.Desc }
+
+// Gone is closed by an UNPLUG line or by Unplug.
+func (p *Playback) Gone() <-chan struct{} { return p.gone }
+
+// Close ends waiting Interrupt calls; later operations get usb.ErrClosed.
+func (p *Playback) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		p.closed = true
+		p.wakeLocked()
+	}
+	return nil
+}
+
+// Claim takes a CLAIM line; without any in the script it succeeds.
+func (p *Playback) Claim(iface, alt uint8) error {
+	_, err := p.do(IO{Kind: Claim, Iface: iface, Alt: alt}, nil)
+	return err
+}
+
+// Release takes a RELEASE line; without any in the script it succeeds.
+func (p *Playback) Release(iface uint8) error {
+	_, err := p.do(IO{Kind: Release, Iface: iface}, nil)
+	return err
+}
+
+// ClearHalt takes a HALT line.
+func (p *Playback) ClearHalt(ep uint8) error {
+	_, err := p.do(IO{Kind: ClearHalt, Endpoint: ep}, nil)
+	return err
+}
+
+// Control takes an IN or OUT line.
+func (p *Playback) Control(s usb.Setup, data []byte, timeout time.Duration) (int, error) {
+	return p.do(IO{Kind: Control, Setup: s, Timeout: timeout}, data)
+}
+
+// Bulk takes a BULK line.
+func (p *Playback) Bulk(ep uint8, data []byte, timeout time.Duration) (int, error) {
+	return p.do(IO{Kind: Bulk, Endpoint: ep, Timeout: timeout}, data)
+}
+
+// do matches got, whose transfer buffer is data, with the next line.
+func (p *Playback) do(got IO, data []byte) (int, error) {
+	p.t.Helper()
+	if got.in() {
+		got.Len = len(data)
+	} else if got.Kind <= Bulk {
+		got.W = data
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.stateLocked(); err != nil {
+		return 0, usb.Wrap(got.opName(), "usbtest", err)
+	}
+	if (got.Kind == Claim || got.Kind == Release) && !p.checkClaims {
+		return 0, nil
+	}
+	i := p.nextLocked()
+	if i < 0 {
+		return 0, p.misfitLocked(got, "the script has ended")
+	}
+	want := p.ops[i]
+	if !matches(want, got) {
+		return 0, p.misfitLocked(got, fmt.Sprintf("want %v", want))
+	}
+	return p.finishLocked(i, got, data)
+}
+
+// stateLocked is the error of an operation on a device that is no more.
+func (p *Playback) stateLocked() error {
+	switch {
+	case p.closed:
+		return usb.ErrClosed
+	case p.goneLocked():
+		return usb.ErrUnplugged
+	case p.broken:
+		return ErrScript
+	}
+	return nil
+}
+
+func (p *Playback) nextLocked() int {
+	for i, op := range p.ops {
+		if !p.done[i] && op.Kind != Interrupt {
+			return i
+		}
+	}
+	return -1
+}
+
+func (p *Playback) misfitLocked(got IO, why string) error {
+	p.t.Helper()
+	p.broken = true
+	p.wakeLocked()
+	n := 0
+	for _, done := range p.done {
+		if done {
+			n++
+		}
+	}
+	p.t.Errorf("usbtest: operation %d: got %v, %s", n+1, got, why)
+	return usb.Wrap(got.opName(), "usbtest", ErrScript)
+}
+
+func (p *Playback) finishLocked(i int, got IO, data []byte) (int, error) {
+	want := p.ops[i]
+	p.done[i] = true
+	n := len(want.W)
+	if want.in() {
+		n = copy(data, want.R)
+	}
+	if errors.Is(want.Err, usb.ErrUnplugged) {
+		p.unplugLocked()
+	}
+	p.wakeLocked()
+	if want.Err != nil && !want.in() {
+		n = 0
+	}
+	return n, usb.Wrap(got.opName(), "usbtest", want.Err)
+}
+
+// Interrupt takes the next INT line of the endpoint; with none left the
+// device has nothing to say and the call waits for ctx, Unplug or Close.
+func (p *Playback) Interrupt(ctx context.Context, ep uint8, buf []byte) (int, error) {
+	p.t.Helper()
+	got := IO{Kind: Interrupt, Endpoint: ep, Len: len(buf)}
+	for {
+		p.mu.Lock()
+		if err := p.stateLocked(); err != nil {
+			p.mu.Unlock()
+			return 0, usb.Wrap(got.opName(), "usbtest", err)
+		}
+		if i := p.interruptLocked(ep); i >= 0 {
+			defer p.mu.Unlock()
+			if want := p.ops[i]; want.Len != got.Len {
+				return 0, p.misfitLocked(got, fmt.Sprintf("want %v", want))
+			}
+			return p.finishLocked(i, got, buf)
+		}
+		change := p.change
+		p.mu.Unlock()
+
+		select {
+		case <-change:
+		case <-ctx.Done():
+			err := ctx.Err()
+			if errors.Is(err, context.DeadlineExceeded) {
+				err = fmt.Errorf("%w: %w", usb.ErrTimeout, err)
+			}
+			return 0, usb.Wrap(got.opName(), "usbtest", err)
+		}
+	}
+}
+
+// interruptLocked finds the INT line of ep that is due, or -1.
+func (p *Playback) interruptLocked(ep uint8) int {
+	for i, op := range p.ops {
+		switch {
+		case p.done[i]:
+		case op.Kind != Interrupt:
+			return -1
+		case op.Endpoint == ep:
+			return i
+		}
+	}
+	return -1
+}
+
+func matches(want, got IO) bool {
+	return want.Kind == got.Kind &&
+		want.Setup == got.Setup &&
+		want.Endpoint == got.Endpoint &&
+		want.Iface == got.Iface && want.Alt == got.Alt &&
+		bytes.Equal(want.W, got.W) &&
+		want.Len == got.Len &&
+		(want.Kind > Bulk || want.Timeout == AnyTimeout || want.Timeout == got.Timeout)
+}
+
+func (io *IO) opName() string {
+	switch io.Kind {
+	case Control:
+		return fmt.Sprintf("control %02x/%02x", io.Setup.RequestType, io.Setup.Request)
+	case Bulk:
+		return fmt.Sprintf("bulk %02x", io.Endpoint)
+	case Interrupt:
+		return fmt.Sprintf("interrupt %02x", io.Endpoint)
+	case Claim:
+		return fmt.Sprintf("claim interface %d", io.Iface)
+	case Release:
+		return fmt.Sprintf("release interface %d", io.Iface)
+	default:
+		return fmt.Sprintf("clear halt %02x", io.Endpoint)
+	}
+}
