@@ -1,0 +1,317 @@
+package atr
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func unhex(t testing.TB, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// meaning is what an ATR says, in the terms of the specification's table.
+type meaning struct {
+	Default   int
+	Protocols []int
+	TA1, TC1  int // Absent if not there
+	IFSC      int
+	BWI, CWI  int
+	WI        int
+	CRC       bool
+	Hist      string
+	TCK       int
+}
+
+func meaningOf(a *ATR) meaning {
+	m := meaning{
+		Default: a.Default(), Protocols: a.Protocols(), TA1: Absent, TC1: Absent,
+		IFSC: a.IFSC(), BWI: a.BWI(), CWI: a.CWI(), WI: a.WI(), CRC: a.CRC(),
+		Hist: strings.ToUpper(hex.EncodeToString(a.Historical)), TCK: a.TCK,
+	}
+	if b, ok := a.TA1(); ok {
+		m.TA1 = int(b)
+	}
+	if n, ok := a.GuardTime(); ok {
+		m.TC1 = n
+	}
+	return m
+}
+
+// Cards that exist (spec/protocols.md 1.6, drivers-usb-tokens.md 2.5), and
+// some that only test a rule.
+var vectors = []struct {
+	name string
+	atr  string
+	want meaning
+}{
+	{"CardOS 4.2B, eToken PRO 64k", "3B F2 18 00 02 C1 0A 31 FE 58 C8 09 75",
+		meaning{1, []int{1}, 0x18, 2, 254, 5, 8, 10, false, "C809", 0x75}},
+	{"CardOS M4.0, eToken PRO 16k", "3B E2 00 FF C1 10 31 FE 55 C8 02 9C",
+		meaning{1, []int{1}, Absent, 255, 254, 5, 5, 10, false, "C802", 0x9C}},
+	{"CardOS M4.01", "3B F2 98 00 FF C1 10 31 FE 55 C8 03 15",
+		meaning{1, []int{1}, 0x98, 255, 254, 5, 5, 10, false, "C803", 0x15}},
+	{"CardOS 4.4", "3B D2 18 02 C1 0A 31 FE 58 C8 0D 51",
+		meaning{1, []int{1}, 0x18, 2, 254, 5, 8, 10, false, "C80D", 0x51}},
+	{"Datakey 330, iKey 2032", "3B FF 11 00 00 81 31 FE 4D 80 25 A0 00 00 00 56 57 44 4B 33 33 30 06 00 D0",
+		meaning{1, []int{1}, 0x11, 0, 254, 4, 13, 10, false, "8025A0000000565744 4B3333300600", 0xD0}},
+	{"STARCOS SPK 2.3", "3B B7 94 00 81 31 FE 65 53 50 4B 32 33 90 00 D1",
+		meaning{1, []int{1}, 0x94, Absent, 254, 6, 5, 10, false, "53504B32339000", 0xD1}},
+	{"STARCOS SPK 2.3, both protocols", "3B B7 94 00 C0 24 31 FE 65 53 50 4B 32 33 90 00 B4",
+		meaning{0, []int{0, 1}, 0x94, Absent, 254, 6, 5, 0x24, false, "53504B32339000", 0xB4}},
+	{"T=0 named", "3B 95 18 40 FF 62 01 02 01 04",
+		meaning{0, []int{0}, 0x18, Absent, 32, 4, 13, 0xFF, false, "6201020104", Absent}},
+	{"Rutoken S, T=0 implied", "3B 6F 00 FF 00 56 72 75 54 6F 6B 6E 73 30 20 00 00 90 00",
+		meaning{0, []int{0}, Absent, 255, 32, 4, 13, 10, false, "00567275546F6B6E73302000009000", Absent}},
+	{"ePass3000, no interface bytes", "3B 0F 00 65 46 53 05 30 05 71 DF 00 00 00 80 6A 82",
+		meaning{0, []int{0}, Absent, Absent, 32, 4, 13, 10, false, "0065465305300571DF000000806A82", Absent}},
+	{"eToken PRO 72k Java", "3B D5 18 00 81 31 3A 7D 80 73 C8 21 10 30",
+		meaning{1, []int{1}, 0x18, 0, 58, 7, 13, 10, false, "8073C82110", 0x30}},
+	{"CardOS 5", "3B D2 18 00 81 31 FE 58 C9 01 14",
+		meaning{1, []int{1}, 0x18, 0, 254, 5, 8, 10, false, "C901", 0x14}},
+	{"a TD that announces nothing", "3B 80 01 81",
+		meaning{1, []int{1}, Absent, Absent, 32, 4, 13, 10, false, "", Absent}},
+	{"inverse convention", "3F 65 25 00 2C 09 69 90 00",
+		meaning{0, []int{0}, Absent, 0, 32, 4, 13, 10, false, "2C09699000", Absent}},
+	{"recorded echo card", "3B 84 81 31 FE 45 45 43 48 4F 8E",
+		meaning{1, []int{1}, Absent, Absent, 254, 4, 5, 10, false, "4543484F", 0x8E}},
+	{"nothing but T0", "3B 00",
+		meaning{0, []int{0}, Absent, Absent, 32, 4, 13, 10, false, "", Absent}},
+	{"T=1 bytes in group 4, group 3 is T=15's", "3B 80 80 9F 11 71 40 21 01 81",
+		meaning{0, []int{0, 1}, Absent, Absent, 64, 2, 1, 10, true, "", Absent}},
+	{"T=15 alone is no protocol", "3B 80 0F 00",
+		meaning{0, []int{0}, Absent, Absent, 32, 4, 13, 10, false, "", Absent}},
+	{"five groups", "3B 80 81 81 81 81 01 81",
+		meaning{1, []int{1}, Absent, Absent, 32, 4, 13, 10, false, "", Absent}},
+	{"second IFSC does not count", "3B 80 81 91 20 11 FE 3F",
+		meaning{1, []int{1}, Absent, Absent, 32, 4, 13, 10, false, "", Absent}},
+	{"IFSC FF", "3B 80 81 11 FF EE", meaning{1, []int{1}, Absent, Absent, 254, 4, 13, 10, false, "", Absent}},
+	{"IFSC 00", "3B 80 81 11 00 11", meaning{1, []int{1}, Absent, Absent, 32, 4, 13, 10, false, "", Absent}},
+	{"reserved BWI", "3B 80 81 21 FF DE", meaning{1, []int{1}, Absent, Absent, 32, 9, 15, 10, false, "", Absent}},
+	{"WI 0", "3B 80 40 00", meaning{0, []int{0}, Absent, Absent, 32, 4, 13, 10, false, "", Absent}},
+}
+
+// fixTCK computes the check byte of vectors that only test a rule, so that
+// the table need not.
+func fixTCK(raw []byte) []byte {
+	raw = bytes.Clone(raw)
+	raw[len(raw)-1] ^= xor(raw[1:])
+	return raw
+}
+
+func TestParse(t *testing.T) {
+	for _, tt := range vectors {
+		t.Run(tt.name, func(t *testing.T) {
+			raw := unhex(t, tt.atr)
+			want := tt.want
+			want.Hist = strings.ReplaceAll(want.Hist, " ", "")
+			a, err := Parse(raw)
+			if errors.Is(err, ErrChecksum) && want.TCK == Absent {
+				raw = fixTCK(raw)
+				a, err = Parse(raw)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := meaningOf(a)
+			if want.TCK == Absent && a.TCK != Absent {
+				got.TCK = Absent
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+			for n := range raw {
+				if Complete(raw[:n]) {
+					t.Errorf("complete after %d of %d bytes", n, len(raw))
+				}
+				if need := Need(raw[:n]); n+need > len(raw) {
+					t.Errorf("after %d of %d bytes: need %d more", n, len(raw), need)
+				}
+			}
+			if !Complete(raw) {
+				t.Errorf("not complete, need %d more", Need(raw))
+			}
+		})
+	}
+}
+
+func TestParseErrors(t *testing.T) {
+	tests := []struct {
+		name   string
+		atr    string
+		want   error
+		usable bool
+	}{
+		{"nothing", "", ErrInvalid, false},
+		{"one byte", "3B", ErrInvalid, false},
+		{"bad TS", "3C 02 14 50", ErrInvalid, false},
+		{"unconverted inverse convention", "03 02 14 50", ErrInvalid, false},
+		{"interface bytes missing", "3B F0 11 22", ErrInvalid, false},
+		{"historical bytes missing", "3B 8F 80 01", ErrInvalid, false},
+		{"bad TCK", "3B D2 18 02 C1 0A 31 FE 58 C8 0D 50", ErrChecksum, true},
+		{"no TCK", "3B D2 18 02 C1 0A 31 FE 58 C8 0D", ErrChecksum, true},
+		{"bytes behind TCK", "3B 80 01 81 00", ErrInvalid, false},
+		{"TCK where none belongs", "3B 00 00", ErrInvalid, false},
+		{"endless TD chain", "3B" + strings.Repeat("80", 32), ErrInvalid, false},
+		{"34 bytes", "3B 0F" + strings.Repeat("00", 32), ErrInvalid, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			a, err := Parse(unhex(t, tt.atr))
+			if !errors.Is(err, tt.want) {
+				t.Errorf("error %v, want %v", err, tt.want)
+			}
+			if (a != nil) != tt.usable {
+				t.Errorf("ATR %v, usable should be %v", a, tt.usable)
+			}
+		})
+	}
+}
+
+func TestBadTCKStillParsed(t *testing.T) {
+	a, err := Parse(unhex(t, "3B D2 18 02 C1 0A 31 FE 58 C8 0D 50"))
+	if !errors.Is(err, ErrChecksum) {
+		t.Fatal(err)
+	}
+	if a.Default() != 1 || a.IFSC() != 254 || !bytes.Equal(a.Historical, []byte{0xC8, 0x0D}) {
+		t.Errorf("read %+v", meaningOf(a))
+	}
+}
+
+func TestParseKeepsACopy(t *testing.T) {
+	raw := unhex(t, "3B 02 AA BB")
+	a, err := Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw[2] = 0
+	if !bytes.Equal(a.Raw, []byte{0x3B, 2, 0xAA, 0xBB}) || a.Historical[0] != 0xAA {
+		t.Errorf("changed with the caller's buffer: % X", a.Raw)
+	}
+}
+
+func TestSpecificMode(t *testing.T) {
+	tests := []struct {
+		name     string
+		atr      string
+		specific bool
+		implicit bool
+		def      int
+		offers   []int
+		refuses  []int
+	}{
+		{"negotiable", "3B B7 94 00 C0 24 31 FE 65 53 50 4B 32 33 90 00 B4", false, false, 0, []int{0, 1}, []int{2, 15, -1}},
+		{"TA2 forces the second protocol", "3B 80 90 01 01 10", true, false, 1, []int{1}, []int{0}},
+		{"TA2 with implicit factors", "3B 80 90 11 01 00", true, true, 1, []int{1}, []int{0}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			a, err := Parse(unhex(t, tt.atr))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := a.Specific(); ok != tt.specific {
+				t.Errorf("specific %v, want %v", ok, tt.specific)
+			}
+			if a.Implicit() != tt.implicit {
+				t.Errorf("implicit %v, want %v", a.Implicit(), tt.implicit)
+			}
+			if a.Default() != tt.def {
+				t.Errorf("default T=%d, want %d", a.Default(), tt.def)
+			}
+			for _, p := range tt.offers {
+				if !a.Offers(p) {
+					t.Errorf("T=%d not offered", p)
+				}
+			}
+			for _, p := range tt.refuses {
+				if a.Offers(p) {
+					t.Errorf("T=%d offered", p)
+				}
+			}
+		})
+	}
+}
+
+func TestGlobalBytes(t *testing.T) {
+	a, err := Parse(fixTCK(unhex(t, "3B 80 80 1F C7 00")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.ClockStop() != 3 || a.Classes() != 7 {
+		t.Errorf("clock stop %d, classes %d, want 3 and 7", a.ClockStop(), a.Classes())
+	}
+	a, err = Parse(unhex(t, "3B 00"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.ClockStop() != 0 || a.Classes() != 0 {
+		t.Errorf("without T=15: clock stop %d, classes %d", a.ClockStop(), a.Classes())
+	}
+}
+
+func TestInvert(t *testing.T) {
+	b := []byte{0x03, 0x3F, 0xFF, 0x00, 0x59}
+	Invert(b)
+	if want := []byte{0x3F, 0x03, 0x00, 0xFF, 0x65}; !bytes.Equal(b, want) {
+		t.Errorf("% X, want % X", b, want)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, v := range vectors {
+		f.Add(unhex(f, v.atr))
+	}
+	f.Add(unhex(f, "3B"+strings.Repeat("80", 32)))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		a, err := Parse(raw)
+		if (a == nil) != (err != nil && !errors.Is(err, ErrChecksum)) {
+			t.Fatalf("ATR %v with error %v", a, err)
+		}
+		if err == nil && !Complete(raw) {
+			t.Fatalf("parsed, yet %d more bytes needed", Need(raw))
+		}
+		// A stream reader that follows Need ends, never beyond MaxLen.
+		for n := 0; n < len(raw); {
+			need := Need(raw[:n])
+			if need < 0 || n+need > MaxLen {
+				t.Fatalf("after %d bytes: need %d more", n, need)
+			}
+			if need == 0 {
+				break
+			}
+			n = min(n+need, len(raw))
+		}
+		if a == nil {
+			return
+		}
+		if !bytes.Equal(a.Raw, raw) {
+			t.Fatalf("kept % X of % X", a.Raw, raw)
+		}
+		if !a.Offers(a.Default()) {
+			t.Fatalf("default T=%d not offered: %v", a.Default(), a.Protocols())
+		}
+		if n := a.IFSC(); n < 1 || n > 254 {
+			t.Fatalf("IFSC %d", n)
+		}
+		if a.BWI() > 9 || a.WI() < 1 {
+			t.Fatalf("BWI %d, WI %d", a.BWI(), a.WI())
+		}
+		fi, di := a.FiDi()
+		r := Rate{F: fi, D: di}
+		for _, d := range []int64{int64(a.BWT(r)), int64(a.CWT(r)), int64(a.WWT(r)), int64(a.Guard(1, r))} {
+			if d <= 0 {
+				t.Fatalf("a time of %d ns", d)
+			}
+		}
+	})
+}
