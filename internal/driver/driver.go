@@ -1,0 +1,96 @@
+// Package driver has the table of reader drivers and the small drivers
+// themselves, a file each. A driver knows one family of USB devices: how to
+// reset the card in it and how to carry blocks or APDUs there and back. What
+// lies above (protocols, slots, sockets) and below (libusb) is not its affair.
+//
+// The table is data: udev rules, the PC/SC bundle's id list and the manual
+// page's list are generated from it (go generate ./...).
+package driver
+
+import (
+	"openct/internal/ifd"
+	"openct/internal/usb"
+)
+
+// Entry is one driver: a line of the table.
+type Entry struct {
+	// Name is what openct.conf and command lines call it. Case matters:
+	// "ePass3000" is C OpenCT's spelling.
+	Name string
+
+	// Reader is the reader's name for people and in the status file, at most
+	// 63 bytes.
+	Reader string
+
+	// IDs are the devices it takes by vendor and product.
+	IDs []ID
+
+	// Verified is what the driver was checked against. Nothing here was ever
+	// seen on hardware by the authors, and the table says so.
+	Verified Verification
+
+	// Open takes a device that was opened for it, without card traffic. On
+	// success the reader owns the device and closes it.
+	Open func(usb.Device, ifd.Options) (ifd.Reader, error)
+}
+
+// ID is a USB vendor and product.
+type ID struct {
+	Vendor, Product uint16
+	Model           string // what is sold under this id
+}
+
+// Verification says how far a driver can be trusted.
+type Verification string
+
+const (
+	// Recorded: its transfers were compared byte for byte with an exchange
+	// recorded from C OpenCT's driver.
+	Recorded Verification = "recorded exchange, emulation"
+
+	// Emulated: it was run against a virtual device written from the same
+	// specification.
+	Emulated Verification = "emulation"
+)
+
+// Table returns all drivers in the order in which they are tried.
+func Table() []Entry {
+	return []Entry{
+		{
+			Name: "etoken64", Reader: "Aladdin eToken PRO 64k", Verified: Recorded, Open: openEToken64,
+			IDs: []ID{
+				{0x0529, 0x0600, "Aladdin eToken PRO 64k (4.2)"},
+				{0x0529, 0x0700, "Aladdin eToken NG-OTP"},
+			},
+		},
+		{
+			Name: "etoken", Reader: "Aladdin eToken PRO", Verified: Recorded, Open: openEToken,
+			IDs: []ID{
+				{0x0529, 0x050C, "Aladdin eToken PRO (4.1.5)"},
+				{0x0529, 0x0514, "Aladdin eToken PRO (4.2.5)"},
+			},
+		},
+	}
+}
+
+// ByName finds a driver by its exact name.
+func ByName(name string) (Entry, bool) {
+	for _, e := range Table() {
+		if e.Name == name {
+			return e, true
+		}
+	}
+	return Entry{}, false
+}
+
+// ByID finds the driver that lists a device.
+func ByID(vendor, product uint16) (Entry, bool) {
+	for _, e := range Table() {
+		for _, id := range e.IDs {
+			if id.Vendor == vendor && id.Product == product {
+				return e, true
+			}
+		}
+	}
+	return Entry{}, false
+}

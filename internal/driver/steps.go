@@ -1,0 +1,108 @@
+package driver
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"openct/internal/ifd"
+	"openct/internal/usb"
+)
+
+// step is one control transfer of a fixed sequence, such as a token's reset.
+// The sequences are tables, so that they can be read beside the specification.
+type step struct {
+	setup   usb.Setup
+	out     []byte // data stage to the device
+	in      int    // longest data stage from the device, bytes
+	timeout time.Duration
+
+	// check refuses a wrong answer; nil takes any. An answer that holds the
+	// ATR is picked apart by atr instead.
+	check func(answer []byte) error
+	atr   func(answer []byte) ([]byte, error)
+}
+
+// controlTimeout is OpenCT's timeout for a control transfer for which a driver
+// names no other (spec/drivers-usb-tokens.md, 0.3).
+const controlTimeout = 10 * time.Second
+
+// runSteps runs a sequence and returns the ATR that one of its steps yields.
+func runSteps(ctx context.Context, dev usb.Device, steps []step) ([]byte, error) {
+	var atr []byte
+	for i, s := range steps {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		answer, err := s.run(dev)
+		switch {
+		case err == nil && s.atr != nil:
+			atr, err = s.atr(answer)
+		case err == nil && s.check != nil:
+			err = s.check(answer)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reset step %d of %d (request %02x/%02x): %w",
+				i+1, len(steps), s.setup.RequestType, s.setup.Request, err)
+		}
+	}
+	return atr, nil
+}
+
+func (s *step) run(dev usb.Device) ([]byte, error) {
+	if !s.setup.In() {
+		return nil, sendAll(dev, s.setup, s.out, s.timeout)
+	}
+	buf := make([]byte, s.in)
+	n, err := dev.Control(s.setup, buf, s.timeout)
+	if err != nil {
+		return nil, err
+	}
+	return buf[:n], nil
+}
+
+// sendAll is a control OUT that counts: a device that takes less than it was
+// sent has not understood.
+func sendAll(dev usb.Device, s usb.Setup, data []byte, timeout time.Duration) error {
+	n, err := dev.Control(s, data, timeout)
+	if err != nil {
+		return err
+	}
+	if n != len(data) {
+		return fmt.Errorf("device took %d of %d bytes: %w", n, len(data), ifd.ErrComm)
+	}
+	return nil
+}
+
+// exactly wants an answer to be these bytes.
+func exactly(want ...byte) func([]byte) error {
+	return func(answer []byte) error {
+		if !bytes.Equal(answer, want) {
+			return fmt.Errorf("device answered % x, want % x: %w", answer, want, ifd.ErrIncompatible)
+		}
+		return nil
+	}
+}
+
+// length wants an answer of n bytes, whatever they are.
+func length(n int) func([]byte) error {
+	return func(answer []byte) error {
+		if len(answer) != n {
+			return fmt.Errorf("device answered %d bytes, want %d: %w", len(answer), n, ifd.ErrIncompatible)
+		}
+		return nil
+	}
+}
+
+// prefixedATR takes an ATR that follows its length byte; padding may follow.
+func prefixedATR(answer []byte) ([]byte, error) {
+	if len(answer) == 0 || answer[0] == 0 {
+		return nil, ifd.ErrNoATR
+	}
+	n := int(answer[0])
+	if n > len(answer)-1 {
+		return nil, fmt.Errorf("ATR of %d bytes in %d: %w", n, len(answer)-1, ifd.ErrInvalidATR)
+	}
+	return answer[1 : 1+n], nil
+}

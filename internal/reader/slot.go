@@ -1,0 +1,290 @@
+package reader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"openct/internal/apdulog"
+	"openct/internal/atr"
+	"openct/internal/ifd"
+	"openct/internal/proto"
+)
+
+// maxATR is OpenCT's buffer for an ATR (spec/socket-protocol.md, 2.3).
+const maxATR = 64
+
+// Slot is one card slot and the card in it. A card does one thing at a time:
+// whoever wants something of it must Enter, call one or more of the methods,
+// and Leave. Present alone may be called at any time.
+type Slot struct {
+	reader *Reader
+	index  int
+	card   ifd.Slot
+
+	// turn is full while somebody is in. It is a channel so that a wait for it
+	// can end with its context.
+	turn chan struct{}
+
+	// Guarded by turn.
+	engine proto.Engine // nil: no protocol
+	atr    *atr.ATR     // of the last reset, nil if unparsable
+	reason error        // why engine is nil, for the next client that asks
+
+	mu     sync.Mutex
+	status ifd.Status // Changed: not yet told to a Status call
+	gen    uint64     // counts cards taken out, so that a card's engine dies with it
+	genNow uint64     // of the engine; guarded by turn
+}
+
+func newSlot(r *Reader, i int, card ifd.Slot) *Slot {
+	s := &Slot{reader: r, index: i, card: card, turn: make(chan struct{}, 1), reason: ErrNoProtocol}
+	if _, removable := card.(ifd.Presence); !removable {
+		s.status.Present = true
+	}
+	return s
+}
+
+// Reset powers the card up or resets it and returns its ATR. An empty ATR is a
+// synchronous card's. The protocol is the one the ATR puts first.
+func (s *Slot) Reset(ctx context.Context) ([]byte, error) {
+	return s.reset(ctx, s.card.Reset)
+}
+
+// Request is Reset for a card that may still have to be inserted: where the
+// reader can, it prompts for it and waits.
+func (s *Slot) Request(ctx context.Context, timeout time.Duration, message string) ([]byte, error) {
+	r, ok := s.card.(ifd.Requester)
+	if !ok || timeout == 0 && message == "" {
+		return s.Reset(ctx)
+	}
+	return s.reset(ctx, func(ctx context.Context) ([]byte, error) { return r.Request(ctx, timeout, message) })
+}
+
+func (s *Slot) reset(ctx context.Context, power func(context.Context) ([]byte, error)) ([]byte, error) {
+	// Whatever happens, the old session is over.
+	s.engine, s.atr, s.reason, s.genNow = nil, nil, ErrNoProtocol, s.generation()
+
+	raw, err := power(ctx)
+	if errors.Is(err, ifd.ErrNoCard) {
+		s.update(ifd.Status{})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reset: %w", err)
+	}
+	s.update(ifd.Status{Present: true})
+	if len(raw) == 0 {
+		return nil, nil
+	}
+	if len(raw) > maxATR {
+		return nil, fmt.Errorf("reset: ATR of %d bytes: %w", len(raw), ifd.ErrInvalidATR)
+	}
+	log := s.reader.log.With("slot", s.index, "atr", fmt.Sprintf("% x", raw))
+	s.atr, err = atr.Parse(raw)
+	if err != nil {
+		// C OpenCT never looked; a card that used to work goes on working
+		// where it can, and where it cannot the reason is kept.
+		log.Warn("card sent a questionable ATR", "error", err)
+		s.reason = fmt.Errorf("%w: %w", ErrNoProtocol, err)
+	}
+	if s.engine, err = s.card.Protocol(ctx, proto.Default, s.atr); err != nil {
+		s.engine = nil
+		s.reason = fmt.Errorf("%w: %w", ErrNoProtocol, err)
+		log.Warn("card was reset, but APDUs cannot be sent", "error", err)
+		return raw, nil
+	}
+	log.Debug("card was reset", "protocol", proto.Name(s.engine.ID()))
+	return raw, nil
+}
+
+// SetProtocol changes the protocol of a card that was reset; proto.Default
+// returns to the ATR's choice.
+func (s *Slot) SetProtocol(ctx context.Context, p proto.ID) error {
+	if s.engine != nil && s.engine.ID() == p {
+		return nil
+	}
+	e, err := s.card.Protocol(ctx, p, s.atr)
+	if err != nil {
+		return fmt.Errorf("set protocol %d: %w", p, err)
+	}
+	s.engine, s.genNow = e, s.generation()
+	return nil
+}
+
+// Transmit sends one command APDU and appends the card's response to resp[:0].
+func (s *Slot) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, error) {
+	if s.engine != nil && s.genNow != s.generation() {
+		s.engine, s.reason = nil, ifd.ErrNoCard
+	}
+	if s.engine == nil {
+		return nil, fmt.Errorf("transmit: %w", s.reason)
+	}
+	out, err := s.engine.Transmit(ctx, apdu, resp)
+	if s.reader.log.Enabled(ctx, levelAPDU) {
+		s.reader.log.Log(ctx, levelAPDU, "APDU", "slot", s.index,
+			"command", apdulog.Command(apdu), "response", apdulog.Response(apdu, out), "error", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("transmit: %w", err)
+	}
+	return out, nil
+}
+
+// Status asks whether a card is in, and whether that changed since the last
+// call.
+func (s *Slot) Status(ctx context.Context) (ifd.Status, error) {
+	if p, ok := s.card.(ifd.Presence); ok {
+		st, err := p.Status(ctx)
+		if err != nil {
+			return ifd.Status{}, fmt.Errorf("status: %w", err)
+		}
+		s.update(st)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.status
+	s.status.Changed = false
+	return st, nil
+}
+
+// Present is what is known of the card without asking anybody.
+func (s *Slot) Present() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status.Present
+}
+
+// Eject gives the card out, or does nothing where it is taken by hand.
+func (s *Slot) Eject(ctx context.Context, timeout time.Duration, message string) error {
+	e, ok := s.card.(ifd.Ejector)
+	if !ok {
+		return nil // C OpenCT calls that a success (spec/socket-protocol.md, 5.4)
+	}
+	if err := e.Eject(ctx, timeout, message); err != nil {
+		return fmt.Errorf("eject: %w", err)
+	}
+	s.engine, s.atr, s.reason = nil, nil, ErrNoProtocol
+	return nil
+}
+
+// Verify lets the user type a PIN on the reader. The response is the card's,
+// usually a status word alone.
+func (s *Slot) Verify(ctx context.Context, v ifd.PINRequest) ([]byte, error) {
+	c, ok := s.card.(ifd.Verifier)
+	if !ok {
+		return nil, fmt.Errorf("verify: no keypad: %w", ifd.ErrNotSupported)
+	}
+	return s.keypad(ctx, v, c.Verify)
+}
+
+// Modify lets the user change a PIN on the reader.
+func (s *Slot) Modify(ctx context.Context, v ifd.PINRequest) ([]byte, error) {
+	c, ok := s.card.(ifd.Modifier)
+	if !ok {
+		return nil, fmt.Errorf("change PIN: no keypad: %w", ifd.ErrNotSupported)
+	}
+	return s.keypad(ctx, v, c.Modify)
+}
+
+func (s *Slot) keypad(ctx context.Context, v ifd.PINRequest, run func(context.Context, ifd.PINRequest) ([]byte, error)) ([]byte, error) {
+	out, err := run(ctx, v)
+	if err != nil {
+		return nil, fmt.Errorf("PIN entry: %w", err)
+	}
+	return out, nil
+}
+
+// ReadMemory reads from a synchronous memory card.
+func (s *Slot) ReadMemory(ctx context.Context, addr uint16, buf []byte) (int, error) {
+	m, id, err := s.memory()
+	if err != nil {
+		return 0, err
+	}
+	return m.ReadMemory(ctx, id, addr, buf)
+}
+
+// WriteMemory writes to a synchronous memory card.
+func (s *Slot) WriteMemory(ctx context.Context, addr uint16, data []byte) error {
+	m, id, err := s.memory()
+	if err != nil {
+		return err
+	}
+	return m.WriteMemory(ctx, id, addr, data)
+}
+
+// memory returns the slot as one with a memory card in it.
+func (s *Slot) memory() (ifd.Memory, proto.ID, error) {
+	if s.engine == nil {
+		return nil, 0, fmt.Errorf("memory card: %w", s.reason)
+	}
+	m, ok := s.card.(ifd.Memory)
+	if !ok {
+		return nil, 0, fmt.Errorf("memory card: %w", ifd.ErrNotSupported)
+	}
+	return m, s.engine.ID(), nil
+}
+
+// Enter waits for the card to be free and takes it; whoever entered must
+// Leave. A wait ends with ctx.
+func (s *Slot) Enter(ctx context.Context) error {
+	select {
+	case s.turn <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case s.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the card: %w", context.Cause(ctx))
+	}
+}
+
+// Leave gives the card to the next one waiting.
+func (s *Slot) Leave() { <-s.turn }
+
+func (s *Slot) generation() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gen
+}
+
+// update notes what was learned of the card's presence, by whatever way, and
+// passes on what is new.
+func (s *Slot) update(st ifd.Status) {
+	s.mu.Lock()
+	news := st.Present != s.status.Present || st.Present && st.Changed
+	if news {
+		if s.status.Present {
+			s.gen++
+		}
+		s.status = ifd.Status{Present: st.Present, Changed: true}
+	}
+	s.mu.Unlock()
+	if news {
+		s.reader.changed(s.index, ifd.Status{Present: st.Present, Changed: true})
+	}
+}
+
+// poll asks a slot that does not tell. While the card is busy nobody asks.
+func (s *Slot) poll(ctx context.Context, p ifd.Presence) {
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
+		if err := s.Enter(ctx); err != nil {
+			return
+		}
+		st, err := p.Status(ctx)
+		s.Leave()
+		if err == nil {
+			s.update(st)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,299 @@
+package vusb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"openct/internal/usb"
+)
+
+// Port is a USB port with a virtual device in it. It is a Model itself: what
+// passes through it can be disturbed (Inject) and cut off (Unplug).
+type Port struct {
+	name  string
+	model Model
+
+	gone context.Context // ends with the unplug
+	pull context.CancelFunc
+
+	mu     sync.Mutex
+	faults []*Fault
+	claims map[uint8]*device
+}
+
+var _ Model = (*Port)(nil)
+
+// Plug puts a device into a port of its own. The name appears in errors where
+// a real device has its node.
+func Plug(name string, m Model) *Port {
+	gone, pull := context.WithCancel(context.Background())
+	return &Port{name: name, model: m, gone: gone, pull: pull, claims: map[uint8]*device{}}
+}
+
+// Unplug pulls the device: pending and later transfers fail, Gone is closed.
+// Plugging again takes a new Port.
+func (p *Port) Unplug() { p.pull() }
+
+// Descriptors implements Model.
+func (p *Port) Descriptors() Descriptors { return p.model.Descriptors() }
+
+// Reset implements Model.
+func (p *Port) Reset() { p.model.Reset() }
+
+// Control implements Model.
+func (p *Port) Control(ctx context.Context, s usb.Setup, out []byte, length int) ([]byte, error) {
+	f, err := p.before(ctx, Transfer{Control: true, Code: s.Request})
+	if err != nil {
+		return nil, err
+	}
+	in, err := p.model.Control(ctx, s, out, length)
+	return f.after(in, err)
+}
+
+// Out implements Model.
+func (p *Port) Out(ctx context.Context, ep uint8, data []byte) error {
+	if _, err := p.before(ctx, Transfer{Code: ep}); err != nil {
+		return err
+	}
+	return p.model.Out(ctx, ep, data)
+}
+
+// In implements Model.
+func (p *Port) In(ctx context.Context, ep uint8, max int) ([]byte, error) {
+	f, err := p.before(ctx, Transfer{Code: ep})
+	if err != nil {
+		return nil, err
+	}
+	in, err := p.model.In(ctx, ep, max)
+	if in, err = f.after(in, err); len(in) > max {
+		in = in[:max]
+	}
+	return in, err
+}
+
+// Open opens the device in this process. Several owners may open it, as with
+// usbfs: claims are per interface.
+func (p *Port) Open() (usb.Device, error) {
+	if p.gone.Err() != nil {
+		return nil, usb.Wrap("open", p.name, usb.ErrNotFound)
+	}
+	d := p.Descriptors()
+	desc, err := usb.ParseDescriptors(append(append([]byte{}, d.Device...), d.Config...))
+	if err != nil {
+		return nil, usb.Wrap("open", p.name, err)
+	}
+	str := func(at int) string {
+		if i := int(d.Device[at]); i >= 1 && i <= len(d.Strings) {
+			return d.Strings[i-1]
+		}
+		return ""
+	}
+	// iManufacturer, iProduct, iSerialNumber (USB 2.0, table 9-8).
+	desc.Manufacturer, desc.ProductString, desc.Serial = str(14), str(15), str(16)
+	open, shut := context.WithCancelCause(p.gone)
+	return &device{port: p, desc: desc, open: open, shut: shut}, nil
+}
+
+// device is one owner's handle on the device in a Port.
+type device struct {
+	port *Port
+	desc *usb.Descriptor
+	open context.Context // ends with Close and with the unplug
+	shut context.CancelCauseFunc
+}
+
+var _ usb.Device = (*device)(nil)
+
+func (d *device) Descriptor() *usb.Descriptor { return d.desc }
+func (d *device) Gone() <-chan struct{}       { return d.port.gone.Done() }
+
+func (d *device) Claim(iface, alt uint8) error {
+	op := fmt.Sprintf("claim interface %d", iface)
+	if err := d.alive(); err != nil {
+		return usb.Wrap(op, d.port.name, err)
+	}
+	if !d.hasInterface(iface, alt) {
+		return usb.Wrap(op, d.port.name, usb.ErrNotFound)
+	}
+	d.port.mu.Lock()
+	defer d.port.mu.Unlock()
+	if owner := d.port.claims[iface]; owner != nil && owner != d {
+		return usb.Wrap(op, d.port.name, &usb.BusyError{})
+	}
+	d.port.claims[iface] = d
+	return nil
+}
+
+func (d *device) hasInterface(iface, alt uint8) bool {
+	for _, i := range d.desc.Interfaces {
+		if i.Number == iface && i.Alt == alt {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *device) Release(iface uint8) error {
+	d.port.mu.Lock()
+	defer d.port.mu.Unlock()
+	if d.port.claims[iface] == d {
+		delete(d.port.claims, iface)
+	}
+	return nil
+}
+
+func (d *device) Control(s usb.Setup, data []byte, timeout time.Duration) (int, error) {
+	ctx := d.transfer(timeout)
+	defer ctx.release()
+	var in []byte
+	err := d.alive()
+	if err == nil {
+		if s.In() {
+			in, err = d.port.Control(ctx, s, nil, len(data))
+		} else {
+			_, err = d.port.Control(ctx, s, data, len(data))
+		}
+	}
+	if err != nil {
+		op := fmt.Sprintf("control %02x/%02x", s.RequestType, s.Request)
+		return 0, usb.Wrap(op, d.port.name, d.fault(ctx, err))
+	}
+	if !s.In() {
+		return len(data), nil
+	}
+	return copy(data, in), nil
+}
+
+func (d *device) Bulk(ep uint8, data []byte, timeout time.Duration) (int, error) {
+	ctx := d.transfer(timeout)
+	defer ctx.release()
+	n, err := d.endpoint(ctx, ep, data)
+	if err != nil {
+		return 0, usb.Wrap(fmt.Sprintf("bulk %02x", ep), d.port.name, d.fault(ctx, err))
+	}
+	return n, nil
+}
+
+func (d *device) Interrupt(ctx context.Context, ep uint8, buf []byte) (int, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(d.open, cancel)()
+	n, err := d.endpoint(ctx, ep, buf)
+	if err != nil {
+		return 0, usb.Wrap(fmt.Sprintf("interrupt %02x", ep), d.port.name, d.fault(ctx, err))
+	}
+	return n, nil
+}
+
+// endpoint runs one transfer on a claimed endpoint.
+func (d *device) endpoint(ctx context.Context, ep uint8, data []byte) (int, error) {
+	if err := d.alive(); err != nil {
+		return 0, err
+	}
+	if !d.claimed(ep) {
+		return 0, fmt.Errorf("endpoint of an interface that is not claimed: %w", usb.ErrIO)
+	}
+	if ep&0x80 == 0 {
+		return len(data), d.port.Out(ctx, ep, data)
+	}
+	in, err := d.port.In(ctx, ep, len(data))
+	return copy(data, in), err
+}
+
+func (d *device) claimed(ep uint8) bool {
+	d.port.mu.Lock()
+	defer d.port.mu.Unlock()
+	for _, i := range d.desc.Interfaces {
+		for _, e := range i.Endpoints {
+			if e.Address == ep && d.port.claims[i.Number] == d {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (d *device) ClearHalt(ep uint8) error {
+	return usb.Wrap(fmt.Sprintf("clear halt %02x", ep), d.port.name, d.alive())
+}
+
+func (d *device) Close() error {
+	d.shut(usb.ErrClosed)
+	d.port.mu.Lock()
+	defer d.port.mu.Unlock()
+	for iface, owner := range d.port.claims {
+		if owner == d {
+			delete(d.port.claims, iface)
+		}
+	}
+	return nil
+}
+
+func (d *device) alive() error {
+	switch {
+	case d.port.gone.Err() != nil:
+		return usb.ErrUnplugged
+	case d.open.Err() != nil:
+		return usb.ErrClosed
+	}
+	return nil
+}
+
+// fault translates what a model or a context said into usb's words.
+func (d *device) fault(ctx context.Context, err error) error {
+	if dead := d.alive(); dead != nil {
+		return dead
+	}
+	switch {
+	case errors.Is(err, ErrStall):
+		return usb.ErrStall
+	case errors.Is(err, context.DeadlineExceeded):
+		return usb.ErrTimeout
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	return err
+}
+
+// transferContext is the context of one transfer. Unlike
+// context.WithTimeout it starts no timer until somebody waits, which a model
+// that answers at once never does.
+type transferContext struct {
+	context.Context // the handle's: close and unplug
+	deadline        time.Time
+
+	once   sync.Once
+	waited context.Context
+	cancel context.CancelFunc
+}
+
+func (d *device) transfer(timeout time.Duration) *transferContext {
+	return &transferContext{Context: d.open, deadline: time.Now().Add(timeout)}
+}
+
+func (t *transferContext) wait() context.Context {
+	t.once.Do(func() { t.waited, t.cancel = context.WithDeadline(t.Context, t.deadline) })
+	return t.waited
+}
+
+func (t *transferContext) Deadline() (time.Time, bool) { return t.deadline, true }
+func (t *transferContext) Done() <-chan struct{}       { return t.wait().Done() }
+func (t *transferContext) Err() error {
+	if err := t.Context.Err(); err != nil {
+		return err
+	}
+	if !time.Now().Before(t.deadline) {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+func (t *transferContext) release() {
+	t.once.Do(func() {}) // nobody waited, and nobody may begin now
+	if t.cancel != nil {
+		t.cancel()
+	}
+}
