@@ -1,0 +1,54 @@
+package status
+
+import (
+	"errors"
+	"fmt"
+)
+
+// States that callers branch on; test with errors.Is.
+var (
+	// ErrNotInitialised: there is no status file, OpenCT is stopped here.
+	// WaitOpen waits for the end of this state.
+	ErrNotInitialised = errors.New("OpenCT is not started here; run \"openct-control init\"")
+
+	// ErrSize: the status file is not Size bytes long, or was truncated while
+	// it was mapped.
+	ErrSize = errors.New("status file has the wrong size; run \"openct-control init\"")
+
+	// ErrNotRegular: something else than a plain file is in the file's place.
+	ErrNotRegular = errors.New("not a regular file")
+
+	// ErrNoFreeSlot: all sixteen entries are in use.
+	ErrNoFreeSlot = errors.New("too many readers, no reader slot available: all 16 are in use")
+
+	// ErrLost: the entry is no longer this daemon's: it was released, or
+	// "openct-control shutdown" cleared it.
+	ErrLost = errors.New("status entry is no longer ours")
+
+	// ErrBusy: another init, shutdown or claim holds the lock for too long.
+	ErrBusy = errors.New("another OpenCT process holds the lock")
+
+	// ErrNotDaemon: the pid in an entry is not one of an OpenCT daemon.
+	ErrNotDaemon = errors.New("not an OpenCT daemon")
+
+	// ErrClosed: the File was closed.
+	ErrClosed = errors.New("status file is closed")
+)
+
+// Error is what every operation on the status file and its neighbours returns:
+// what failed, on which file, and why.
+type Error struct {
+	Op   string // "open", "create", "lock" ...
+	Path string
+	Err  error
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("can't %s %s: %v", e.Op, e.Path, e.Err) }
+func (e *Error) Unwrap() error { return e.Err }
+
+func wrap(op, path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Op: op, Path: path, Err: err}
+}
