@@ -1,0 +1,18 @@
+// Package ccid drives smart card readers of the USB class "Integrated
+// Circuit(s) Cards Interface Devices" (CCID), after the class specification
+// revision 1.1 of the USB Implementers Forum, cited here as "CCID 1.1".
+//
+// It reads from the wire up:
+//
+//	message.go, response.go           the ten-byte headers of both directions
+//	iccpower.go, xfrblock.go, ...     one message, or one pair, a file
+//	descriptor.go, features.go        the class descriptor and what it promises
+//	function.go, quirks.go            where it is, and who does not keep it
+//	plan.go, rates.go                 what the driver decides for a reader and a card
+//	transport.go, usb.go, block.go, serial.go    how messages travel
+//	conn.go                           sequence numbers, waiting, aborting
+//	reader.go, slot.go, apdu.go, tpdu.go, pinpad.go, notify.go    the driver
+//
+// The messages know nothing of transports, and the transports nothing of
+// cards. Every byte of a reader is checked before it is believed.
+package ccid
