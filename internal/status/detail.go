@@ -54,15 +54,19 @@ func detailPath(dir string, n int) string {
 // removes it. d.PID is filled in.
 func (s *Slot) WriteDetail(d Detail) error {
 	d.PID = int(s.pid)
-	b, err := json.Marshal(d.clean())
-	if err != nil {
-		return wrap("write", detailPath(s.f.dir, s.n), err)
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	path := detailPath(s.f.dir, s.n)
 	if s.lock == nil {
-		return wrap("write", path, ErrLost)
+		return wrap("write", detailPath(s.f.dir, s.n), ErrLost)
+	}
+	return writeDetail(s.f.dir, s.n, d)
+}
+
+func writeDetail(dir string, n int, d Detail) error {
+	path := detailPath(dir, n)
+	b, err := json.Marshal(d.clean())
+	if err != nil {
+		return wrap("write", path, err)
 	}
 	return wrap("write", path, writeAtomic(path, append(b, '\n'), fileMode))
 }

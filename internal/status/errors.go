@@ -52,3 +52,14 @@ func wrap(op, path string, err error) error {
 	}
 	return &Error{Op: op, Path: path, Err: err}
 }
+
+// ServedError: another living daemon serves the device already.
+type ServedError struct {
+	Device string
+	Reader int // number of the entry
+	PID    int
+}
+
+func (e *ServedError) Error() string {
+	return fmt.Sprintf("%s is served already: reader %d, process %d", e.Device, e.Reader, e.PID)
+}

@@ -43,12 +43,16 @@ type Info struct {
 // listens on the reader's socket. So a pid that some other program got after a
 // crash blocks nothing. (A C daemon that has claimed an entry but not yet made its
 // socket looks free. Starting both kinds at the same moment is not supported.)
-func Claim(f *File) (*Slot, error) {
+//
+// d is the reader's first side file, written before anybody else can claim. When
+// another living daemon's names the same device, Claim returns a *ServedError:
+// whoever attaches a device twice gets one handler. An empty d.Device is nobody's.
+func Claim(f *File, d Detail) (*Slot, error) {
 	lock, err := openLock(f.dir)
 	if err != nil {
 		return nil, err
 	}
-	n, err := f.claim(lock)
+	n, err := f.claim(lock, d)
 	if err != nil {
 		lock.Close()
 		return nil, err
@@ -62,7 +66,7 @@ func Claim(f *File) (*Slot, error) {
 	return s, nil
 }
 
-func (f *File) claim(lock *lockFile) (int, error) {
+func (f *File) claim(lock *lockFile, d Detail) (int, error) {
 	if err := lock.lockAlloc(); err != nil {
 		return 0, err
 	}
@@ -70,29 +74,39 @@ func (f *File) claim(lock *lockFile) (int, error) {
 	if !f.current() {
 		return 0, wrap("use", f.path(), fmt.Errorf("it was replaced: %w", ErrNotInitialised))
 	}
+	free := -1
 	for n := range Entries {
 		used, err := f.inUse(n, lock)
 		if err != nil {
 			return 0, err
 		}
-		if used {
+		if !used {
+			if free < 0 {
+				free = n
+			}
 			continue
 		}
-		// The lock on the byte is free and nobody takes it without the
-		// allocation lock, which we have.
-		if ok, err := lock.try(n); err != nil {
-			return 0, err
-		} else if !ok {
-			continue
+		if other, err := readDetail(detailPath(f.dir, n)); err == nil && d.Device != "" && other.Device == d.Device {
+			return 0, &ServedError{Device: d.Device, Reader: n, PID: other.PID}
 		}
-		removeDetail(f.dir, n) // of a daemon that crashed
-		return n, f.access(func(words []uint32) {
-			entry := entryOf(words, n)
-			clearEntry(entry)
-			atomic.StoreUint32(&entry[wordPID], uint32(unix.Getpid()))
-		})
 	}
-	return 0, wrap("claim an entry of", f.path(), ErrNoFreeSlot)
+	if free < 0 {
+		return 0, wrap("claim an entry of", f.path(), ErrNoFreeSlot)
+	}
+	// The lock on the byte is free and nobody takes it without the allocation
+	// lock, which we have.
+	if ok, err := lock.try(free); err != nil || !ok {
+		return 0, errors.Join(err, wrap("claim an entry of", f.path(), ErrBusy))
+	}
+	d.PID = unix.Getpid()
+	if err := writeDetail(f.dir, free, d); err != nil {
+		return 0, err
+	}
+	return free, f.access(func(words []uint32) {
+		entry := entryOf(words, free)
+		clearEntry(entry)
+		atomic.StoreUint32(&entry[wordPID], uint32(unix.Getpid()))
+	})
 }
 
 // inUse is the rule given at Claim.
