@@ -1,0 +1,17 @@
+// Package socket is OpenCT's reader socket: the protocol between the handler
+// of one reader and the programs that use its cards (libopenct, OpenSC,
+// openct-tool). PROTOCOL.md beside this file describes what travels; the
+// files here hold one part of it each:
+//
+//	codes.go   error codes of a reply
+//	tlv.go     arguments and results: tag, length, value
+//	frame.go   the 12-byte header and the sizes
+//	listen.go  the socket file: made with the right mode, removed when ours
+//	conn.go    one client at the server: its requests in order
+//	server.go  all clients: accepting, limits, shutting down
+//	client.go  the other side, for the commands of this project and its tests
+//	paths.go   where sockets are
+//
+// The package knows packets, not cards: what a command does is the Handler's
+// affair. It imports nothing else of this module.
+package socket

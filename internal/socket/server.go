@@ -1,0 +1,349 @@
+package socket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Handler does what requests ask for. Connected, the Handles and Disconnected
+// of one connection come one after the other, from one goroutine; those of
+// different connections come at the same time.
+type Handler interface {
+	// Connected is called once for each connection, before anything else.
+	Connected(c *Conn)
+
+	// Handle runs one request and puts its result into reply. Any result but
+	// Success sends the code and no payload. ctx ends when the server is
+	// closed or fails; a client that goes away does not end it.
+	Handle(ctx context.Context, c *Conn, req *Request, reply *Reply) Code
+
+	// Disconnected is called once, after the last Handle has returned, even
+	// if the server is closed. It is the place to release the client's locks.
+	Disconnected(c *Conn)
+}
+
+// Limits of a server.
+const (
+	// DefaultMaxConns is as many clients as OpenCT's poll set could hold.
+	DefaultMaxConns = 256
+	// DefaultMaxPerUID leaves half of them to other users.
+	DefaultMaxPerUID = 128
+	// DefaultWriteTimeout is how long a client may leave its reply unread
+	// once the socket's buffer is full.
+	DefaultWriteTimeout = 10 * time.Second
+
+	failTimeout    = 100 * time.Millisecond // for one client's last reply
+	minAcceptDelay = 5 * time.Millisecond   // after a failed accept, doubling
+	maxAcceptDelay = time.Second
+	warnInterval   = time.Minute // between reports of the same trouble
+)
+
+// Options of a server; the zero value is good.
+type Options struct {
+	MaxConns     int           // beyond it clients wait in the backlog
+	MaxPerUID    int           // beyond it a user's client is closed at once; root is exempt
+	WriteTimeout time.Duration // for one reply
+
+	// Credentials says who connected; nil means PeerCred. Its error is not
+	// fatal: the client is then nobody's.
+	Credentials func(net.Conn) (Cred, error)
+
+	// Allow may turn clients away: the connection is closed without a word.
+	Allow func(Cred) bool
+
+	Log *slog.Logger // nil: silence. It never sees a packet's contents.
+}
+
+// Server serves the clients of one reader.
+type Server struct {
+	handler Handler
+	opt     Options
+	ctx     context.Context // of every Handle
+	cancel  context.CancelCauseFunc
+	slots   chan struct{} // one element for each connection in use
+
+	mu        sync.Mutex
+	conns     map[*Conn]struct{}
+	perUID    map[uint32]int
+	lastID    uint64
+	listeners map[net.Listener]struct{}
+	warned    time.Time     // when a user's limit was last reported
+	stopped   bool          // nothing is accepted any more
+	idle      chan struct{} // made by Shutdown, closed when conns is empty
+}
+
+// ErrServerClosed is what Serve returns after Shutdown, Fail or Close.
+var ErrServerClosed = errors.New("socket server is closed")
+
+// NewServer makes a server; Serve starts it.
+func NewServer(h Handler, opt Options) *Server {
+	if opt.MaxConns <= 0 {
+		opt.MaxConns = DefaultMaxConns
+	}
+	if opt.MaxPerUID <= 0 {
+		opt.MaxPerUID = DefaultMaxPerUID
+	}
+	if opt.WriteTimeout <= 0 {
+		opt.WriteTimeout = DefaultWriteTimeout
+	}
+	if opt.Credentials == nil {
+		opt.Credentials = PeerCred
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{
+		handler:   h,
+		opt:       opt,
+		slots:     make(chan struct{}, opt.MaxConns),
+		conns:     make(map[*Conn]struct{}),
+		perUID:    make(map[uint32]int),
+		listeners: make(map[net.Listener]struct{}),
+	}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	return s
+}
+
+// Serve accepts clients from l, each in its own goroutine, until the server
+// is stopped or l fails for good. It closes l.
+func (s *Server) Serve(l net.Listener) error {
+	if !s.addListener(l) {
+		l.Close()
+		return ErrServerClosed
+	}
+	defer s.removeListener(l)
+	var delay time.Duration
+	for {
+		// With all connections in use the listener is left alone: who comes
+		// now waits in the backlog.
+		select {
+		case s.slots <- struct{}{}:
+		case <-s.ctx.Done():
+			return ErrServerClosed
+		}
+		nc, err := l.Accept()
+		if err != nil {
+			<-s.slots
+			switch {
+			case s.isStopped():
+				return ErrServerClosed
+			case !retryAccept(err):
+				return fmt.Errorf("accepting clients: %w", err)
+			}
+			delay = min(max(2*delay, minAcceptDelay), maxAcceptDelay)
+			s.opt.Log.Warn("cannot accept a client, trying again", "err", err, "delay", delay)
+			select {
+			case <-time.After(delay):
+			case <-s.ctx.Done():
+				return ErrServerClosed
+			}
+			continue
+		}
+		delay = 0
+		go func() {
+			defer func() { <-s.slots }()
+			s.serveConn(nc)
+		}()
+	}
+}
+
+// retryAccept tells whether accept may succeed later: a client that gave up,
+// or a shortage (accept(2)).
+func retryAccept(err error) bool {
+	for _, e := range []error{unix.ECONNABORTED, unix.EINTR, unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// serveConn serves one client to its end.
+func (s *Server) serveConn(nc net.Conn) {
+	defer nc.Close()
+	cred, err := s.opt.Credentials(nc)
+	if err != nil {
+		s.opt.Log.Debug("no credentials of a client", "err", err)
+		cred = Cred{UID: UnknownID, GID: UnknownID}
+	}
+	if s.opt.Allow != nil && !s.opt.Allow(cred) {
+		s.opt.Log.Info("client is not allowed", "uid", cred.UID, "pid", cred.PID)
+		return
+	}
+	c := s.add(nc, cred)
+	if c == nil {
+		return
+	}
+	s.handler.Connected(c)
+	c.serve()
+	nc.Close() // the client need not wait for what follows
+	s.handler.Disconnected(c)
+	s.remove(c)
+}
+
+func (s *Server) add(nc net.Conn, cred Cred) *Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return nil
+	}
+	if cred.UID != 0 && s.perUID[cred.UID] >= s.opt.MaxPerUID {
+		if now := time.Now(); now.Sub(s.warned) >= warnInterval {
+			s.warned = now
+			s.opt.Log.Warn("too many connections of one user", "uid", cred.UID, "pid", cred.PID, "limit", s.opt.MaxPerUID)
+		}
+		return nil
+	}
+	s.lastID++
+	c := &Conn{Cred: cred, ID: s.lastID, Since: time.Now(), srv: s, nc: nc, done: make(chan struct{})}
+	s.conns[c] = struct{}{}
+	s.perUID[cred.UID]++
+	return c
+}
+
+func (s *Server) remove(c *Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	if s.perUID[c.UID]--; s.perUID[c.UID] == 0 {
+		delete(s.perUID, c.UID)
+	}
+	close(c.done)
+	if s.idle != nil && len(s.conns) == 0 {
+		close(s.idle)
+		s.idle = nil
+	}
+}
+
+func (s *Server) addListener(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return false
+	}
+	s.listeners[l] = struct{}{}
+	return true
+}
+
+func (s *Server) removeListener(l net.Listener) {
+	l.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.listeners, l)
+}
+
+func (s *Server) isStopped() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stopped
+}
+
+// stop ends accepting and returns the connections there are.
+func (s *Server) stop() []*Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
+	for l := range s.listeners {
+		l.Close()
+	}
+	conns := make([]*Conn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	return conns
+}
+
+// Conns returns the clients connected now.
+func (s *Server) Conns() []*Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	conns := make([]*Conn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	return conns
+}
+
+// Settle waits until all clients that have closed their connections are
+// disconnected here, too, and returns true if there were any. A handler calls
+// it before it refuses a lock: when one program ends and the next one starts,
+// the end must be seen first. except, the caller's own connection, is not
+// waited for.
+func (s *Server) Settle(ctx context.Context, except *Conn) bool {
+	any := false
+	for _, c := range s.Conns() {
+		if c != except && c.Gone() {
+			any = true
+			if !c.wait(ctx) {
+				break
+			}
+		}
+	}
+	return any
+}
+
+// Shutdown stops accepting, closes idle connections at once and the others
+// after their current reply. It returns nil when all clients are
+// disconnected; if ctx ends first it returns ctx's error, and Close is next.
+func (s *Server) Shutdown(ctx context.Context) error {
+	for _, c := range s.stop() {
+		c.drain()
+	}
+	s.mu.Lock()
+	if len(s.conns) == 0 {
+		s.mu.Unlock()
+		s.cancel(ErrServerClosed)
+		return nil
+	}
+	if s.idle == nil {
+		s.idle = make(chan struct{})
+	}
+	idle := s.idle
+	s.mu.Unlock()
+	select {
+	case <-idle:
+		s.cancel(ErrServerClosed)
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Fail ends the service because the reader is gone: every client that waits
+// for a reply gets code at once, though its Handle may be stuck, and all
+// connections are closed. The context of Handle ends with code as its cause.
+// Fail returns when this is sent; Shutdown waits for the handlers.
+func (s *Server) Fail(code Code) {
+	conns := s.stop()
+	var wg sync.WaitGroup
+	for _, c := range conns {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			c.fail(code)
+		}()
+	}
+	wg.Wait()
+	s.cancel(code)
+}
+
+// Close stops at once: listeners and connections are closed, the context of
+// Handle ends. It does not wait for handlers; Shutdown after Close does.
+func (s *Server) Close() error {
+	conns := s.stop()
+	s.cancel(ErrServerClosed)
+	for _, c := range conns {
+		c.mu.Lock()
+		c.closing = true
+		c.mu.Unlock()
+		c.nc.Close()
+	}
+	return nil
+}
