@@ -68,7 +68,17 @@ var (
 
 	// ErrResetRequired: the session is lost and the card must be reset.
 	ErrResetRequired = errors.New("card must be reset first")
+
+	// ErrCorrupted is for a Link to return from Recv, wrapped as it likes: a
+	// block came and was damaged on its way (a parity error, a block cut
+	// short), and the line is fit for the next one. T=1 asks the card to
+	// repeat it; any other error of a Link ends the session.
+	ErrCorrupted = errors.New("block arrived corrupted")
 )
+
+// MaxCommand is the longest command APDU: header, extended Lc, 65535 bytes of
+// data, extended Le (ISO/IEC 7816-4).
+const MaxCommand = 4 + 3 + 65535 + 2
 
 // MaxResponse is the longest response APDU: 65536 bytes of data and the
 // status word (ISO/IEC 7816-4, extended Le).

@@ -1,0 +1,39 @@
+package proto
+
+import "fmt"
+
+// Name is a protocol and what OpenCT calls it.
+type Name struct {
+	ID   ID
+	Name string
+}
+
+// Names lists the protocols in the order in which OpenCT lists them
+// (spec/protocols.md, 0).
+func Names() []Name {
+	return []Name{
+		{T0, "T=0"},
+		{T1, "T=1"},
+		{GBP, "GBP"},
+		{Transparent, "transparent"},
+		{I2CShort, "I2C short"},
+		{I2CLong, "I2C long"},
+		{TwoWire, "2Wire"},
+		{ThreeWire, "3Wire"},
+		{Eurochip, "Eurochip Countercard"},
+		{Escape, "escape"},
+	}
+}
+
+// String is OpenCT's name of the protocol.
+func (id ID) String() string {
+	if id == Default {
+		return "default"
+	}
+	for _, n := range Names() {
+		if n.ID == id {
+			return n.Name
+		}
+	}
+	return fmt.Sprintf("protocol %d", int(id))
+}
