@@ -1,0 +1,159 @@
+// Three functions of libusb, defined again. An executable's own definition wins
+// over a shared library's, so gousb's calls come here; the real ones are found
+// behind us with dlsym(RTLD_NEXT). They change nothing for a context that was
+// not adopted (events.go), so anything unforeseen ends in gousb's normal
+// behaviour.
+
+#define _GNU_SOURCE
+#include "events.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stddef.h>
+
+typedef int (*handle_events_fn)(libusb_context *, struct timeval *, int *);
+typedef ssize_t (*device_list_fn)(libusb_context *, libusb_device ***);
+typedef void (*exit_fn)(libusb_context *);
+
+static handle_events_fn real_handle_events;
+static device_list_fn real_device_list;
+static exit_fn real_exit;
+static pthread_once_t resolve_once = PTHREAD_ONCE_INIT;
+
+static void resolve(void)
+{
+	real_handle_events = (handle_events_fn)dlsym(RTLD_NEXT, "libusb_handle_events_timeout_completed");
+	real_device_list = (device_list_fn)dlsym(RTLD_NEXT, "libusb_get_device_list");
+	real_exit = (exit_fn)dlsym(RTLD_NEXT, "libusb_exit");
+}
+
+int openct_resolve(void)
+{
+	pthread_once(&resolve_once, resolve);
+	return real_handle_events && real_device_list && real_exit;
+}
+
+// An adopted context: one per open device, so a handful in a daemon and a few
+// dozen in a test.
+struct adopted {
+	libusb_context *ctx;
+	int bus, address;
+	int closing;
+	unsigned long waits;
+};
+
+enum { MAX_ADOPTED = 128 };
+
+static struct adopted contexts[MAX_ADOPTED];
+static pthread_mutex_t contexts_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static struct adopted *find_locked(libusb_context *ctx)
+{
+	for (int i = 0; i < MAX_ADOPTED; i++)
+		if (contexts[i].ctx == ctx)
+			return &contexts[i];
+	return NULL;
+}
+
+int openct_adopt(libusb_context *ctx, int bus, int address)
+{
+	pthread_mutex_lock(&contexts_lock);
+	struct adopted *free_entry = find_locked(NULL);
+	if (free_entry)
+		*free_entry = (struct adopted){.ctx = ctx, .bus = bus, .address = address};
+	pthread_mutex_unlock(&contexts_lock);
+	return free_entry != NULL;
+}
+
+void openct_set_closing(libusb_context *ctx, int closing)
+{
+	pthread_mutex_lock(&contexts_lock);
+	struct adopted *a = find_locked(ctx);
+	if (a)
+		a->closing = closing;
+	pthread_mutex_unlock(&contexts_lock);
+	// The interruption stays pending until the event loop has seen it, so
+	// it does not matter whether the loop waits already or is about to.
+	if (closing)
+		libusb_interrupt_event_handler(ctx);
+}
+
+unsigned long openct_long_waits(libusb_context *ctx)
+{
+	pthread_mutex_lock(&contexts_lock);
+	struct adopted *a = find_locked(ctx);
+	unsigned long n = a ? a->waits : 0;
+	pthread_mutex_unlock(&contexts_lock);
+	return n;
+}
+
+// gousb's event loop is the one caller that waits 100 ms for nothing in
+// particular (completed is NULL). It does so only to look at a channel that
+// says whether to end; openct_set_closing makes it look when there is
+// something to see. Every other event wakes libusb by itself: transfers and
+// unplugs by the device's descriptor, transfer timeouts by a timerfd, opening
+// and closing by libusb's own event descriptor.
+int libusb_handle_events_timeout_completed(libusb_context *ctx, struct timeval *tv, int *completed)
+{
+	if (!openct_resolve())
+		return LIBUSB_ERROR_NOT_SUPPORTED;
+
+	struct timeval wait = *tv;
+	if (completed == NULL && tv->tv_sec == 0 && tv->tv_usec == 100000) {
+		pthread_mutex_lock(&contexts_lock);
+		struct adopted *a = ctx ? find_locked(ctx) : NULL;
+		if (a && a->closing) {
+			wait.tv_usec = 1000;
+		} else if (a) {
+			wait.tv_sec = 3600;
+			wait.tv_usec = 0;
+			a->waits++;
+		}
+		pthread_mutex_unlock(&contexts_lock);
+	}
+	return real_handle_events(ctx, &wait, completed);
+}
+
+// gousb parses the descriptors of every device in the list before it asks
+// which one is wanted. The list of an adopted context has only the one.
+ssize_t libusb_get_device_list(libusb_context *ctx, libusb_device ***list)
+{
+	if (!openct_resolve())
+		return LIBUSB_ERROR_NOT_SUPPORTED;
+	ssize_t n = real_device_list(ctx, list);
+
+	int bus = 0, address = 0;
+	pthread_mutex_lock(&contexts_lock);
+	struct adopted *a = ctx ? find_locked(ctx) : NULL;
+	if (a) {
+		bus = a->bus;
+		address = a->address;
+	}
+	pthread_mutex_unlock(&contexts_lock);
+	if (n < 0 || bus == 0)
+		return n;
+
+	ssize_t kept = 0;
+	for (ssize_t i = 0; i < n; i++) {
+		libusb_device *dev = (*list)[i];
+		if (libusb_get_bus_number(dev) == bus && libusb_get_device_address(dev) == address)
+			(*list)[kept++] = dev;
+		else
+			libusb_unref_device(dev);
+	}
+	(*list)[kept] = NULL;
+	return kept;
+}
+
+// A context is forgotten between the end of its event loop and its end: later,
+// its address may be another context's.
+void libusb_exit(libusb_context *ctx)
+{
+	pthread_mutex_lock(&contexts_lock);
+	struct adopted *a = ctx ? find_locked(ctx) : NULL;
+	if (a)
+		*a = (struct adopted){0};
+	pthread_mutex_unlock(&contexts_lock);
+	if (openct_resolve())
+		real_exit(ctx);
+}
