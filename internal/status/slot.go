@@ -86,7 +86,16 @@ func (f *File) claim(lock *lockFile, d Detail) (int, error) {
 			}
 			continue
 		}
-		if other, err := readDetail(detailPath(f.dir, n)); err == nil && d.Device != "" && other.Device == d.Device {
+		if d.Device == "" {
+			continue
+		}
+		// An entry that shutdown has cleared belongs to a daemon on its way
+		// out: whoever attaches its device now must not rely on it.
+		e, err := f.Entry(n)
+		if err != nil {
+			return 0, err
+		}
+		if other, err := f.ReadDetail(e); err == nil && other.Device == d.Device {
 			return 0, &ServedError{Device: d.Device, Reader: n, PID: other.PID}
 		}
 	}
