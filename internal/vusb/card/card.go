@@ -14,6 +14,7 @@ type Card interface {
 	Reset()
 
 	// Transmit runs one command APDU, short or extended, and returns the
-	// response with its status word; never fewer than two bytes.
+	// response with its status word; never fewer than two bytes. The response
+	// is valid until the next call.
 	Transmit(apdu []byte) []byte
 }

@@ -1,0 +1,51 @@
+package card
+
+import (
+	"fmt"
+	"strings"
+)
+
+// kind is a card that can be asked for by name.
+type kind struct {
+	name string
+	make func(atr []byte) (Card, error) // atr nil: the card's own
+}
+
+// kinds lists the cards in the order in which texts name them.
+func kinds() []kind {
+	return []kind{
+		{"piv", func(atr []byte) (Card, error) { return newPIVCard(atr) }},
+		{"echo", func(atr []byte) (Card, error) {
+			if atr == nil {
+				return NewEcho(), nil
+			}
+			return NewEchoATR(atr), nil
+		}},
+		{"cardos", func(atr []byte) (Card, error) { return NewCardOSATR(atr), nil }},
+	}
+}
+
+// Names lists the names New knows.
+func Names() []string {
+	var names []string
+	for _, k := range kinds() {
+		names = append(names, k.name)
+	}
+	return names
+}
+
+// New makes a fresh card of the named kind: "piv", "echo" or "cardos".
+func New(name string) (Card, error) {
+	return NewATR(name, nil)
+}
+
+// NewATR is New with an ATR that suits the reader the card goes into; nil
+// leaves the card its own, which offers T=1.
+func NewATR(name string, atr []byte) (Card, error) {
+	for _, k := range kinds() {
+		if k.name == name {
+			return k.make(atr)
+		}
+	}
+	return nil, fmt.Errorf("no virtual card is called %q: choose one of %s", name, strings.Join(Names(), ", "))
+}
