@@ -1,0 +1,769 @@
+package proto
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"openct/internal/proto/prototest"
+)
+
+func unhex(t testing.TB, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// call is one APDU: its response, or what its error is.
+type call struct {
+	apdu string
+	resp string
+	is   []error // errors.Is all of them
+	not  []error // and none of these
+}
+
+func ok(apdu, resp string) call { return call{apdu: apdu, resp: resp} }
+
+// runCalls sends APDUs one after the other through an engine.
+func runCalls(t *testing.T, e Engine, calls []call) {
+	t.Helper()
+	for i, c := range calls {
+		got, err := e.Transmit(context.Background(), unhex(t, c.apdu), nil)
+		if len(c.is) == 0 && err != nil {
+			t.Fatalf("APDU %d: %v", i+1, err)
+		}
+		for _, want := range c.is {
+			if !errors.Is(err, want) {
+				t.Errorf("APDU %d: error %v, want %v", i+1, err, want)
+			}
+		}
+		for _, not := range c.not {
+			if errors.Is(err, not) {
+				t.Errorf("APDU %d: error %v should not be %v", i+1, err, not)
+			}
+		}
+		if want := unhex(t, c.resp); !bytes.Equal(got, want) {
+			t.Errorf("APDU %d: response % X, want % X", i+1, got, want)
+		}
+	}
+}
+
+var errLink = errors.New("device did not answer in time")
+
+const (
+	selectMF   = "00 A4 00 00 02 3F 00"
+	update40   = "00 D6 00 00 28 00 01 02 03 04 05 06 07 08 09 0A 0B 0C 0D 0E 0F 10 11 12 13 14 15 16 17 18 19 1A 1B 1C 1D 1E 1F 20 21 22 23 24 25 26 27"
+	bytes0to1F = "00 01 02 03 04 05 06 07 08 09 0A 0B 0C 0D 0E 0F 10 11 12 13 14 15 16 17 18 19 1A 1B 1C 1D 1E 1F"
+
+	hSelect  = "H 00 00 07 00 A4 00 00 02 3F 00 9E\n"
+	hUpdate1 = "H 00 20 20 00 D6 00 00 28 00 01 02 03 04 05 06 07 08 09 0A 0B 0C 0D 0E 0F 10 11 12 13 14 15 16 17 18 19 1A E5\n"
+	hUpdate2 = "H 00 40 0D 1B 1C 1D 1E 1F 20 21 22 23 24 25 26 27 56\n"
+	cOK      = "C 00 00 02 90 00 92\n"
+	cFirst32 = "C 00 20 20 " + bytes0to1F + " 00\n"
+)
+
+// The vectors of spec/protocols.md 3.10, by their names there, and the rules
+// of 3.4 they do not reach.
+func TestT1(t *testing.T) {
+	lost := []error{ErrProtocol, ErrResetRequired}
+	later := []error{ErrResetRequired}
+	tests := []struct {
+		name   string
+		params T1Params
+		start  [2]uint8 // N(S), expected N(S) of the card
+		calls  []call
+		script string
+		errs   []error
+		end    [2]uint8
+	}{
+		{name: "V1 plain exchange",
+			calls: []call{ok(selectMF, "9000"), ok("00 CA 01 82 00", "C8 09 90 00"), ok(selectMF, "9000")},
+			script: hSelect + cOK + `
+				H 00 40 05 00 CA 01 82 00 0C
+				C 00 40 04 C8 09 90 00 15
+				` + hSelect + cOK,
+			end: [2]uint8{1, 1}},
+		{name: "V2 chaining out",
+			calls:  []call{ok(update40, "9000")},
+			script: hUpdate1 + "C 00 90 00 90\n" + hUpdate2 + cOK,
+			end:    [2]uint8{0, 1}},
+		{name: "V3 chaining in",
+			calls: []call{ok("00 B0 00 00 28", bytes0to1F+"20 21 22 23 24 25 26 27 90 00")},
+			script: "H 00 00 05 00 B0 00 00 28 9D\n" + cFirst32 + `
+				H 00 90 00 90
+				C 00 40 0A 20 21 22 23 24 25 26 27 90 00 DA`,
+			end: [2]uint8{1, 0}},
+		{name: "V4 waiting time extension, in seconds for a card that says nothing",
+			calls: []call{ok("00 46 00 00 00", "9000")},
+			script: `
+				H 00 00 05 00 46 00 00 00 43
+				C W 20000 00 C3 01 05 C7
+				H 00 E3 01 05 E7
+				C W 25000 00 C3 01 01 C3
+				H 00 E3 01 01 E3
+				C W 21000 00 00 02 90 00 92`,
+			end: [2]uint8{1, 1}},
+		{name: "V4 next wait is the plain one again",
+			calls: []call{ok(update40, "9000")},
+			script: hUpdate1 + `
+				C 00 C3 01 05 C7
+				H 00 E3 01 05 E7
+				C W 25000 00 90 00 90
+				` + hUpdate2 + "C W 20000 00 00 02 90 00 92",
+			end: [2]uint8{0, 1}},
+		{name: "V4 extension is a multiple of BWT", params: T1Params{BWT: 3200 * time.Millisecond},
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C 00 C3 01 05 C7\nH 00 E3 01 05 E7\nC W 36000 00 00 02 90 00 92",
+			end:    [2]uint8{1, 1}},
+		{name: "V4 wait is bounded", params: T1Params{BWT: 51 * time.Second},
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C W 76500 00 C3 01 FF 3D\nH 00 E3 01 FF 1D\nC W 600000 00 00 02 90 00 92",
+			end:    [2]uint8{1, 1}},
+		{name: "V4 more extensions than attempts",
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + strings.Repeat("C 00 C3 01 01 C3\nH 00 E3 01 01 E3\n", 50) + cOK,
+			end:    [2]uint8{1, 1}},
+		{name: "V5a card reports a checksum error",
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C 00 81 00 81\n" + hSelect + cOK,
+			end:    [2]uint8{1, 1}},
+		{name: "V5b card asks for the same block again",
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C 00 80 00 80\n" + hSelect + cOK,
+			end:    [2]uint8{1, 1}},
+		{name: "V5c bad LRC",
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C 00 00 02 90 00 93\nH 00 81 00 81\n" + cOK,
+			end:    [2]uint8{1, 1}},
+		{name: "V5d bad block inside card chaining",
+			calls: []call{ok("00 B0 00 00 22", bytes0to1F+"20 21 90 00")},
+			script: "H 00 00 05 00 B0 00 00 22 97\n" + cFirst32 + `
+				H 00 90 00 90
+				C 00 40 04 20 21 90 00 00
+				H 00 91 00 91
+				C 00 40 04 20 21 90 00 D5`,
+			end: [2]uint8{1, 0}},
+		{name: "V6 resynchronisation after three bad replies",
+			calls: []call{ok(selectMF, "9000")},
+			script: hSelect + `
+				C 00 00 02 90 00 00
+				H 00 81 00 81
+				C 00 00 02 90 00 00
+				H 00 81 00 81
+				C 00 00 02 90 00 00
+				H 00 C0 00 C0
+				C 00 E0 00 E0
+				` + hSelect + cOK,
+			end: [2]uint8{1, 1}},
+		{name: "V6b second APDU of a session", start: [2]uint8{1, 1},
+			calls: []call{ok(selectMF, "9000")},
+			script: `
+				H 00 40 07 00 A4 00 00 02 3F 00 DE
+				C 00 40 02 90 00 00
+				H 00 91 00 91
+				C 00 40 02 90 00 00
+				H 00 91 00 91
+				C 00 40 02 90 00 00
+				H 00 C0 00 C0
+				C 00 E0 00 E0
+				` + hSelect + cOK,
+			end: [2]uint8{1, 1}},
+		{name: "V6c resynchronisation begins the command anew",
+			calls: []call{ok(update40, "9000")},
+			script: hUpdate1 + "C 00 90 00 90\n" + hUpdate2 + `
+				C 00
+				H 00 81 00 81
+				C 00
+				H 00 81 00 81
+				C 00
+				H 00 C0 00 C0
+				C 00 E0 00 E0
+				` + hUpdate1 + "C 00 90 00 90\n" + hUpdate2 + cOK,
+			end: [2]uint8{0, 1}},
+		{name: "V6c response so far is forgotten",
+			calls: []call{ok("00 B0 00 00 22", bytes0to1F+"9000")},
+			script: "H 00 00 05 00 B0 00 00 22 97\n" + cFirst32 + `
+				H 00 90 00 90
+				C
+				H 00 91 00 91
+				C
+				H 00 91 00 91
+				C
+				H 00 C0 00 C0
+				C 00 E0 00 E0
+				H 00 00 05 00 B0 00 00 22 97
+				` + cFirst32 + "H 00 90 00 90\nC 00 40 02 90 00 D2",
+			end: [2]uint8{1, 0}},
+		{name: "V6d resynchronisation never answered",
+			calls: []call{{apdu: selectMF, is: lost}, {apdu: selectMF, is: later, not: []error{ErrProtocol}}},
+			script: hSelect + `
+				C 00 00 02 90 00 00
+				H 00 81 00 81
+				C 00 00 02 90 00 00
+				H 00 81 00 81
+				C 00 00 02 90 00 00
+				H 00 C0 00 C0
+				C 00 00 02 90 00 92     # valid, and not what was asked for
+				H 00 C0 00 C0
+				C 00 E1 01 20 C0
+				H 00 C0 00 C0
+				C FF FF`},
+		{name: "resynchronised three times, never better",
+			calls: []call{{apdu: selectMF, is: lost}},
+			script: strings.Repeat(hSelect+`
+				C 00 00 02 90 00 00
+				H 00 81 00 81
+				C 00 00 02 90 00 00
+				H 00 81 00 81
+				C 00 00 02 90 00 00
+				H 00 C0 00 C0
+				C 00 E0 00 E0
+				`, 3) + hSelect + `
+				C 00 00 02 90 00 00
+				H 00 81 00 81
+				C 00 00 02 90 00 00
+				H 00 81 00 81
+				C 00 00 02 90 00 00`},
+		{name: "requests are not answered while resynchronising",
+			calls: []call{ok(selectMF, "9000")},
+			script: hSelect + `
+				C
+				H 00 81 00 81
+				C
+				H 00 81 00 81
+				C
+				H 00 C0 00 C0
+				C 00 C3 01 05 C7
+				H 00 C0 00 C0
+				C 00 E0 00 E0
+				` + hSelect + cOK,
+			end: [2]uint8{1, 1}},
+		{name: "V7a card raises IFSC while the host chains",
+			calls: []call{ok("00 D6 00 00 5F"+strings.Repeat("AA", 95), "9000")},
+			script: "H 00 20 20 00 D6 00 00 5F AA*27 23\n" + `
+				C 00 C1 01 40 80
+				H 00 E1 01 40 A0
+				C 00 90 00 90
+				H 00 60 40 AA*64 20
+				C 00 80 00 80
+				H 00 00 04 AA*4 04
+				` + cOK,
+			end: [2]uint8{1, 1}},
+		{name: "V7a a chunk under way keeps its size",
+			calls: []call{ok(update40, "9000")},
+			script: hUpdate1 + `
+				C 00 C1 01 40 80
+				H 00 E1 01 40 A0
+				C 00 80 00 80
+				` + hUpdate1 + "C 00 90 00 90\n" + hUpdate2 + cOK,
+			end: [2]uint8{0, 1}},
+		{name: "V7a a token's own limit holds", params: T1Params{MaxIFSC: 32},
+			calls: []call{ok(update40, "9000")},
+			script: hUpdate1 + `
+				C 00 C1 01 FE 3E
+				H 00 E1 01 FE 1E
+				C 00 90 00 90
+				` + hUpdate2 + cOK,
+			end: [2]uint8{0, 1}},
+		{name: "V7c IFSC 0 is refused",
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C 00 C1 01 00 C0\nH 00 82 00 82\n" + cOK,
+			end:    [2]uint8{1, 1}},
+		{name: "V7c IFSC 255 is refused",
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C 00 C1 01 FF 3F\nH 00 82 00 82\n" + cOK,
+			end:    [2]uint8{1, 1}},
+		{name: "IFSC requests without end",
+			calls: []call{ok(selectMF, "9000")},
+			script: hSelect + strings.Repeat("C 00 C1 01 40 80\nH 00 E1 01 40 A0\n", 8) + `
+				C 00 C1 01 40 80
+				H 00 82 00 82
+				` + cOK,
+			end: [2]uint8{1, 1}},
+		{name: "V8a block received twice",
+			calls: []call{ok("00 B0 00 00 22", bytes0to1F+"20 21 90 00")},
+			script: "H 00 00 05 00 B0 00 00 22 97\n" + cFirst32 + "H 00 90 00 90\n" + cFirst32 + `
+				H 00 92 00 92
+				C 00 40 04 20 21 90 00 D5`,
+			end: [2]uint8{1, 0}},
+		{name: "V8b wrong number",
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C 00 40 02 90 00 D2\nH 00 82 00 82\n" + cOK,
+			end:    [2]uint8{1, 1}},
+		{name: "V9 no answer on USB",
+			calls:  []call{{apdu: selectMF, is: []error{errLink, ErrResetRequired}, not: []error{ErrProtocol}}, {apdu: selectMF, is: later, not: []error{errLink}}},
+			script: hSelect + "C!", errs: []error{errLink}},
+		{name: "V9 block cannot be sent",
+			calls:  []call{{apdu: selectMF, is: []error{errLink, ErrResetRequired}}, {apdu: selectMF, is: later}},
+			script: "H!", errs: []error{errLink}},
+		{name: "link reports a parity error",
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C!\nH 00 81 00 81\n" + cOK, errs: []error{ErrCorrupted},
+			end: [2]uint8{1, 1}},
+		{name: "V10 card aborts while the host chains",
+			calls: []call{{apdu: update40, is: []error{ErrAborted}, not: []error{ErrResetRequired, ErrProtocol}}, ok(selectMF, "9000")},
+			script: hUpdate1 + `
+				C 00 C2 00 C2
+				H 00 E2 00 E2
+				C 00 90 00 90
+				H 00 40 07 00 A4 00 00 02 3F 00 DE
+				` + cOK,
+			end: [2]uint8{0, 1}},
+		{name: "V10 card aborts its own chain",
+			calls: []call{{apdu: "00 B0 00 00 22", is: []error{ErrAborted}}, ok(selectMF, "9000")},
+			script: "H 00 00 05 00 B0 00 00 22 97\n" + cFirst32 + `
+				H 00 90 00 90
+				C 00 C2 00 C2
+				H 00 E2 00 E2
+				C 00 90 00 90
+				H 00 40 07 00 A4 00 00 02 3F 00 DE
+				C 00 40 02 90 00 D2`,
+			end: [2]uint8{0, 0}},
+		{name: "V10 answer to the abort got lost",
+			calls: []call{{apdu: update40, is: []error{ErrAborted}}},
+			script: hUpdate1 + `
+				C 00 C2 00 C2
+				H 00 E2 00 E2
+				C 00 91 00 91
+				H 00 E2 00 E2
+				C 00 90 00 90`,
+			end: [2]uint8{1, 0}},
+		{name: "V10 aborted command is not begun anew",
+			calls: []call{{apdu: update40, is: []error{ErrAborted}, not: []error{ErrResetRequired}}, ok(selectMF, "9000")},
+			script: hUpdate1 + `
+				C 00 C2 00 C2
+				H 00 E2 00 E2
+				C 00 00 02 90 00 92
+				H 00 82 00 82
+				C
+				H 00 81 00 81
+				C
+				H 00 C0 00 C0
+				C 00 E0 00 E0
+				` + hSelect + cOK,
+			end: [2]uint8{1, 1}},
+		{name: "V11 empty block in a chain",
+			calls: []call{ok("00 B0 00 00 02", "AA BB 90 00")},
+			script: `
+				H 00 00 05 00 B0 00 00 02 B7
+				C 00 20 00 20
+				H 00 90 00 90
+				C 00 40 04 AA BB 90 00 C5`,
+			end: [2]uint8{1, 0}},
+		{name: "V12 LEN FF",
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C 00 00 FF 90 00 6F\nH 00 82 00 82\n" + cOK,
+			end:    [2]uint8{1, 1}},
+		{name: "V12 two bytes are not checked against what was sent",
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C 00 00\nH 00 81 00 81\n" + cOK,
+			end:    [2]uint8{1, 1}},
+		{name: "V12 block shorter than it says",
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C 00 00 07 00 A4\nH 00 81 00 81\n" + cOK,
+			end:    [2]uint8{1, 1}},
+		{name: "V12 R-block with data",
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C 00 80 01 00 81\nH 00 82 00 82\n" + cOK,
+			end:    [2]uint8{1, 1}},
+		{name: "V12 card asks for a resynchronisation",
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C 00 C0 00 C0\nH 00 82 00 82\n" + cOK,
+			end:    [2]uint8{1, 1}},
+		{name: "V12 unknown S-block",
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C 00 C5 00 C5\nH 00 82 00 82\n" + cOK,
+			end:    [2]uint8{1, 1}},
+		{name: "V12 answer to no request",
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C 00 E0 00 E0\nH 00 82 00 82\n" + cOK,
+			end:    [2]uint8{1, 1}},
+		{name: "V12 extension by 0",
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C 00 C3 01 00 C2\nH 00 82 00 82\n" + cOK,
+			end:    [2]uint8{1, 1}},
+		{name: "V12 reserved bits in an I-block",
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C 00 01 02 90 00 93\nH 00 82 00 82\n" + cOK,
+			end:    [2]uint8{1, 1}},
+		{name: "V12 reserved bits in an R-block",
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C 00 A0 00 A0\nH 00 82 00 82\n" + cOK,
+			end:    [2]uint8{1, 1}},
+		{name: "longer than IFSD",
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C 00 00 21 00*33 21\nH 00 82 00 82\n" + cOK,
+			end:    [2]uint8{1, 1}},
+		{name: "other address",
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C 21 00 02 90 00 B3\nH 00 82 00 82\n" + cOK,
+			end:    [2]uint8{1, 1}},
+		{name: "address is mirrored", params: T1Params{NAD: 0x12},
+			calls:  []call{ok(selectMF, "9000")},
+			script: "H 12 00 07 00 A4 00 00 02 3F 00 8C\nC 21 00 02 90 00 B3",
+			end:    [2]uint8{1, 1}},
+		{name: "V13 CRC", params: T1Params{CRC: true},
+			calls:  []call{ok(selectMF, "9000")},
+			script: "H 00 00 07 00 A4 00 00 02 3F 00 10 35\nC R 38 00 80 00 00 00\nH 00 81 00 AC 27\nC 00 80 00 B5 FF\nH 00 00 07 00 A4 00 00 02 3F 00 10 35\nC 00 00 02 90 00 9C 6D",
+			end:    [2]uint8{1, 1}},
+		{name: "V14 junk behind the block",
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C R 37 00 00 02 90 00 92 00 00 00",
+			end:    [2]uint8{1, 1}},
+		{name: "answer before the command was complete",
+			calls: []call{ok(update40, "9000")},
+			script: hUpdate1 + cOK + `
+				H 00 82 00 82
+				C 00 90 00 90
+				` + hUpdate2 + cOK,
+			end: [2]uint8{0, 1}},
+		{name: "card asks for one block for ever",
+			calls: []call{{apdu: selectMF, is: lost}},
+			script: strings.Repeat(strings.Repeat(hSelect+"C 00 80 00 80\n", 3)+"H 00 C0 00 C0\nC 00 E0 00 E0\n", 3) +
+				strings.Repeat(hSelect+"C 00 80 00 80\n", 3)},
+		{name: "card acknowledges for ever while it should answer",
+			calls: []call{ok("00 B0 00 00 22", bytes0to1F+"9000")},
+			script: "H 00 00 05 00 B0 00 00 22 97\n" + cFirst32 + `
+				H 00 90 00 90
+				C 00 90 00 90
+				H 00 90 00 90
+				C 00 90 00 90
+				H 00 90 00 90
+				C 00 90 00 90
+				H 00 C0 00 C0
+				C 00 E0 00 E0
+				H 00 00 05 00 B0 00 00 22 97
+				` + cFirst32 + "H 00 90 00 90\nC 00 40 02 90 00 D2",
+			end: [2]uint8{1, 0}},
+		{name: "acknowledges a command that was complete",
+			calls:  []call{ok(selectMF, "9000")},
+			script: hSelect + "C 00 90 00 90\nH 00 82 00 82\n" + cOK,
+			end:    [2]uint8{1, 1}},
+		{name: "answer to an extension got lost, and its time counts again",
+			calls: []call{ok(selectMF, "9000")},
+			script: hSelect + `
+				C 00 C3 01 05 C7
+				H 00 E3 01 05 E7
+				C W 25000 00 81 00 81
+				H 00 E3 01 05 E7
+				C W 25000 00 00 02 90 00 92`,
+			end: [2]uint8{1, 1}},
+		{name: "no status word",
+			calls:  []call{{apdu: selectMF, is: []error{ErrProtocol}, not: []error{ErrResetRequired}}, ok(selectMF, "9000")},
+			script: hSelect + "C 00 00 01 90 91\nH 00 40 07 00 A4 00 00 02 3F 00 DE\nC 00 40 02 90 00 D2",
+			end:    [2]uint8{0, 0}},
+		{name: "empty command",
+			calls: []call{{apdu: "", is: []error{ErrInvalidAPDU}, not: []error{ErrResetRequired}}, ok(selectMF, "9000")}, script: hSelect + cOK,
+			end: [2]uint8{1, 1}},
+		{name: "block sizes in range", params: T1Params{IFSC: 256, IFSD: 300},
+			calls: []call{ok("00 D6 00 00 FF"+strings.Repeat("00", 255), "9000")},
+			script: `
+				H 00 20 FE 00 D6 00 00 FF 00*249 F7
+				C R 259 00 90 00 90
+				H 00 40 06 00*6 46
+				` + cOK,
+			end: [2]uint8{0, 1}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			link := prototest.Blocks(t, tt.script, tt.errs...)
+			e := NewT1(link, tt.params)
+			e.ns, e.nr = tt.start[0], tt.start[1]
+			runCalls(t, e, tt.calls)
+			if e.lost == nil && [2]uint8{e.ns, e.nr} != tt.end {
+				t.Errorf("session at %d/%d, want %v", e.ns, e.nr, tt.end)
+			}
+		})
+	}
+}
+
+func TestT1Stream(t *testing.T) {
+	tests := []struct {
+		name   string
+		calls  []call
+		script string
+		errs   []error
+	}{
+		{"header, then the rest",
+			[]call{ok(selectMF, "9000")},
+			hSelect + "C 00 00 02\nC W 20000 90 00 92", nil},
+		{"block of 254 bytes",
+			[]call{ok(selectMF, strings.Repeat("00", 252)+"9000")},
+			hSelect + "C 00 00 FE 00*252 90 00 6E", nil},
+		{"damaged block is followed by silence",
+			[]call{ok(selectMF, "9000")},
+			hSelect + "C 00 00 02 90 00 93 01 02 03\nC! W 30\nH 00 81 00 81\n" + cOK, []error{errLink}},
+		{"LEN FF",
+			[]call{ok(selectMF, "9000")},
+			hSelect + "C 00 00 FF 01 02 03\nC! W 30\nH 00 82 00 82\n" + cOK, []error{errLink}},
+		{"parity error in the header",
+			[]call{ok(selectMF, "9000")},
+			hSelect + "C!\nC!\nH 00 81 00 81\n" + cOK, []error{ErrCorrupted, errLink}},
+		{"parity error in the body",
+			[]call{ok(selectMF, "9000")},
+			hSelect + "C 00 00 02\nC!\nC!\nH 00 81 00 81\n" + cOK, []error{ErrCorrupted, errLink}},
+		{"silence",
+			[]call{{apdu: selectMF, is: []error{errLink, ErrResetRequired}}},
+			hSelect + "C!", []error{errLink}},
+		{"silence in the body",
+			[]call{{apdu: selectMF, is: []error{errLink, ErrResetRequired}}},
+			hSelect + "C 00 00 02\nC!", []error{errLink}},
+		{"fault that leaves no doubt where the block ends",
+			[]call{ok(selectMF, "9000")},
+			hSelect + "C 00 40 02 90 00 D2\nH 00 82 00 82\n" + cOK, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			link := prototest.Stream(t, tt.script, tt.errs...)
+			runCalls(t, NewT1(link, T1Params{Stream: true, IFSD: 254, CWT: 30 * time.Millisecond}), tt.calls)
+		})
+	}
+}
+
+func TestNegotiateIFSD(t *testing.T) {
+	tests := []struct {
+		name   string
+		value  int
+		script string
+		errs   []error
+		is     []error
+		ifsd   int
+	}{
+		{"V7b accepted", 254, "H 00 C1 01 FE 3E\nC 00 E1 01 FE 1E\n" + hSelect + "C R 259 00 00 02 90 00 92", nil, nil, 254},
+		{"V7d iKey, with junk behind", 0xB4, "H 00 C1 01 B4 74\nC 00 E1 01 B4 54 40 98 C1\n" + hSelect + cOK, nil, nil, 0xB4},
+		{"second attempt", 254, "H 00 C1 01 FE 3E\nC 00 E1\nH 00 C1 01 FE 3E\nC 00 E1 01 FE 1E\n" + hSelect + cOK, nil, nil, 254},
+		{"refused three times", 254, strings.Repeat("H 00 C1 01 FE 3E\nC 00 82 00 82\n", 3) + hSelect + "C R 37 00 00 02 90 00 92", nil, []error{ErrProtocol}, 32},
+		{"another value", 254, strings.Repeat("H 00 C1 01 FE 3E\nC 00 E1 01 20 C0\n", 3) + hSelect + cOK, nil, []error{ErrProtocol}, 32},
+		{"0", 0, hSelect + cOK, nil, []error{errAny}, 32},
+		{"255", 255, hSelect + cOK, nil, []error{errAny}, 32},
+		{"no answer", 254, "H 00 C1 01 FE 3E\nC!", []error{errLink}, []error{errLink, ErrResetRequired}, 32},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			e := NewT1(prototest.Blocks(t, tt.script, tt.errs...), T1Params{})
+			err := e.NegotiateIFSD(context.Background(), tt.value)
+			if (err != nil) != (len(tt.is) > 0) {
+				t.Fatalf("error %v, want %v", err, tt.is)
+			}
+			for _, want := range tt.is {
+				if want != errAny && !errors.Is(err, want) {
+					t.Errorf("error %v, want %v", err, want)
+				}
+			}
+			if e.IFSD() != tt.ifsd {
+				t.Errorf("IFSD %d, want %d", e.IFSD(), tt.ifsd)
+			}
+			if e.lost == nil {
+				runCalls(t, e, []call{ok(selectMF, "9000")})
+			} else if err := e.NegotiateIFSD(context.Background(), 32); !errors.Is(err, ErrResetRequired) {
+				t.Errorf("after the session was lost: %v", err)
+			}
+		})
+	}
+}
+
+var errAny = errors.New("any error")
+
+func TestResynchronise(t *testing.T) {
+	const good = "H 00 C0 00 C0\nC 00 E0 00 E0\n"
+	ctx := context.Background()
+
+	t.Run("revives a lost session", func(t *testing.T) {
+		e := NewT1(prototest.Blocks(t, hSelect+"C!\n"+good+hSelect+cOK, errLink), T1Params{})
+		runCalls(t, e, []call{{apdu: selectMF, is: []error{ErrResetRequired}}})
+		if err := e.Resynchronise(ctx); err != nil {
+			t.Fatal(err)
+		}
+		runCalls(t, e, []call{ok(selectMF, "9000")})
+	})
+	t.Run("restores block sizes and negotiates IFSD again", func(t *testing.T) {
+		e := NewT1(prototest.Blocks(t, "H 00 C1 01 FE 3E\nC 00 E1 01 FE 1E\n"+
+			hSelect+"C 00 C1 01 40 80\nH 00 E1 01 40 A0\n"+cOK+
+			good+"H 00 C1 01 FE 3E\nC R 37 00 E1 01 FE 1E\n"), T1Params{})
+		if err := e.NegotiateIFSD(ctx, 254); err != nil {
+			t.Fatal(err)
+		}
+		runCalls(t, e, []call{ok(selectMF, "9000")})
+		if e.IFSC() != 64 {
+			t.Errorf("IFSC %d before", e.IFSC())
+		}
+		if err := e.Resynchronise(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if e.IFSC() != 32 || e.IFSD() != 254 || e.ns != 0 || e.nr != 0 {
+			t.Errorf("IFSC %d, IFSD %d, at %d/%d", e.IFSC(), e.IFSD(), e.ns, e.nr)
+		}
+	})
+	t.Run("card does not confirm IFSD again", func(t *testing.T) {
+		e := NewT1(prototest.Blocks(t, "H 00 C1 01 FE 3E\nC 00 E1 01 FE 1E\n"+
+			good+strings.Repeat("H 00 C1 01 FE 3E\nC 00 82 00 82\n", 3)+good), T1Params{})
+		if err := e.NegotiateIFSD(ctx, 254); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := e.Resynchronise(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if e.IFSD() != 32 {
+			t.Errorf("IFSD %d", e.IFSD())
+		}
+	})
+	t.Run("third attempt", func(t *testing.T) {
+		e := NewT1(prototest.Blocks(t, "H 00 C0 00 C0\nC 00 E0 00 E1\nH 00 C0 00 C0\nC 00 80 00 80\n"+good), T1Params{})
+		if err := e.Resynchronise(ctx); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Run("no attempt succeeds", func(t *testing.T) {
+		e := NewT1(prototest.Blocks(t, strings.Repeat("H 00 C0 00 C0\nC 00 80 00 80\n", 3)), T1Params{})
+		if err := e.Resynchronise(ctx); !errors.Is(err, ErrProtocol) || !errors.Is(err, ErrResetRequired) {
+			t.Fatal(err)
+		}
+	})
+	t.Run("link fails", func(t *testing.T) {
+		e := NewT1(prototest.Blocks(t, "H!", errLink), T1Params{})
+		if err := e.Resynchronise(ctx); !errors.Is(err, errLink) || !errors.Is(err, ErrResetRequired) {
+			t.Fatal(err)
+		}
+	})
+	t.Run("stream is emptied first", func(t *testing.T) {
+		e := NewT1(prototest.Stream(t, "C 01 02 03\nC!\n"+good, errLink), T1Params{Stream: true})
+		if err := e.Resynchronise(ctx); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Run("CRC", func(t *testing.T) {
+		e := NewT1(prototest.Blocks(t, "H 00 C0 00 F3 99\nC 00 E0 00 D0 AA\n"), T1Params{CRC: true})
+		if err := e.Resynchronise(ctx); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// cardFunc is a Link whose card is a function from the host's block to the
+// card's.
+type cardFunc func(block []byte) []byte
+
+type funcLink struct {
+	card  cardFunc
+	reply []byte
+	sends int
+}
+
+func (l *funcLink) Send(b []byte) error { l.sends++; l.reply = l.card(b); return nil }
+func (l *funcLink) Recv(buf []byte, _ time.Duration) (int, error) {
+	return copy(buf, l.reply), nil
+}
+
+func TestT1Cancel(t *testing.T) {
+	t.Run("before anything was sent", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		e := NewT1(prototest.Blocks(t, hSelect+cOK), T1Params{})
+		if _, err := e.Transmit(ctx, unhex(t, selectMF), nil); !errors.Is(err, context.Canceled) || errors.Is(err, ErrResetRequired) {
+			t.Errorf("error %v", err)
+		}
+		if err := e.NegotiateIFSD(ctx, 254); !errors.Is(err, context.Canceled) || errors.Is(err, ErrResetRequired) {
+			t.Errorf("error %v", err)
+		}
+		if err := e.Resynchronise(ctx); !errors.Is(err, context.Canceled) || errors.Is(err, ErrResetRequired) {
+			t.Errorf("error %v", err)
+		}
+		runCalls(t, e, []call{ok(selectMF, "9000")})
+	})
+	t.Run("while the card asks for time", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(context.Background())
+		n := 0
+		link := &funcLink{card: func([]byte) []byte {
+			if n++; n == 1000 {
+				cancel()
+			}
+			return []byte{0, 0xC3, 1, 1, 0xC3}
+		}}
+		e := NewT1(link, T1Params{})
+		if _, err := e.Transmit(ctx, unhex(t, selectMF), nil); !errors.Is(err, context.Canceled) || !errors.Is(err, ErrResetRequired) {
+			t.Errorf("error %v", err)
+		}
+		if link.sends != 1000 {
+			t.Errorf("%d blocks sent", link.sends)
+		}
+	})
+}
+
+// flood is a card that answers in I-blocks with inf, of which the last of n
+// says that it is the last.
+func flood(n int, inf []byte) *funcLink {
+	f := t1Format{}
+	seq, left := byte(0), n
+	return &funcLink{card: func([]byte) []byte {
+		pcb := seq * pcbISeq
+		if seq ^= 1; left != 1 {
+			pcb |= pcbIMore
+		}
+		left--
+		return f.encode(make([]byte, t1MaxBlock), pcb, inf)
+	}}
+}
+
+func TestT1Limits(t *testing.T) {
+	inf := make([]byte, 254)
+	tests := []struct {
+		name   string
+		blocks int // 0: for ever
+		inf    []byte
+		is     error
+		lost   bool
+		want   int
+	}{
+		{"long", 258, inf, nil, false, 258 * 254},
+		{"too long", 259, inf, ErrTooLong, false, 0},
+		{"endless", 0, inf, ErrTooLong, true, 0},
+		{"empty blocks, some", 20, nil, ErrProtocol, false, 0}, // and no status word
+		{"empty blocks, endless", 0, nil, ErrProtocol, true, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			link := flood(tt.blocks, tt.inf)
+			e := NewT1(link, T1Params{IFSD: 254})
+			got, err := e.Transmit(context.Background(), unhex(t, selectMF), nil)
+			if !errors.Is(err, tt.is) || errors.Is(err, ErrResetRequired) != tt.lost {
+				t.Errorf("error %v, want %v, session lost: %v", err, tt.is, tt.lost)
+			}
+			if len(got) != tt.want {
+				t.Errorf("%d bytes", len(got))
+			}
+			if link.sends > 2000 {
+				t.Errorf("%d blocks sent", link.sends)
+			}
+		})
+	}
+}
+
+func TestT1CommandLength(t *testing.T) {
+	e := NewT1(&funcLink{}, T1Params{})
+	if _, err := e.Transmit(context.Background(), make([]byte, MaxCommand+1), nil); !errors.Is(err, ErrInvalidAPDU) || errors.Is(err, ErrResetRequired) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestT1KeepsNothing(t *testing.T) {
+	e := NewT1(prototest.Blocks(t, "H 00 00 09 00 20 00 81 04 31 32 33 34 A8\n"+cOK), T1Params{})
+	runCalls(t, e, []call{ok("00 20 00 81 04 31 32 33 34", "9000")})
+	if bytes.Contains(e.sendBuf[:], []byte("1234")) || e.current.apdu != nil {
+		t.Error("engine still holds the command's data")
+	}
+}
+
+func TestCRC(t *testing.T) {
+	if got := crc16([]byte("123456789")); got != 0x6F91 {
+		t.Errorf("%04X, want 6F91", got)
+	}
+}
