@@ -47,9 +47,9 @@ func findFunctions(d *usb.Descriptor) ([]function, error) {
 		}
 		f, err := asFunction(i)
 		switch {
-		case err == nil && vendor && !knownVendorClass(d) && !hasVendorDescriptor(i.Extra):
+		case err == nil && vendor && !quirkOf(d).vendorClass && !hasVendorDescriptor(i.Extra):
 			continue
-		case err != nil && vendor && !knownVendorClass(d):
+		case err != nil && vendor && !quirkOf(d).vendorClass:
 			continue
 		case err != nil:
 			why = fmt.Errorf("%s, interface %d: %w", d.ID(), i.Number, err)

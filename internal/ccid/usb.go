@@ -41,8 +41,8 @@ func deviceName(d *usb.Descriptor) string {
 func (u *usbTransport) name() string          { return u.node }
 func (u *usbTransport) gone() <-chan struct{} { return u.dev.Gone() }
 
-// close leaves the device open: it may carry more than one reader.
-func (u *usbTransport) close() error { return u.dev.Release(u.fn.iface) }
+// close closes the device, also for the other readers it may carry.
+func (u *usbTransport) close() error { return u.dev.Close() }
 
 // send writes the message in one transfer. No empty packet follows when it
 // ends on a full one: the reader knows its length from the header (CCID 1.1,

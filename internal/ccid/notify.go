@@ -1,0 +1,98 @@
+package ccid
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"openct/internal/ifd"
+	"openct/internal/usb"
+)
+
+// Pauses after notifications that bring nothing: a reader must not keep the
+// host busy.
+const (
+	minNotifyPause = 10 * time.Millisecond
+	maxNotifyPause = 10 * time.Second
+)
+
+// watcher keeps one read of the interrupt endpoint queued and turns what
+// comes into events.
+type watcher struct {
+	dev    usb.Device
+	fn     function
+	slots  []*slot // of this function, by bSlot
+	first  int     // number of slots[0] within the reader
+	events chan<- ifd.Event
+	log    *slog.Logger
+}
+
+// run ends with ctx or when the device has left.
+func (w *watcher) run(ctx context.Context) {
+	buf := make([]byte, max(interruptSize(w.fn.desc.Slots), w.fn.intPacket, 8))
+	seen := make([]int, len(w.slots)) // 0: nothing was said yet, 1: absent, 2: present
+	pause := minNotifyPause
+	for ctx.Err() == nil {
+		n, err := w.dev.Interrupt(ctx, w.fn.interrupt, buf)
+		switch {
+		case err == nil && n > 0:
+			pause = minNotifyPause
+			if !w.take(ctx, buf[:n], seen) {
+				return
+			}
+			continue
+		case errors.Is(err, usb.ErrUnplugged), errors.Is(err, usb.ErrClosed), ctx.Err() != nil:
+			return
+		case errors.Is(err, usb.ErrStall):
+			err = w.dev.ClearHalt(w.fn.interrupt)
+		}
+		if err != nil {
+			w.log.Warn("reader's notifications fail", "error", err, "retry", pause)
+		}
+		if !sleep(ctx, pause) {
+			return
+		}
+		pause = min(2*pause, maxNotifyPause)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// take passes on what one notification says, all slots of it. It returns false
+// when ctx has ended.
+func (w *watcher) take(ctx context.Context, msg []byte, seen []int) bool {
+	if e, ok := parseHardwareError(msg); ok {
+		w.log.Warn("reader reports a hardware error", "slot", e.slot, "code", e.code, "overcurrent", e.code&overcurrent != 0)
+		return true
+	}
+	for _, c := range parseSlotChange(msg, len(w.slots)) {
+		now := 1
+		if c.present {
+			now = 2
+		}
+		news := c.changed || seen[c.slot] != now
+		seen[c.slot] = now
+		if !news {
+			continue
+		}
+		if c.changed {
+			w.slots[c.slot].moved.Store(true)
+		}
+		select {
+		case w.events <- ifd.Event{Slot: w.first + c.slot, Present: c.present}:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,127 @@
+package ccid
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"openct/internal/atr"
+	"openct/internal/ifd"
+)
+
+// settle makes card and reader agree on protocol t and on a speed, as far as
+// the reader leaves that to the host: a PPS to the card, SetParameters to the
+// reader (spec/ccid.md, 7). It returns the factors in use.
+func (s *slot) settle(ctx context.Context, a *atr.ATR, t int) (fidi byte, err error) {
+	if a.Implicit() {
+		return 0, fmt.Errorf("card uses parameters that its ATR does not tell: %w", ifd.ErrNotSupported)
+	}
+	sp, err := s.plan.chooseSpeed(a, s.rates)
+	if err != nil {
+		return 0, err
+	}
+	fidi = sp.fidi
+	if _, specific := a.Specific(); !specific && s.plan.Negotiate {
+		if fidi, err = s.negotiate(ctx, a, t, sp); err != nil {
+			return 0, err
+		}
+	}
+	return fidi, s.tellReader(ctx, parametersFor(a, t, fidi))
+}
+
+// negotiate gets the card to protocol t, at the speed sp if it takes it, at
+// the default one otherwise. A card that did not like the PPS is powered off
+// and on, and is then at the default speed in its first protocol.
+func (s *slot) negotiate(ctx context.Context, a *atr.ATR, t int, sp speed) (fidi byte, err error) {
+	if sp.pps {
+		fidi, err = s.pps(ctx, a, t, int(sp.fidi))
+		if err == nil && fidi != defaultFiDi && s.plan.SetRate {
+			err = s.setRate(ctx, fidi)
+		}
+		if err == nil || isFinal(err) {
+			return fidi, err
+		}
+		s.log.Debug("card or reader refuses the speed", "fidi", fmt.Sprintf("%02X", sp.fidi), "error", err)
+		if err := s.powerCycle(ctx); err != nil {
+			return 0, err
+		}
+	}
+	if t == a.Default() {
+		return defaultFiDi, nil
+	}
+	if _, err = s.pps(ctx, a, t, atr.Absent); err == nil || isFinal(err) {
+		return defaultFiDi, err
+	}
+	if cycled := s.powerCycle(ctx); cycled != nil {
+		return 0, cycled
+	}
+	return 0, fmt.Errorf("card does not change to T=%d: %w: %w", t, ifd.ErrNotSupported, err)
+}
+
+// pps selects protocol t and the factors pps1, atr.Absent for none, and
+// returns the factors the card agreed to.
+func (s *slot) pps(ctx context.Context, a *atr.ATR, t, pps1 int) (fidi byte, err error) {
+	req, err := a.PPS(t, pps1)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ifd.ErrNotSupported, err)
+	}
+	r, err := s.run(ctx, xfrBlock(0, levelWhole, req), s.plan.cardWait(a, a.Default(), defaultFiDi))
+	if err != nil {
+		return 0, err
+	}
+	accepted, err := atr.CheckPPS(req, r.data)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ifd.ErrComm, err)
+	}
+	if !accepted {
+		return defaultFiDi, nil
+	}
+	return byte(pps1), nil
+}
+
+// setRate sets the data rate on readers that do not derive it from the
+// parameters. One that answers with another rate has not followed the card.
+func (s *slot) setRate(ctx context.Context, fidi byte) error {
+	want := bitRate(s.plan.Clock, fidi)
+	r, err := s.run(ctx, setRateAndClock(s.plan.Clock, want), commandTimeout)
+	if err != nil {
+		return err
+	}
+	_, got, err := parseRateAndClock(r)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ifd.ErrComm, err)
+	}
+	// Bits are sampled in their middle; 2 % are safe over a character.
+	if diff := int64(got) - int64(want); diff > int64(want/50) || -diff > int64(want/50) {
+		return fmt.Errorf("reader set %d bit/s instead of %d: %w", got, want, ifd.ErrComm)
+	}
+	return nil
+}
+
+// tellReader sends the parameters. A reader that finds one it cannot change
+// names its offset, and goes on with what it has; one that knows no such
+// command may still exchange APDUs, but no TPDUs.
+func (s *slot) tellReader(ctx context.Context, p cardParameters) error {
+	r, err := s.run(ctx, setParameters(p), commandTimeout)
+	switch {
+	case err == nil, isFinal(err):
+		return err
+	case r.typ == 0 || r.command() != commandFailed:
+	case r.code == codeNotSupported:
+		if s.plan.Level != TPDU {
+			return nil
+		}
+	case r.code <= codeLastOffset && !errors.Is(err, ifd.ErrNoCard):
+		s.log.Debug("reader keeps a parameter of its own", "offset", r.code)
+		return nil
+	}
+	if !s.plan.quirk.doWithout {
+		return err
+	}
+	for range 2 {
+		if err := s.powerCycle(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}

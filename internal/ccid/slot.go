@@ -1,0 +1,287 @@
+package ccid
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"openct/internal/atr"
+	"openct/internal/ifd"
+	"openct/internal/proto"
+	"openct/internal/usb"
+)
+
+// slot is one card slot. What only some slots can do is in the types below
+// it, so that a slot has exactly the methods its reader has a use for.
+type slot struct {
+	c      *conn
+	plan   *Plan
+	number byte     // bSlot
+	rates  []uint32 // the reader's table; nil: any rate
+	escape bool     // vendor escape commands are allowed
+	log    *slog.Logger
+
+	icc     iccStatus // of the last answer
+	powered bool      // the card is, since Reset
+	voltage voltage   // at which it was powered
+	present bool      // what Status said last
+	mute    bool      // power-on failed, since the last notification
+	moved   atomic.Bool
+
+	card session
+}
+
+// session is what Protocol settled on for the card.
+type session struct {
+	t       int // 0 or 1
+	wait    time.Duration
+	engine  proto.Engine // at TPDU level; nil at APDU level
+	link    *tpduLink
+	settled bool
+}
+
+// cardSlot is a slot whose card can be taken out.
+type cardSlot struct{ *slot }
+
+// verifySlot is a cardSlot of a reader with a keypad.
+type verifySlot struct{ cardSlot }
+
+// modifySlot is a verifySlot whose keypad changes PINs, too.
+type modifySlot struct{ verifySlot }
+
+var (
+	_ ifd.Slot     = (*slot)(nil)
+	_ ifd.Ejector  = cardSlot{}
+	_ ifd.Presence = cardSlot{}
+	_ ifd.Verifier = verifySlot{}
+	_ ifd.Modifier = modifySlot{}
+)
+
+// asSlot gives s the methods its reader has a use for.
+func (s *slot) asSlot() ifd.Slot {
+	switch {
+	case s.plan.Modify && s.plan.Verify:
+		return modifySlot{verifySlot{cardSlot{s}}}
+	case s.plan.Verify:
+		return verifySlot{cardSlot{s}}
+	case s.plan.Token:
+		return s
+	}
+	return cardSlot{s}
+}
+
+func (s *slot) run(ctx context.Context, m message, timeout time.Duration) (response, error) {
+	r, err := s.c.run(ctx, s.number, m, timeout)
+	if r.typ != 0 {
+		s.icc = r.icc()
+	}
+	return r, err
+}
+
+// Reset implements ifd.Slot: the card is powered at each voltage in turn until
+// it answers, and without power in between, as ISO/IEC 7816-3, 6.2.3 wants it.
+func (s *slot) Reset(ctx context.Context) ([]byte, error) {
+	s.card = session{}
+	if s.plan.quirk.offFirst {
+		if err := s.powerOff(ctx); err != nil && isFinal(err) {
+			return nil, err
+		}
+	}
+	var first error
+	for i, v := range s.plan.Voltages {
+		if i > 0 {
+			if err := s.powerOff(ctx); err != nil && isFinal(err) {
+				return nil, err
+			}
+		}
+		raw, err := s.powerOn(ctx, v)
+		if err == nil {
+			return raw, nil
+		}
+		if isFinal(err) {
+			return nil, err
+		}
+		s.log.Debug("card does not answer", "voltage", v, "error", err)
+		if first == nil {
+			first = err
+		}
+	}
+	if err := s.powerOff(ctx); err != nil && isFinal(err) {
+		return nil, err
+	}
+	if s.plan.quirk.muteIsNone {
+		s.mute = true
+		return nil, fmt.Errorf("%w: %w", ifd.ErrNoCard, first)
+	}
+	return nil, first
+}
+
+// isFinal says whether it is pointless to try another way of the same.
+func isFinal(err error) bool {
+	return errors.Is(err, ifd.ErrNoCard) || errors.Is(err, usb.ErrUnplugged) || errors.Is(err, usb.ErrClosed) ||
+		errors.Is(err, usb.ErrTimeout) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// powerOn powers or resets the card and returns a copy of its ATR.
+func (s *slot) powerOn(ctx context.Context, v voltage) ([]byte, error) {
+	m := iccPowerOn(v)
+	r, err := s.run(ctx, m, powerTimeout)
+	if err != nil && r.code == codeEMVProtocol && s.plan.quirk.isoEscape != nil {
+		if _, failed := s.run(ctx, escape(s.plan.quirk.isoEscape), escapeTimeout); failed == nil {
+			r, err = s.run(ctx, m, powerTimeout)
+		}
+	}
+	switch {
+	case err != nil:
+		s.powered = false
+		if errors.Is(err, ifd.ErrNoCard) {
+			s.present = false
+		}
+		return nil, err
+	case len(r.data) == 0:
+		return nil, s.c.wrap(s.number, m, -1, fmt.Errorf("empty ATR: %w", ifd.ErrNoATR))
+	}
+	s.powered, s.voltage, s.present, s.mute = true, v, true, false
+	return append([]byte(nil), r.data[:min(len(r.data), atr.MaxLen)]...), nil
+}
+
+func (s *slot) powerOff(ctx context.Context) error {
+	s.powered = false
+	_, err := s.run(ctx, iccPowerOff(), commandTimeout)
+	return err
+}
+
+// powerCycle gives the card a fresh start after it did not like something.
+func (s *slot) powerCycle(ctx context.Context) error {
+	if err := s.powerOff(ctx); err != nil && isFinal(err) {
+		return err
+	}
+	_, err := s.powerOn(ctx, s.voltage)
+	return err
+}
+
+// Status implements ifd.Presence.
+func (s cardSlot) Status(ctx context.Context) (ifd.Status, error) {
+	r, err := s.run(ctx, getSlotStatus(), commandTimeout)
+	if err != nil && r.typ == 0 {
+		return ifd.Status{}, err
+	}
+	// A failed answer tells what the slot holds as well: FE of an absent card
+	// is no failure to tell.
+	st := ifd.Status{Present: r.icc() != iccAbsent}
+	moved := s.moved.Swap(false)
+	if moved {
+		s.mute = false
+	}
+	st.Present = st.Present && !s.mute
+	// A card we powered and that lost its power was taken out and put back.
+	swapped := s.powered && r.icc() == iccInactive
+	st.Changed = moved || swapped || st.Present != s.present
+	if swapped || !st.Present {
+		s.powered = false
+	}
+	s.present = st.Present
+	return st, nil
+}
+
+// Eject implements ifd.Ejector: out with the card where the reader has a motor
+// for it, and its power off in any case.
+func (s cardSlot) Eject(ctx context.Context, _ time.Duration, _ string) error {
+	s.card = session{}
+	err := s.powerOff(ctx)
+	if err == nil && s.plan.eject {
+		_, err = s.run(ctx, mechanical(mechEject), commandTimeout)
+	}
+	if errors.Is(err, ifd.ErrNoCard) {
+		return nil
+	}
+	return err
+}
+
+// Protocol implements ifd.Slot.
+func (s *slot) Protocol(ctx context.Context, p proto.ID, a *atr.ATR) (proto.Engine, error) {
+	if p == proto.Escape {
+		if !s.escape {
+			return nil, fmt.Errorf("escape commands are not allowed; set it in openct.conf: %w", ifd.ErrNotSupported)
+		}
+		return proto.NewEscape(s.transmitEscape), nil
+	}
+	t, err := s.chooseProtocol(p, a)
+	if err != nil {
+		return nil, err
+	}
+	s.card = session{}
+	fidi := byte(defaultFiDi)
+	if a != nil && s.plan.Parameters {
+		if fidi, err = s.settle(ctx, a, t); err != nil {
+			return nil, err
+		}
+	} else if ta1, ok := taken(a); ok {
+		fidi = ta1 // the reader negotiates, and knows no less than we do
+	}
+	s.card = session{t: t, wait: s.plan.cardWait(a, t, fidi), settled: true}
+	if s.plan.Level != TPDU {
+		return newAPDUEngine(s), nil
+	}
+	return s.newTPDUEngine(ctx, a)
+}
+
+func taken(a *atr.ATR) (byte, bool) {
+	if a == nil {
+		return 0, false
+	}
+	return a.TA1()
+}
+
+// chooseProtocol finds the card protocol that is asked for, that the card
+// offers, and that the reader speaks.
+func (s *slot) chooseProtocol(p proto.ID, a *atr.ATR) (int, error) {
+	if p != proto.Default && p != proto.T0 && p != proto.T1 {
+		return 0, fmt.Errorf("protocol %v: %w", p, ifd.ErrNotSupported)
+	}
+	if a == nil {
+		if s.plan.Level == TPDU {
+			return 0, fmt.Errorf("the reader leaves the protocol to the host, and the ATR does not tell it: %w", ifd.ErrInvalidATR)
+		}
+		if p == proto.T0 || p == proto.Default && s.plan.T0 {
+			return 0, nil
+		}
+		return 1, nil
+	}
+	if p != proto.Default {
+		t := int(p)
+		switch {
+		case !a.Offers(t):
+			return 0, fmt.Errorf("card does not offer T=%d: %w", t, ifd.ErrNotSupported)
+		case !s.plan.supports(t):
+			return 0, fmt.Errorf("reader does not speak T=%d: %w", t, ifd.ErrNotSupported)
+		case s.plan.quirk.noPPS && t != a.Default():
+			return 0, fmt.Errorf("reader cannot change a card's protocol to T=%d: %w", t, ifd.ErrNotSupported)
+		}
+		return t, nil
+	}
+	if s.plan.quirk.noPPS {
+		return s.chooseProtocol(proto.ID(a.Default()), a)
+	}
+	for _, t := range a.Protocols() {
+		if s.plan.supports(t) {
+			return t, nil
+		}
+	}
+	return 0, fmt.Errorf("card offers T=%d, which the reader does not speak: %w", a.Default(), ifd.ErrNotSupported)
+}
+
+// transmitEscape passes a vendor command to the reader.
+func (s *slot) transmitEscape(ctx context.Context, apdu, resp []byte) ([]byte, error) {
+	if len(apdu) > s.plan.MaxMessage-headerSize {
+		return nil, fmt.Errorf("escape command of %d bytes: %w", len(apdu), proto.ErrInvalidAPDU)
+	}
+	r, err := s.run(ctx, escape(apdu), escapeTimeout)
+	if err != nil {
+		return nil, err
+	}
+	return append(resp[:0], r.data...), nil
+}
