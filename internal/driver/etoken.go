@@ -89,5 +89,8 @@ func (t *eToken) Protocol(_ context.Context, p proto.ID, a *atr.ATR) (proto.Engi
 		return nil, fmt.Errorf("T=%d on an eToken: %w", p, ifd.ErrNotSupported)
 	}
 	link := &controlLink{dev: t.dev, send: eTokenOut(eTokenBlock), get: eTokenIn(eTokenBlock)}
-	return proto.NewT1(link, proto.T1Params{IFSC: eTokenIFS, IFSD: eTokenIFS, BWT: a.BWT(cardClock)}), nil
+	return proto.NewT1(link, proto.T1Params{
+		IFSC: eTokenIFS, MaxIFSC: eTokenIFS, IFSD: eTokenIFS,
+		CRC: a.CRC(), BWT: a.BWT(atr.Rate{}),
+	}), nil
 }

@@ -111,6 +111,12 @@ type Memory interface {
 	WriteMemory(ctx context.Context, p proto.ID, addr uint16, data []byte) error
 }
 
+// Named is a reader with a name of its own; all others have that of their
+// driver's table entry.
+type Named interface {
+	Name() string
+}
+
 // Options is what a driver may be told when it opens a device.
 type Options struct {
 	Log    *slog.Logger // never nil; APDU bytes go through apdulog only

@@ -18,7 +18,7 @@ const maxATR = 64
 
 // Slot is one card slot and the card in it. A card does one thing at a time:
 // whoever wants something of it must Enter, call one or more of the methods,
-// and Leave. Present alone may be called at any time.
+// and Leave. Status and Present may be called at any time.
 type Slot struct {
 	reader *Reader
 	index  int
@@ -99,9 +99,20 @@ func (s *Slot) reset(ctx context.Context, power func(context.Context) ([]byte, e
 	return raw, nil
 }
 
+// PowerUp is a Reset nobody gets to see: it shows that the card works. A client
+// must still Reset it before it can Transmit.
+func (s *Slot) PowerUp(ctx context.Context) error {
+	_, err := s.Reset(ctx)
+	s.engine, s.atr, s.reason = nil, nil, ErrNoProtocol
+	return err
+}
+
 // SetProtocol changes the protocol of a card that was reset; proto.Default
 // returns to the ATR's choice.
 func (s *Slot) SetProtocol(ctx context.Context, p proto.ID) error {
+	if s.atr == nil {
+		return fmt.Errorf("set protocol %d: %w", p, s.reason)
+	}
 	if s.engine != nil && s.engine.ID() == p {
 		return nil
 	}
@@ -133,10 +144,14 @@ func (s *Slot) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, error) 
 }
 
 // Status asks whether a card is in, and whether that changed since the last
-// call.
+// call. It enters by itself, where it has to ask the reader.
 func (s *Slot) Status(ctx context.Context) (ifd.Status, error) {
 	if p, ok := s.card.(ifd.Presence); ok {
+		if err := s.Enter(ctx); err != nil {
+			return ifd.Status{}, err
+		}
 		st, err := p.Status(ctx)
+		s.Leave()
 		if err != nil {
 			return ifd.Status{}, fmt.Errorf("status: %w", err)
 		}

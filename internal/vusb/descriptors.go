@@ -1,6 +1,16 @@
 package vusb
 
-import "encoding/binary"
+import (
+	"context"
+	"encoding/binary"
+)
+
+// noEndpoints is the part of a Model that a token without endpoints shares
+// with all of its kind.
+type noEndpoints struct{}
+
+func (noEndpoints) Out(context.Context, uint8, []byte) error       { return ErrStall }
+func (noEndpoints) In(context.Context, uint8, int) ([]byte, error) { return nil, ErrStall }
 
 // vendorToken describes a token that speaks through endpoint 0 alone: one
 // vendor-class interface without endpoints (spec/usb-emulation.md, 1.4).

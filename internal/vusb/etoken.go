@@ -13,6 +13,7 @@ import (
 // order, every block in has one block out, a block that is too long crashes it
 // (spec/usb-emulation.md, 3.1 and 3.2).
 type EToken struct {
+	noEndpoints
 	desc  Descriptors
 	order []eTokenRequest // what must follow the reset request before blocks are taken
 

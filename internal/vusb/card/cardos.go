@@ -13,6 +13,8 @@ type CardOS struct {
 	serial [8]byte
 }
 
+var _ Card = (*CardOS)(nil)
+
 // NewCardOS makes a card with the ATR of an eToken PRO 64k and a serial
 // number of its own.
 func NewCardOS() *CardOS { return NewCardOSATR(nil) }

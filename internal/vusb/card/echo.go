@@ -12,6 +12,8 @@ type Echo struct {
 	mark int
 }
 
+var _ Card = (*Echo)(nil)
+
 // NewEcho makes an echo card with a T=1 ATR:
 // 3B 84 81 31 FE 45 45 43 48 4F 8E.
 func NewEcho() *Echo {

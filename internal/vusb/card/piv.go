@@ -59,6 +59,8 @@ type PIV struct {
 	rest     []byte // response that waits for GET RESPONSE
 }
 
+var _ Card = (*PIV)(nil)
+
 // NewPIV makes a PIV card. Keys that take long to make are made in the
 // background; a command that needs one waits.
 func NewPIV(o PIVOptions) (*PIV, error) {

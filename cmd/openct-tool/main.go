@@ -1,0 +1,132 @@
+// Command openct-tool looks at readers and cards: it lists readers, waits for
+// them, prints ATRs, sends APDUs, reads and writes memory cards.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"openct/internal/cli"
+	"openct/internal/socket"
+	"openct/internal/status"
+)
+
+const usage = `usage: openct-tool [options] command [argument...]
+
+Looks at smart card readers and tokens that OpenCT serves.
+
+commands:
+  list                 list the readers
+  rwait                wait until the reader is there
+  wait                 wait until a card is in the slot
+  atr                  reset the card and print its answer to reset
+  mf                   select the card's master file
+  apdu HEX...          reset the card, send APDUs, print a response a line
+  read [ADDR [COUNT]]  dump a memory card (default: 1024 bytes from 0)
+  write ADDR HEX...    write bytes to a memory card
+
+options:
+  -r, --reader N       reader number (default 0)
+  -s, --slot N         slot number (default 0)
+  -d, -f FILE          accepted and ignored
+  -h, --help           print this text
+  -v, --version        print the version
+
+Numbers may be written as in C: 16, 0x10, 020.
+`
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// tool is one run of the command.
+type tool struct {
+	*cli.Program
+	dir    string
+	reader int
+	slot   int
+}
+
+func run(args []string, stdout, stderr io.Writer) int {
+	t := &tool{Program: cli.New("openct-tool", usage, stdout, stderr), dir: socket.Dir()}
+	t.Flags.IntVarP(&t.reader, "reader", "r", 0, "")
+	t.Flags.IntVarP(&t.slot, "slot", "s", 0, "")
+	t.Flags.CountP("debug", "d", "")
+	t.Flags.StringP("config", "f", "", "")
+	return t.Exit(t.run(args))
+}
+
+func (t *tool) run(args []string) error {
+	operands, err := t.Parse(args)
+	if err != nil {
+		return err
+	}
+	if len(operands) == 0 {
+		return t.Misuse()
+	}
+	verb, rest := operands[0], operands[1:]
+	ctx := context.Background()
+	switch verb {
+	case "list":
+		return t.list()
+	case "rwait":
+		return t.waitReader()
+	case "wait":
+		return t.waitCard()
+	case "atr":
+		return t.withCard(ctx, t.atr)
+	case "mf":
+		return t.withCard(ctx, t.selectMF)
+	case "apdu":
+		apdus, err := hexArgs(rest)
+		if err != nil {
+			return err
+		}
+		return t.withCard(ctx, func(ctx context.Context, c *card) error { return t.apdus(ctx, c, apdus) })
+	case "read":
+		addr, count, err := readArgs(rest)
+		if err != nil {
+			return err
+		}
+		return t.withCard(ctx, func(ctx context.Context, c *card) error { return t.read(ctx, c, addr, count) })
+	case "write":
+		addr, data, err := writeArgs(rest)
+		if err != nil {
+			return err
+		}
+		return t.withCard(ctx, func(ctx context.Context, c *card) error { return t.write(ctx, c, addr, data) })
+	}
+	fmt.Fprintf(t.Err, "Unknown command %q\n", verb)
+	return t.Misuse()
+}
+
+// entry finds the reader in the status file, or says that there is none.
+func (t *tool) entry() (*status.File, status.Entry, error) {
+	f, err := status.OpenReadOnly(t.dir)
+	if err != nil {
+		fmt.Fprintf(t.Err, "Error: %v\n", err)
+		return nil, status.Entry{}, t.unknown()
+	}
+	e, err := f.Entry(t.reader)
+	if err != nil || !e.InUse() {
+		f.Close()
+		return nil, e, t.unknown()
+	}
+	return f, e, nil
+}
+
+func (t *tool) unknown() error {
+	fmt.Fprintf(t.Err, "Unknown reader #%d\n", uint32(t.reader))
+	return cli.ErrExit(1)
+}
+
+// number reads a number as strtoul with base 0 does.
+func number(what, s string, bits int) (uint64, error) {
+	n, err := strconv.ParseUint(s, 0, bits)
+	if err != nil {
+		return 0, fmt.Errorf("%s %q: %w", what, s, errors.Unwrap(err))
+	}
+	return n, nil
+}

@@ -1,0 +1,99 @@
+// Package cli is what the commands have in common: C OpenCT's conventions for
+// options, and the rules for output.
+//
+// Results go to standard output and are an interface; scripts parse them.
+// Everything else goes to standard error. An error is one line that begins
+// with the program's name, in lower case and without a full stop; a second
+// line may say what to do next. Exit status is 0 or 1.
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// Version is the release, set by the linker (see Makefile).
+var Version = "0.7.0"
+
+// Program is one command line program.
+type Program struct {
+	Name  string
+	Usage string // the whole help text, ends with a newline
+	Flags *pflag.FlagSet
+
+	Out, Err io.Writer
+
+	help, version *bool
+}
+
+// New starts a program's command line: -h and -v are there, the caller adds
+// its own to Flags. As with getopt, options may follow operands.
+func New(name, usage string, out, err io.Writer) *Program {
+	p := &Program{Name: name, Usage: usage, Out: out, Err: err}
+	p.Flags = pflag.NewFlagSet(name, pflag.ContinueOnError)
+	p.Flags.SortFlags = false
+	p.Flags.SetOutput(io.Discard)
+	p.help = p.Flags.BoolP("help", "h", false, "")
+	p.version = p.Flags.BoolP("version", "v", false, "")
+	return p
+}
+
+// ErrExit ends a program at once with the given status; what there is to say
+// was said.
+type ErrExit int
+
+func (e ErrExit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// Parse reads the options and returns the operands. -h, -v and mistakes are
+// answered here, with an ErrExit.
+func (p *Program) Parse(args []string) ([]string, error) {
+	if err := p.Flags.Parse(args); err != nil {
+		fmt.Fprintf(p.Err, "%s: %v\n", p.Name, err)
+		return nil, p.Misuse()
+	}
+	switch {
+	case *p.help:
+		fmt.Fprint(p.Out, p.Usage)
+		return nil, ErrExit(0)
+	case *p.version:
+		fmt.Fprintf(p.Out, "OpenCT %s\n", Version)
+		return nil, ErrExit(0)
+	}
+	return p.Flags.Args(), nil
+}
+
+// Misuse prints the usage to standard error, as for any wrong command line.
+func (p *Program) Misuse() error {
+	fmt.Fprint(p.Err, p.Usage)
+	return ErrExit(1)
+}
+
+// Exit turns a program's result into its exit status, saying what is unsaid.
+func (p *Program) Exit(err error) int {
+	var exit ErrExit
+	var hint *Hint
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return int(exit)
+	}
+	fmt.Fprintf(p.Err, "%s: %v\n", p.Name, err)
+	if errors.As(err, &hint) {
+		fmt.Fprintf(p.Err, "%s: %s\n", strings.Repeat(" ", len(p.Name)), hint.Hint)
+	}
+	return 1
+}
+
+// Hint is an error with what to do next.
+type Hint struct {
+	Err  error
+	Hint string
+}
+
+func (h *Hint) Error() string { return h.Err.Error() }
+func (h *Hint) Unwrap() error { return h.Err }

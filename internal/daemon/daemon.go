@@ -1,0 +1,319 @@
+// Package daemon is the life of one token: open it, register it, serve its
+// clients, notice that it was pulled, tidy up. One process serves one token; a
+// crash, a stuck transfer or a hostile device is that process's affair alone.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"openct/internal/config"
+	"openct/internal/driver"
+	"openct/internal/ifd"
+	"openct/internal/notify"
+	"openct/internal/reader"
+	"openct/internal/socket"
+	"openct/internal/status"
+	"openct/internal/usb"
+)
+
+// What keeps a daemon from starting, where callers branch on it. The status
+// package has more: ErrNotInitialised, ErrNoFreeSlot, *ServedError.
+var (
+	ErrUnknownDriver = errors.New("no such driver; ifdhandler -i lists them")
+	ErrUnknownType   = errors.New("not a device type this program serves")
+	ErrOtherDevice   = errors.New("another device took its place")
+	ErrNoDriver      = errors.New("no driver for this device; openct.conf can give it one")
+)
+
+// Times a daemon allows itself.
+const (
+	// initWait is how long it waits for openct-control init: a unit that
+	// requires openct.service without ordering after it starts beside it.
+	initWait = 10 * time.Second
+
+	// stopWait is how long clients' current requests may take when it is told
+	// to stop; systemd's TimeoutStopSec must be longer.
+	stopWait = 3 * time.Second
+
+	// closeWait is how long the device may take to be closed. A control
+	// transfer that hangs in the kernel cannot be cancelled, but the end of
+	// the process ends it.
+	closeWait = time.Second
+)
+
+// Options are what Run needs to know.
+type Options struct {
+	Device Device
+	Dir    string // of status file and sockets
+	Config *config.Config
+	Log    *slog.Logger
+	Notify *notify.Notifier
+
+	// Ready, if set, is called once clients can be served.
+	Ready func()
+
+	// Open replaces the opening of the device, for tests.
+	Open func() (usb.Device, driver.Entry, error)
+}
+
+// Run serves one reader until it is unplugged or ctx ends, and returns nil for
+// both: a token that is gone is no failure. Any error means that it was never
+// served or that serving it failed.
+func Run(ctx context.Context, o Options) error {
+	file, err := o.openStatus(ctx)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+
+	open := o.Open
+	if open == nil {
+		open = func() (usb.Device, driver.Entry, error) { return o.Device.open(o.Config, o.Log) }
+	}
+	dev, entry, err := open()
+	if err != nil {
+		return err
+	}
+	d := &daemon{Options: o, file: file, dev: dev, entry: entry, since: time.Now()}
+	d.Log = o.Log.With("device", o.Device.Path, "driver", entry.Name)
+	err = d.serve(ctx)
+	if d.unplugged() {
+		d.Log.Info("unplugged", "reader", d.index())
+		return nil
+	}
+	return err
+}
+
+// openStatus maps the status file, waiting a while for init to make it.
+func (o *Options) openStatus(ctx context.Context) (*status.File, error) {
+	ctx, cancel := context.WithTimeout(ctx, initWait)
+	defer cancel()
+	file, err := status.WaitOpen(ctx, o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	return file, nil
+}
+
+// daemon is a token that is being served.
+type daemon struct {
+	Options
+	file  *status.File
+	dev   usb.Device
+	entry driver.Entry
+	since time.Time
+
+	slot   *status.Slot
+	reader *reader.Reader
+	h      *handler
+	server *socket.Server
+	report *report
+}
+
+func (d *daemon) unplugged() bool {
+	select {
+	case <-d.dev.Gone():
+		return true
+	default:
+		return false
+	}
+}
+
+func (d *daemon) index() int {
+	if d.slot == nil {
+		return -1
+	}
+	return d.slot.Index()
+}
+
+// serve opens the reader, registers it, and serves it to the end. What was
+// taken is given back on every way out, in reverse order.
+func (d *daemon) serve(ctx context.Context) (err error) {
+	// The device goes last: by then nobody is told of it any more.
+	defer d.closeDevice()
+	rd, err := d.entry.Open(d.dev, ifd.Options{Log: d.Log, Escape: d.Config.Escape})
+	if err != nil {
+		return fmt.Errorf("driver %s: %w", d.entry.Name, err)
+	}
+	name := d.entry.Reader
+	if n, ok := rd.(ifd.Named); ok {
+		name = n.Name()
+	}
+
+	if d.slot, err = d.claim(); err != nil {
+		rd.Close()
+		return err
+	}
+	defer func() { err = errors.Join(err, d.slot.Release()) }()
+
+	d.report = newReport(d, name)
+	d.reader = reader.New(rd, d.Log, d.cardChanged)
+	d.h = &handler{
+		name: name, reader: d.reader, log: d.Log,
+		enforce: d.Config.EnforceLocks, patience: d.Config.LockWait,
+		news: d.report.touch, fault: d.report.fault,
+	}
+	if err := d.powerUp(ctx); err != nil {
+		d.closeReader()
+		return err
+	}
+	if err := d.publish(name); err != nil {
+		d.closeReader()
+		return err
+	}
+	return d.listen(ctx)
+}
+
+// identity is what stays the same in the side file.
+func (d *daemon) identity() status.Detail {
+	desc := d.dev.Descriptor()
+	detail := status.Detail{
+		Driver: d.entry.Name, Type: d.Device.Type, Device: d.Device.Path,
+		ID:   fmt.Sprintf("usb:%04x/%04x/%04x", desc.Vendor, desc.Product, desc.Release),
+		Port: desc.Port, Serial: desc.Serial, Unit: d.Notify.Unit(), Since: d.since,
+	}
+	if d.Device.Type == "virtual" {
+		detail.Device = "" // every one is a device of its own
+	}
+	return detail
+}
+
+// claim takes a status entry. Between opening the file and this, init may have
+// put another in its place.
+func (d *daemon) claim() (*status.Slot, error) {
+	detail := d.identity()
+	slot, err := status.Claim(d.file, detail)
+	if errors.Is(err, status.ErrNotInitialised) {
+		d.file.Close()
+		if d.file, err = d.openStatus(context.Background()); err != nil {
+			return nil, err
+		}
+		slot, err = status.Claim(d.file, detail)
+	}
+	return slot, err
+}
+
+// powerUp resets the card of a token once, so that one that does not work is a
+// failure now and not in a client's hands. Clients must reset it themselves
+// all the same, as they always had to. A reader's slot may be empty.
+func (d *daemon) powerUp(ctx context.Context) error {
+	slot, err := d.reader.Slot(0)
+	if err != nil || !slot.Present() {
+		return nil
+	}
+	if err := slot.Enter(ctx); err != nil {
+		return err
+	}
+	defer slot.Leave()
+	if err = slot.PowerUp(ctx); err != nil {
+		err = slot.PowerUp(ctx) // some need a second push
+	}
+	return err
+}
+
+// publish fills the status entry.
+func (d *daemon) publish(name string) error {
+	display, keypad := d.reader.Features()
+	err := d.slot.Publish(status.Info{Name: name, Slots: d.reader.Slots(), Display: display, Keypad: keypad})
+	for i := range d.reader.Slots() {
+		if s, serr := d.reader.Slot(i); serr == nil {
+			err = errors.Join(err, d.slot.SetCard(i, s.Present(), false))
+		}
+	}
+	return err
+}
+
+// cardChanged is the reader's news of a card.
+func (d *daemon) cardChanged(slot int, s ifd.Status) {
+	if err := d.slot.SetCard(slot, s.Present, s.Changed); err != nil && !errors.Is(err, status.ErrLost) {
+		d.Log.Warn("status entry not updated", "error", err)
+	}
+	d.report.touch()
+}
+
+// listen serves clients until the device or ctx is gone.
+func (d *daemon) listen(ctx context.Context) error {
+	path := socket.Path(d.Dir, strconv.Itoa(d.slot.Index()))
+	l, err := socket.Listen(path, socket.ListenOptions{Mode: fs.FileMode(d.Config.SocketMode), UID: -1, GID: -1})
+	if err != nil {
+		d.closeReader()
+		return err
+	}
+	d.server = socket.NewServer(d.h, socket.Options{Log: d.Log})
+	served := make(chan error, 1)
+	go func() { served <- d.server.Serve(l) }()
+	stopReport := d.report.start()
+	stopWatchdog := d.Notify.Watchdog(d.alive)
+
+	d.Notify.Ready(d.report.text())
+	d.Log.Info("reader is ready", "reader", d.slot.Index(), "name", d.report.name)
+	if d.Ready != nil {
+		d.Ready()
+	}
+
+	select {
+	case <-d.dev.Gone():
+		d.Notify.Stopping("unplugged")
+		d.server.Fail(socket.DeviceDisconnected)
+	case <-ctx.Done():
+		d.Notify.Stopping("stopping")
+	case err = <-served:
+		err = fmt.Errorf("reader %d: %w", d.slot.Index(), err)
+	}
+	stopWatchdog()
+	l.Close() // no new clients, and the name is free
+	d.drain()
+	stopReport()
+	d.closeReader()
+	return err
+}
+
+// drain lets requests that are under way end, for a while.
+func (d *daemon) drain() {
+	wait, cancel := context.WithTimeout(context.Background(), stopWait)
+	defer cancel()
+	if d.unplugged() {
+		cancel()
+	}
+	if err := d.server.Shutdown(wait); err != nil {
+		d.server.Close()
+	}
+}
+
+// alive is the watchdog's question: does the card's queue still move?
+func (d *daemon) alive(ctx context.Context) error {
+	for i := range d.reader.Slots() {
+		slot, err := d.reader.Slot(i)
+		if err != nil {
+			return err
+		}
+		if err := slot.Enter(ctx); err != nil {
+			return err
+		}
+		slot.Leave()
+	}
+	return nil
+}
+
+// closeReader and closeDevice end the reader, or give up on it.
+func (d *daemon) closeReader() { d.bounded("reader", d.reader.Close) }
+func (d *daemon) closeDevice() { d.bounded("device", d.dev.Close) }
+
+func (d *daemon) bounded(what string, closer func() error) {
+	done := make(chan error, 1)
+	go func() { done <- closer() }()
+	select {
+	case err := <-done:
+		if err != nil && !d.unplugged() {
+			d.Log.Debug("closing the "+what, "error", err)
+		}
+	case <-time.After(closeWait):
+		d.Log.Debug(what + " does not close; leaving it to the kernel")
+	}
+}

@@ -1,0 +1,75 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+
+	"openct/internal/ifd"
+	"openct/internal/lock"
+	"openct/internal/proto"
+	"openct/internal/reader"
+	"openct/internal/socket"
+	"openct/internal/usb"
+)
+
+// codes is the one table from errors to what clients are told. The first entry
+// that matches counts, so what explains the others comes first.
+var codes = []struct {
+	err  error
+	code socket.Code
+}{
+	{usb.ErrUnplugged, socket.DeviceDisconnected},
+	{usb.ErrClosed, socket.DeviceDisconnected},
+	{usb.ErrNotFound, socket.DeviceDisconnected},
+
+	{lock.ErrLocked, socket.Locked},
+	{lock.ErrNoLock, socket.NoLock},
+	{lock.ErrTooMany, socket.NoMemory},
+
+	{reader.ErrInvalidSlot, socket.InvalidSlot},
+	{reader.ErrNoProtocol, socket.Generic},
+
+	{ifd.ErrNoCard, socket.NoCard},
+	{ifd.ErrNoATR, socket.NoATR},
+	{ifd.ErrInvalidATR, socket.InvalidATR},
+	{ifd.ErrNotSupported, socket.NotSupported},
+	{ifd.ErrIncompatible, socket.IncompatibleDevice},
+	{ifd.ErrUserTimeout, socket.UserTimeout},
+	{ifd.ErrUserAbort, socket.UserAbort},
+	{ifd.ErrPINMismatch, socket.PINMismatch},
+
+	{proto.ErrInvalidAPDU, socket.InvalidArg},
+	{proto.ErrTooLong, socket.BufferTooSmall},
+
+	{usb.ErrTimeout, socket.Timeout},
+	{context.DeadlineExceeded, socket.Timeout},
+
+	{usb.ErrStall, socket.CommError},
+	{usb.ErrOverflow, socket.CommError},
+	{usb.ErrIO, socket.CommError},
+	{usb.ErrBusy, socket.CommError},
+	{usb.ErrAccess, socket.CommError},
+	{ifd.ErrComm, socket.CommError},
+	{proto.ErrAborted, socket.CommError},
+	{proto.ErrProtocol, socket.CommError},
+	{proto.ErrResetRequired, socket.CommError},
+	{context.Canceled, socket.CommError},
+}
+
+// codeOf finds the code for an error. An error that is a code already, such as
+// that of a missing argument, is itself.
+func codeOf(err error) socket.Code {
+	if err == nil {
+		return socket.Success
+	}
+	var code socket.Code
+	if errors.As(err, &code) {
+		return code
+	}
+	for _, c := range codes {
+		if errors.Is(err, c.err) {
+			return c.code
+		}
+	}
+	return socket.Generic
+}

@@ -1,0 +1,120 @@
+// Package sysfs lists the USB devices of this machine as the kernel shows them
+// in /sys, without opening any.
+package sysfs
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Root is where sysfs is mounted.
+const Root = "/sys"
+
+// Device is one USB device.
+type Device struct {
+	Name                string // directory below bus/usb/devices, the physical port: "1-2.3"
+	Bus, Address        int
+	Vendor, Product     uint16
+	Manufacturer, Model string
+	Serial              string
+	Interfaces          []Interface
+}
+
+// Interface is one interface of a device's active configuration.
+type Interface struct {
+	Number uint8
+	Class  uint8
+	Driver string // kernel driver bound to it, empty if none
+}
+
+// Node is the device's usbfs node.
+func (d Device) Node() string { return fmt.Sprintf("/dev/bus/usb/%03d/%03d", d.Bus, d.Address) }
+
+// classCCID is bInterfaceClass of smart card readers (USB CCID 1.1, 4.3).
+const classCCID = 0x0B
+
+// HasCCID reports whether an interface is of the smart card class.
+func (d Device) HasCCID() bool {
+	return slices.ContainsFunc(d.Interfaces, func(i Interface) bool { return i.Class == classCCID })
+}
+
+// List returns the devices below root (Root on a real machine), sorted by bus
+// and address, so that readers are numbered the same at every boot. A machine
+// without USB has none; that is no error.
+func List(root string) ([]Device, error) {
+	base := filepath.Join(root, "bus/usb/devices")
+	entries, err := os.ReadDir(base)
+	if os.IsNotExist(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list USB devices: %w", err)
+	}
+	var devices []Device
+	for _, e := range entries {
+		// "1-2:1.0" is an interface; it appears below its device.
+		if strings.HasPrefix(e.Name(), ".") || strings.Contains(e.Name(), ":") {
+			continue
+		}
+		if d, ok := read(base, e.Name()); ok {
+			devices = append(devices, d)
+		}
+	}
+	slices.SortFunc(devices, func(a, b Device) int {
+		return cmp.Or(cmp.Compare(a.Bus, b.Bus), cmp.Compare(a.Address, b.Address))
+	})
+	return devices, nil
+}
+
+// read takes one device directory; ok is false for one that is on its way in
+// or out, and lacks something.
+func read(base, name string) (d Device, ok bool) {
+	dir := filepath.Join(base, name)
+	vendor, ok1 := number(dir, "idVendor", 16, 16)
+	product, ok2 := number(dir, "idProduct", 16, 16)
+	bus, ok3 := number(dir, "busnum", 10, 16)
+	address, ok4 := number(dir, "devnum", 10, 16)
+	if !ok1 || !ok2 || !ok3 || !ok4 {
+		return d, false
+	}
+	d = Device{
+		Name: name, Bus: int(bus), Address: int(address), Vendor: uint16(vendor), Product: uint16(product),
+		Manufacturer: text(dir, "manufacturer"), Model: text(dir, "product"), Serial: text(dir, "serial"),
+	}
+	children, err := os.ReadDir(dir)
+	if err != nil {
+		return d, false
+	}
+	for _, c := range children {
+		child := filepath.Join(dir, c.Name())
+		class, ok := number(child, "bInterfaceClass", 16, 8)
+		if !ok {
+			continue
+		}
+		n, _ := number(child, "bInterfaceNumber", 16, 8)
+		i := Interface{Number: uint8(n), Class: uint8(class)}
+		if link, err := os.Readlink(filepath.Join(child, "driver")); err == nil {
+			i.Driver = filepath.Base(link)
+		}
+		d.Interfaces = append(d.Interfaces, i)
+	}
+	return d, true
+}
+
+func text(dir, file string) string {
+	b, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+func number(dir, file string, base, bits int) (uint64, bool) {
+	n, err := strconv.ParseUint(text(dir, file), base, bits)
+	return n, err == nil
+}
