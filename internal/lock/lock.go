@@ -146,10 +146,19 @@ func (t *Table) checkLocked(slot int, c Client, alone bool) error {
 // a lock does to other programs' short operations; a client that asks for a
 // lock is answered at once.
 func (t *Table) Wait(ctx context.Context, slot int, c Client, limit time.Duration) error {
+	return t.wait(ctx, slot, c, false, limit)
+}
+
+// WaitAlone is CheckAlone with patience.
+func (t *Table) WaitAlone(ctx context.Context, slot int, c Client, limit time.Duration) error {
+	return t.wait(ctx, slot, c, true, limit)
+}
+
+func (t *Table) wait(ctx context.Context, slot int, c Client, alone bool, limit time.Duration) error {
 	var expired <-chan time.Time
 	for {
 		t.mu.Lock()
-		err := t.checkLocked(slot, c, false)
+		err := t.checkLocked(slot, c, alone)
 		if err == nil || limit <= 0 {
 			t.mu.Unlock()
 			return err
@@ -168,7 +177,7 @@ func (t *Table) Wait(ctx context.Context, slot int, c Client, limit time.Duratio
 		select {
 		case <-released:
 		case <-expired:
-			return t.Check(slot, c)
+			limit = 0 // the last look
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -375,13 +375,20 @@ func (c *Client) roundTrip(ctx context.Context) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	deadline, _ := ctx.Deadline() // the zero time is none
-	if err := c.nc.SetDeadline(deadline); err != nil {
+	if err := c.nc.SetDeadline(time.Time{}); err != nil {
 		return nil, c.fail(fmt.Errorf("%w: %w", NotConnected, err))
 	}
 	if ctx.Done() != nil {
-		stop := context.AfterFunc(ctx, func() { _ = c.nc.SetDeadline(time.Unix(1, 0)) })
-		defer stop()
+		ended := make(chan struct{})
+		stop := context.AfterFunc(ctx, func() {
+			_ = c.nc.SetDeadline(time.Unix(1, 0)) // wakes Read and Write
+			close(ended)
+		})
+		defer func() {
+			if !stop() {
+				<-ended // or it would wake the next call
+			}
+		}()
 	}
 
 	if c.xid++; c.xid == 0 {

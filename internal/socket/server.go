@@ -147,9 +147,15 @@ func (s *Server) Serve(l net.Listener) error {
 			continue
 		}
 		delay = 0
+		c := s.admit(nc)
+		if c == nil {
+			nc.Close()
+			<-s.slots
+			continue
+		}
 		go func() {
 			defer func() { <-s.slots }()
-			s.serveConn(nc)
+			s.run(c)
 		}()
 	}
 }
@@ -165,9 +171,8 @@ func retryAccept(err error) bool {
 	return false
 }
 
-// serveConn serves one client to its end.
-func (s *Server) serveConn(nc net.Conn) {
-	defer nc.Close()
+// admit makes a connection of a client, nil if it must not have one.
+func (s *Server) admit(nc net.Conn) *Conn {
 	cred, err := s.opt.Credentials(nc)
 	if err != nil {
 		s.opt.Log.Debug("no credentials of a client", "err", err)
@@ -175,16 +180,17 @@ func (s *Server) serveConn(nc net.Conn) {
 	}
 	if s.opt.Allow != nil && !s.opt.Allow(cred) {
 		s.opt.Log.Info("client is not allowed", "uid", cred.UID, "pid", cred.PID)
-		return
+		return nil
 	}
-	c := s.add(nc, cred)
-	if c == nil {
-		return
-	}
+	return s.add(nc, cred)
+}
+
+// run serves one client to its end.
+func (s *Server) run(c *Conn) {
 	s.handler.Connected(c)
 	c.serve()
-	nc.Close() // the client need not wait for what follows
 	s.handler.Disconnected(c)
+	c.nc.Close() // a client that sees the end has no lock any more
 	s.remove(c)
 }
 
