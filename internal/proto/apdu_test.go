@@ -1,0 +1,64 @@
+package proto
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestParseAPDU(t *testing.T) {
+	h := [4]byte{0x00, 0xB0, 0x01, 0x02}
+	data := func(n int) []byte { return make([]byte, n) }
+	tests := []struct {
+		name string
+		tail string // behind the header
+		want command
+	}{
+		{"case 1", "", command{header: h}},
+		{"case 2", "04", command{header: h, le: 4}},
+		{"case 2, Le 256", "00", command{header: h, le: 256}},
+		{"case 3", "02 AABB", command{header: h, data: []byte{0xAA, 0xBB}}},
+		{"case 3, longest", "FF" + strings.Repeat("00", 255), command{header: h, data: data(255)}},
+		{"case 4", "02 AABB 07", command{header: h, data: []byte{0xAA, 0xBB}, le: 7}},
+		{"case 4, Le 256", "02 AABB 00", command{header: h, data: []byte{0xAA, 0xBB}, le: 256}},
+		{"extended case 2", "00 0123", command{header: h, le: 0x123, extended: true}},
+		{"extended case 2, Le 65536", "00 0000", command{header: h, le: 65536, extended: true}},
+		{"extended case 3", "00 0002 AABB", command{header: h, data: []byte{0xAA, 0xBB}, extended: true}},
+		{"extended case 3, longest", "00 FFFF" + strings.Repeat("00", 65535), command{header: h, data: data(65535), extended: true}},
+		{"extended case 4", "00 0002 AABB 0100", command{header: h, data: []byte{0xAA, 0xBB}, le: 256, extended: true}},
+		{"extended case 4, Le 65536", "00 0002 AABB 0000", command{header: h, data: []byte{0xAA, 0xBB}, le: 65536, extended: true}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := parseAPDU(append(h[:], unhex(t, tt.tail)...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(command{})); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestParseAPDUErrors(t *testing.T) {
+	for _, tt := range []struct{ name, apdu string }{
+		{"nothing", ""},
+		{"three bytes", "00 A4 00"},
+		{"Lc beyond the end", "00 A4 00 00 02 3F"},
+		{"bytes behind Le", "00 A4 00 00 02 3F 00 00 00"},
+		{"Lc 0", "00 A4 00 00 00 00"},
+		{"extended Lc 0", "00 A4 00 00 00 00 00 00"},
+		{"extended Lc beyond the end", "00 A4 00 00 00 00 03 AA BB"},
+		{"extended Le of one byte", "00 A4 00 00 00 00 02 AA BB 00"},
+		{"bytes behind extended Le", "00 A4 00 00 00 00 02 AA BB 00 00 00"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := parseAPDU(unhex(t, tt.apdu)); !errors.Is(err, ErrInvalidAPDU) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
