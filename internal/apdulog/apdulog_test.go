@@ -1,0 +1,162 @@
+package apdulog
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+func unhex(t testing.TB, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestCommand(t *testing.T) {
+	long := "00 DA 01 02 00 0100" + strings.Repeat("AA", 256)
+	tests := []struct {
+		name, apdu, want string
+	}{
+		{"case 1", "00 A4 00 00", "00 A4 00 00 SELECT"},
+		{"case 2", "00 B0 00 00 10", "00 B0 00 00 READ BINARY, Le 16"},
+		{"case 2, Le 0", "00 C0 00 00 00", "00 C0 00 00 GET RESPONSE, Le 256"},
+		{"case 3", "00 A4 00 00 02 3F00", "00 A4 00 00 SELECT, 2 bytes of data"},
+		{"case 4", "00 A4 04 00 05 A000000308 00", "00 A4 04 00 SELECT, 5 bytes of data, Le 256"},
+		{"extended case 2", "00 B0 00 00 00 0200", "00 B0 00 00 READ BINARY, Le 512"},
+		{"extended case 2, Le 0", "00 B0 00 00 00 0000", "00 B0 00 00 READ BINARY, Le 65536"},
+		{"extended case 3", long, "00 DA 01 02 PUT DATA, 256 bytes of data"},
+		{"extended case 4", long + "0000", "00 DA 01 02 PUT DATA, 256 bytes of data, Le 65536"},
+		{"unknown instruction", "80 F7 01 02 01 99", "80 F7 01 02, 1 byte of data"},
+		{"verify", "00 20 00 80 08 3132333435363738", "00 20 00 80 VERIFY, 8 bytes of data"},
+		{"chained", "10 DB 3F FF 01 53", "10 DB 3F FF PUT DATA, chained, 1 byte of data"},
+		{"secure messaging", "0C 20 00 80 01 87", "0C 20 00 80 VERIFY, 1 byte of data"},
+		{"PIN pad", "20 18 01 00 04 52020101", "20 18 01 00 PERFORM VERIFICATION, 4 bytes of data"},
+		{"not to the reader", "00 18 01 00 01 52", "00 18 01 00, 1 byte of data"},
+		{"verify: is it still verified?", "00 20 00 80", "00 20 00 80 VERIFY"},
+		{"empty", "", "malformed command, 0 bytes"},
+		{"one byte", "31", "malformed command, 1 byte"},
+		{"PIN without a header", "313233", "malformed command, 3 bytes"},
+		{"longer PIN without a header", "31323334 3536", "malformed command, 6 bytes"},
+		{"PIN without a length", "00 20 00 80 31", "malformed command, 5 bytes"},
+		{"Lc too large", "00 20 00 80 08 31323334", "malformed command, 9 bytes"},
+		{"Lc too small", "00 20 00 80 02 31323334", "malformed command, 9 bytes"},
+		{"extended Lc 0", "00 20 00 80 00 0000 31", "malformed command, 8 bytes"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := Command(unhex(t, tt.apdu)); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestResponse(t *testing.T) {
+	tests := []struct {
+		name, response, want string
+	}{
+		{"done", "9000", "9000"},
+		{"data", "3132333435369000", "9000, 6 bytes"},
+		{"tries left", "63C2", "63C2"},
+		{"empty", "", "no status word, 0 bytes"},
+		{"half", "90", "no status word, 1 byte"},
+		{"data without a status word", "31323334", "no status word, 2 bytes"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := Response(nil, unhex(t, tt.response)); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// secret is a PIN, no two bytes of which occur in a header below or in a length.
+var secret = []byte("qWzXvKjY")
+
+// leaks says whether text holds two neighbouring bytes of the secret in any of the
+// usual ways to write bytes.
+func leaks(text string, secret []byte) bool {
+	for i := range len(secret) - 1 {
+		pair := secret[i : i+2]
+		for _, format := range []string{"%s", "%x", "%X", "% x", "% X", "%d", "%v", "%q"} {
+			if strings.Contains(text, strings.Trim(fmt.Sprintf(format, pair), `"[]`)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func TestNoWayToGetAPIN(t *testing.T) {
+	extended := func(header string, data []byte) []byte {
+		return append(append(unhex(t, header), 0, 0, byte(len(data))), data...)
+	}
+	short := func(header string, data []byte) []byte {
+		return append(append(unhex(t, header), byte(len(data))), data...)
+	}
+	padded := append(append([]byte{}, secret...), 0xFF, 0xFF)
+	// Every instruction in every sort of class: plain, chained, secure
+	// messaging, logical channel, proprietary, reader, invalid.
+	for _, cla := range []byte{0x00, 0x10, 0x0C, 0x1C, 0x03, 0x40, 0x80, 0x84, 0x90, 0xA0, 0xC0, 0x20, 0xFF} {
+		for ins := range 256 {
+			header := fmt.Sprintf("%02x%02x0080", cla, ins)
+			for name, apdu := range map[string][]byte{
+				"short":        short(header, secret),
+				"with Le":      append(short(header, secret), 0),
+				"padded":       short(header, padded),
+				"extended":     extended(header, secret),
+				"extended, Le": append(extended(header, secret), 0, 0),
+				"no Lc":        append(unhex(t, header), secret...),
+				"Lc too large": append(append(unhex(t, header), 0x7F), secret...),
+				"Lc too small": append(append(unhex(t, header), 1), secret...),
+				"no header":    secret,
+				"twice":        short(header, append(append([]byte{}, secret...), secret...)),
+			} {
+				if text := Command(apdu); leaks(text, secret) {
+					t.Fatalf("%s %s: %q", header, name, text)
+				}
+				if text := Response(apdu, append(append([]byte{}, secret...), 0x90, 0)); leaks(text, secret) {
+					t.Fatalf("response to %s %s: %q", header, name, text)
+				}
+				if text := Response(apdu, secret); leaks(text, secret) {
+					t.Fatalf("response without status word to %s %s: %q", header, name, text)
+				}
+				if text := Block(apdu); leaks(text, secret) {
+					t.Fatalf("block %s %s: %q", header, name, text)
+				}
+			}
+		}
+	}
+	if !leaks("00 20 00 80 08 71 57 7A", secret) || !leaks("vKjY", secret) || !leaks("[113 87 122]", secret) {
+		t.Fatal("the test would not see a leak")
+	}
+}
+
+func FuzzCommand(f *testing.F) {
+	f.Add([]byte{0, 0x20, 0, 0x80, 8}, []byte("12345678"))
+	f.Add([]byte{0x10, 0x24, 0, 1, 0, 0, 4}, []byte("1234"))
+	f.Add([]byte{}, []byte("1234"))
+	f.Fuzz(func(t *testing.T, header, body []byte) {
+		// What follows the header cannot be told from the text: another
+		// body of the same length gives the same text.
+		if len(header) < 4 {
+			return
+		}
+		lc := len(header) + len(body) - 5
+		if lc < 1 || lc > 255 {
+			return
+		}
+		apdu := append(append(append([]byte{}, header[:4]...), byte(lc)), header[4:]...)
+		apdu = append(apdu, body...)[:5+lc]
+		other := append(append([]byte{}, apdu[:5]...), bytes.Repeat([]byte{0xA5}, lc)...)
+		if Command(apdu) != Command(other) {
+			t.Errorf("%q depends on the body, %q without", Command(apdu), Command(other))
+		}
+	})
+}
