@@ -1,0 +1,268 @@
+/* CT-BCS: commands for the terminal itself (spec/client-abi.md, B.4). */
+#include "terminal.h"
+
+#include <string.h>
+
+/* A command taken apart. */
+struct command {
+	unsigned char cla, ins, p1, p2;
+	const unsigned char *data;
+	size_t lc;
+	size_t le; /* SIZE_MAX: as much as there is */
+};
+
+/* A response being made. */
+struct response {
+	unsigned char data[256];
+	size_t len;
+};
+
+/* ISO 7816-4 short commands, cases 1 to 4. */
+static bool parse_command(struct command *c, const unsigned char *cmd, size_t len)
+{
+	memset(c, 0, sizeof *c);
+	c->le = SIZE_MAX;
+	if (len < 4)
+		return false;
+	c->cla = cmd[0];
+	c->ins = cmd[1];
+	c->p1 = cmd[2];
+	c->p2 = cmd[3];
+	if (len == 4)
+		return true;
+	if (len == 5) {
+		c->le = cmd[4] ? cmd[4] : SIZE_MAX;
+		return true;
+	}
+	c->lc = cmd[4];
+	c->data = cmd + 5;
+	if (c->lc == 0 || len < 5 + c->lc || len > 6 + c->lc)
+		return false;
+	if (len == 6 + c->lc && cmd[len - 1])
+		c->le = cmd[len - 1];
+	return true;
+}
+
+/* Next data object of tag, length, value, with lengths up to 127. */
+static bool next_object(const unsigned char **p, const unsigned char *end,
+		unsigned char *tag, const unsigned char **value, size_t *len)
+{
+	if (end - *p < 2 || (*p)[1] > 127 || end - *p - 2 < (*p)[1])
+		return false;
+	*tag = (*p)[0];
+	*len = (*p)[1];
+	*value = *p + 2;
+	*p += 2 + *len;
+	return true;
+}
+
+/* Functional unit 1 is the first card, 2 the second; 0, the terminal, gives
+ * true with *slot out of range. */
+static bool parse_unit(const struct terminal *t, unsigned char p1, unsigned int *slot)
+{
+	*slot = (unsigned int)p1 - 1;
+	return p1 <= t->slots;
+}
+
+static unsigned int reset_unit(struct terminal *t, const struct command *c,
+		unsigned int timeout, const char *prompt, struct response *r, int *error)
+{
+	unsigned char atr[64];
+	unsigned int slot;
+	int n;
+
+	if (!parse_unit(t, c->p1, &slot) || (c->p2 & 0x0f) > 1)
+		return 0x6a00;
+	if (c->p1 == 0)
+		return 0x9000;
+	n = ct_card_request(t->h, slot, timeout, prompt, atr, sizeof atr);
+	if (n < 0) {
+		*error = n;
+		return 0;
+	}
+	/* An asynchronous card starts with 3B or 3F; a memory card has four
+	 * bytes that do not. */
+	t->synchronous[slot] = n == 4 && atr[0] != 0x3b && atr[0] != 0x3f;
+	if ((c->p2 & 0x0f) == 1) {
+		memcpy(r->data, atr, (size_t)n);
+		r->len = (size_t)n;
+	}
+	return 0x9000;
+}
+
+static unsigned int request_icc(struct terminal *t, const struct command *c,
+		struct response *r, int *error)
+{
+	const unsigned char *p = c->data, *end = p ? p + c->lc : p, *value;
+	unsigned int timeout = 0, mode = c->p2 >> 4;
+	char prompt[OCT_MESSAGE_MAX + 1] = "";
+	unsigned char tag;
+	size_t len;
+
+	if (mode != 0x0 && mode != 0xf) /* message given or the reader's, none */
+		return 0x6a00;
+	while (p != end) {
+		if (!next_object(&p, end, &tag, &value, &len))
+			return 0x6700;
+		if (tag == 0x80) {
+			if (len != 1)
+				return 0x6700;
+			timeout = value[0];
+		} else if (tag == 0x50) {
+			memcpy(prompt, value, len);
+			prompt[len] = '\0';
+		}
+	}
+	if (mode == 0xf)
+		prompt[0] = '\0';
+	return reset_unit(t, c, timeout, prompt, r, error);
+}
+
+/* P2 81 asks for the functional units, 46 for the maker, anything else for
+ * the cards: one byte for each slot. */
+static unsigned int status(struct terminal *t, const struct command *c, struct response *r)
+{
+	static const char maker[] = "OpenCT";
+	ct_info_t info;
+
+	if (ct_reader_status(t->h, &info) < 0)
+		return 0x6f00;
+	if (c->p2 == 0x81) {
+		r->data[0] = 0x81;
+		r->len = 2;
+		for (unsigned int slot = 0; slot < t->slots; slot++)
+			r->data[r->len++] = (unsigned char)(slot + 1);
+		if (info.ct_display)
+			r->data[r->len++] = 0x40;
+		if (info.ct_keypad)
+			r->data[r->len++] = 0x50;
+		r->data[1] = (unsigned char)(r->len - 2);
+	} else if (c->p2 == 0x46) {
+		r->data[0] = 0x46;
+		r->data[1] = sizeof maker - 1;
+		memcpy(r->data + 2, maker, sizeof maker - 1);
+		r->len = 2 + sizeof maker - 1;
+	} else {
+		for (unsigned int slot = 0; slot < t->slots; slot++)
+			r->data[r->len++] = info.ct_card[slot] ? 0x05 : 0x00;
+	}
+	return 0x9000;
+}
+
+static unsigned int eject(struct terminal *t, const struct command *c, int *error)
+{
+	struct oct_request request;
+	struct oct_reply reply;
+	unsigned int slot;
+
+	if (c->p1 == 0 || !parse_unit(t, c->p1, &slot))
+		return 0x6a00;
+	oct_request_init(&request, CT_CMD_EJECT_ICC, slot);
+	*error = oct_call(t->h, &request, &reply);
+	return 0x9000;
+}
+
+/* Data object 22 names the protocol: 01 is T=0, 02 is T=1. */
+static unsigned int set_parameter(struct terminal *t, const struct command *c)
+{
+	const unsigned char *p = c->data, *end = p ? p + c->lc : p, *value;
+	unsigned int slot, protocol = 0;
+	bool given = false;
+	unsigned char tag;
+	size_t len;
+
+	if (c->p1 == 0 || !parse_unit(t, c->p1, &slot) || c->p2 != 0)
+		return 0x6a00;
+	while (p != end) {
+		if (!next_object(&p, end, &tag, &value, &len))
+			return 0x6700;
+		if (tag == 0x45)
+			return 0x6a00;
+		if (tag != 0x22)
+			return 0x6a85;
+		if (len != 1)
+			return 0x6700;
+		if (value[0] >= 0x80 && value[0] <= 0x83)
+			return 0x6a80;
+		if (value[0] != 1 && value[0] != 2)
+			return 0x6a00;
+		protocol = value[0] - 1u;
+		given = true;
+	}
+	if (!given)
+		return 0x6a00;
+	return ct_card_set_protocol(t->h, slot, protocol) < 0 ? 0x6985 : 0x9000;
+}
+
+static unsigned int control_command(struct terminal *t, const struct command *c,
+		size_t len, struct response *r, int *error)
+{
+	switch (c->ins) {
+	case 0x10: /* RESET, as B1 readers have it */
+		return len != 5 ? 0x6700 : reset_unit(t, c, 0, NULL, r, error);
+	case 0x11: /* RESET CT */
+		if (len > 5)
+			return 0x6700;
+		if (len == 5 && c->le != SIZE_MAX)
+			return 0x6c00;
+		return reset_unit(t, c, 0, NULL, r, error);
+	case 0x12:
+		return request_icc(t, c, r, error);
+	case 0x13:
+		return status(t, c, r);
+	case 0x15:
+		return eject(t, c, error);
+	default:
+		return 0x6d00;
+	}
+}
+
+static unsigned int file_command(struct terminal *t, const struct command *c, struct response *r)
+{
+	unsigned int sw;
+
+	switch (c->ins) {
+	case 0xa4:
+		if (c->lc != 2)
+			return 0x6e00;
+		r->len = ctfile_select(t, (unsigned int)c->data[0] << 8 | c->data[1], r->data, &sw);
+		return sw;
+	case 0xb0:
+		r->len = ctfile_read(t, (size_t)c->p1 << 8 | c->p2, c->le, r->data, &sw);
+		return sw;
+	default:
+		return 0x6d00;
+	}
+}
+
+int ctbcs_command(struct terminal *t, const unsigned char *cmd, size_t len,
+		unsigned char *rsp, size_t size)
+{
+	struct response r = { .len = 0 };
+	struct command c;
+	unsigned int sw;
+	int error = 0;
+
+	if (size < 2)
+		return IFD_ERROR_BUFFER_TOO_SMALL;
+	if (!parse_command(&c, cmd, len))
+		sw = 0x6700;
+	else if (c.cla == 0x20)
+		sw = control_command(t, &c, len, &r, &error);
+	else if (c.cla == 0x80)
+		sw = c.ins == 0x60 ? set_parameter(t, &c) : 0x6e00;
+	else if (c.cla == 0x00)
+		sw = file_command(t, &c, &r);
+	else
+		sw = 0x6e00;
+	if (error < 0)
+		return error;
+	if (r.len > size - 2 || r.len > c.le) {
+		sw = 0x6700;
+		r.len = 0;
+	}
+	memcpy(rsp, r.data, r.len);
+	rsp[r.len] = (unsigned char)(sw >> 8);
+	rsp[r.len + 1] = (unsigned char)(sw & 0xff);
+	return (int)r.len + 2;
+}

@@ -1,0 +1,279 @@
+/* The table of channels, and what a slot holds. */
+#include "channel.h"
+
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+enum {
+	START_MS = 5000,   /* how long a reader may take to start */
+	UNAWARE_MS = 1000, /* how often to look where C OpenCT's daemon serves */
+	LONG_MS = 600000,
+};
+
+static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct channel *table;
+
+/* pcscd offers it to drivers; a test program may not. */
+extern void log_msg(const int priority, const char *fmt, ...) __attribute__((weak));
+
+void channel_log(enum log_level level, const char *fmt, ...)
+{
+	char text[256];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	if (log_msg)
+		log_msg((int)level, "openct: %s", text);
+}
+
+static void destroy(struct channel *c)
+{
+	ct_reader_disconnect(c->h);
+	if (c->line >= 0)
+		close(c->line);
+	if (c->events >= 0)
+		close(c->events);
+	if (c->stop >= 0)
+		close(c->stop);
+	pthread_mutex_destroy(&c->busy);
+	pthread_mutex_destroy(&c->watching);
+	explicit_bzero(c, sizeof *c);
+	free(c);
+}
+
+static struct channel *create(unsigned long lun, const struct place *place)
+{
+	struct channel *c = calloc(1, sizeof *c);
+
+	if (!c)
+		return NULL;
+	c->lun = lun;
+	c->slot = (unsigned int)(lun & 0xffff);
+	c->users = 1;
+	c->place = *place;
+	c->protocol = -1;
+	c->line = -1;
+	c->events = dirwatch_open();
+	c->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	pthread_mutex_init(&c->busy, NULL);
+	pthread_mutex_init(&c->watching, NULL);
+	if (c->events < 0 || c->stop < 0) {
+		destroy(c);
+		return NULL;
+	}
+	return c;
+}
+
+/* A device with several interfaces is offered to us once for each: the first
+ * one stands for all. */
+static bool served_elsewhere_locked(unsigned long lun, const struct place *place)
+{
+	for (const struct channel *c = table; c; c = c->next)
+		if (!place->fixed && place_equal(&c->place, place) && c->lun >> 16 != lun >> 16 &&
+				!atomic_load(&c->removed))
+			return true;
+	return false;
+}
+
+static struct channel *find_locked(unsigned long lun)
+{
+	struct channel *c = table;
+
+	while (c && c->lun != lun)
+		c = c->next;
+	return c;
+}
+
+int channel_open(unsigned long lun, const struct place *place)
+{
+	struct channel *c;
+	bool known, elsewhere;
+
+	pthread_mutex_lock(&table_lock);
+	known = find_locked(lun) != NULL;
+	elsewhere = served_elsewhere_locked(lun, place);
+	pthread_mutex_unlock(&table_lock);
+	if (known)
+		return 0;
+	if (elsewhere)
+		return IFD_ERROR_DEVICE_BUSY;
+
+	c = create(lun, place);
+	if (!c)
+		return IFD_ERROR_NO_MEMORY;
+	/* A reader known by number may come and go while its channel stays: until
+	 * it is there it has no card. */
+	if (!place->fixed && !place_wait(place, &c->reader, START_MS)) {
+		destroy(c);
+		return IFD_ERROR_NOT_CONNECTED;
+	}
+	pthread_mutex_lock(&table_lock);
+	known = find_locked(lun) != NULL;
+	if (!known) {
+		c->next = table;
+		table = c;
+	}
+	pthread_mutex_unlock(&table_lock);
+	if (known)
+		destroy(c);
+	return 0;
+}
+
+struct channel *channel_get(unsigned long lun)
+{
+	struct channel *c;
+
+	pthread_mutex_lock(&table_lock);
+	c = find_locked(lun);
+	if (c)
+		c->users++;
+	pthread_mutex_unlock(&table_lock);
+	return c;
+}
+
+void channel_put(struct channel *c)
+{
+	unsigned int left;
+
+	pthread_mutex_lock(&table_lock);
+	left = --c->users;
+	pthread_mutex_unlock(&table_lock);
+	if (left == 0)
+		destroy(c);
+}
+
+void channel_close(unsigned long lun)
+{
+	struct channel *c = NULL;
+
+	pthread_mutex_lock(&table_lock);
+	for (struct channel **p = &table; *p; p = &(*p)->next)
+		if ((*p)->lun == lun) {
+			c = *p;
+			*p = c->next;
+			break;
+		}
+	pthread_mutex_unlock(&table_lock);
+	if (!c)
+		return;
+	atomic_store(&c->removed, true);
+	channel_wake(c);
+	channel_put(c);
+}
+
+/* Presence */
+
+static bool hung_up(int fd)
+{
+	struct pollfd pfd = { .fd = fd, .events = POLLRDHUP };
+
+	return poll(&pfd, 1, 0) > 0;
+}
+
+/* Nothing is ever sent over the line, so a sign on it is its end. */
+static unsigned int look_locked(struct channel *c)
+{
+	ct_info_t info;
+
+	if (atomic_load(&c->removed))
+		return READER_GONE;
+	if (c->line >= 0 && hung_up(c->line)) {
+		close(c->line);
+		c->line = -1;
+		c->lost = true;
+	}
+	if (c->line < 0) {
+		const struct oct_map *map;
+
+		if (!place_find(&c->place, &c->reader))
+			return READER_GONE;
+		map = oct_status_map();
+		if (!map || c->reader >= map->count)
+			return READER_GONE;
+		c->line = oct_connect(c->reader);
+		if (c->line < 0)
+			return READER_GONE;
+		c->entry = map->entries + c->reader;
+		c->announced = place_announces(c->reader, c->entry->ct_pid);
+	}
+	oct_info_copy(&info, c->entry);
+	if (info.ct_pid == 0)
+		return READER_GONE; /* on its way out */
+	return c->slot < info.ct_slots ? info.ct_card[c->slot] : CARD_NONE;
+}
+
+static bool is_card(unsigned int state)
+{
+	return state != CARD_NONE && state != READER_GONE;
+}
+
+unsigned int channel_presence(struct channel *c)
+{
+	unsigned int state;
+
+	pthread_mutex_lock(&c->watching);
+	dirwatch_drain(c->events);
+	state = look_locked(c);
+	if (is_card(c->reported) && is_card(state) && (state != c->reported || c->lost))
+		state = CARD_NONE;
+	c->lost = false;
+	c->reported = state;
+	pthread_mutex_unlock(&c->watching);
+	return state;
+}
+
+/* Sleeps on four things: the daemon's hanging up, the socket directory, a call
+ * of channel_wake, and the time. */
+void channel_wait(struct channel *c, int ms)
+{
+	const long long deadline = now_ms() + ms;
+
+	for (;;) {
+		struct pollfd pfd[3] = {
+			{ .fd = c->stop, .events = POLLIN },
+			{ .fd = c->events, .events = POLLIN },
+			{ .fd = -1, .events = POLLRDHUP },
+		};
+		long long left = deadline - now_ms(), nap = LONG_MS;
+		uint64_t count;
+		bool news;
+
+		pthread_mutex_lock(&c->watching);
+		dirwatch_drain(c->events);
+		dirwatch_arm(c->events);
+		news = look_locked(c) != c->reported || c->lost;
+		pfd[2].fd = c->line;
+		if (c->line >= 0 && !c->announced)
+			nap = UNAWARE_MS;
+		pthread_mutex_unlock(&c->watching);
+
+		if (news || left <= 0)
+			return;
+		(void)poll(pfd, 3, (int)(left < nap ? left : nap));
+		if (read(c->stop, &count, sizeof count) == sizeof count)
+			return;
+	}
+}
+
+void channel_wake(struct channel *c)
+{
+	const uint64_t one = 1;
+
+	(void)!write(c->stop, &one, sizeof one);
+}
+
+void channel_info(struct channel *c, ct_info_t *info)
+{
+	memset(info, 0, sizeof *info);
+	pthread_mutex_lock(&c->watching);
+	if (look_locked(c) != READER_GONE)
+		oct_info_copy(info, c->entry);
+	pthread_mutex_unlock(&c->watching);
+}

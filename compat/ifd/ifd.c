@@ -1,0 +1,353 @@
+/* The entry points of a PC/SC IFD handler, API version 3. pcscd loads this
+ * library, calls IFDHCreateChannelByName for each reader, and then the others
+ * with the reader's Lun: reader in the upper 16 bits, slot in the lower. */
+#include "channel.h"
+#include "pinpad.h"
+
+/* OpenCT's errors, for pcscd's header has names of its own like theirs. */
+enum {
+	CT_GENERIC = IFD_ERROR_GENERIC,
+	CT_TIMEOUT = IFD_ERROR_TIMEOUT,
+	CT_NOT_SUPPORTED = IFD_ERROR_NOT_SUPPORTED,
+	CT_NO_CARD = IFD_ERROR_NO_CARD,
+	CT_BUFFER_TOO_SMALL = IFD_ERROR_BUFFER_TOO_SMALL,
+	CT_DISCONNECTED = IFD_ERROR_DEVICE_DISCONNECTED,
+	CT_NOT_CONNECTED = IFD_ERROR_NOT_CONNECTED,
+	CT_INVALID_CMD = IFD_ERROR_INVALID_CMD,
+};
+#undef IFD_ERROR_NOT_SUPPORTED
+
+#pragma GCC visibility push(default)
+#include <PCSC/wintypes.h>
+#include <PCSC/pcsclite.h>
+#include <PCSC/ifdhandler.h>
+#pragma GCC visibility pop
+#include <PCSC/reader.h>
+
+#include <string.h>
+
+static RESPONSECODE to_ifd(int rc)
+{
+	switch (rc) {
+	case CT_NOT_CONNECTED:
+	case CT_DISCONNECTED:
+		return IFD_NO_SUCH_DEVICE;
+	case CT_NO_CARD:
+		return IFD_ICC_NOT_PRESENT;
+	case CT_TIMEOUT:
+		return IFD_RESPONSE_TIMEOUT;
+	case CT_BUFFER_TOO_SMALL:
+		return IFD_ERROR_INSUFFICIENT_BUFFER;
+	case CT_NOT_SUPPORTED:
+	case CT_INVALID_CMD:
+		return IFD_ERROR_NOT_SUPPORTED;
+	default:
+		return rc < 0 ? IFD_COMMUNICATION_ERROR : IFD_SUCCESS;
+	}
+}
+
+static RESPONSECODE open_place(DWORD Lun, const struct place *place, const char *name)
+{
+	int rc = channel_open(Lun, place);
+
+	if (rc == CT_NOT_CONNECTED)
+		channel_log(LOG_AS_ERROR, "no OpenCT daemon serves %s; see openct-control(1)", name);
+	if (rc < 0)
+		return rc == CT_NOT_CONNECTED ? IFD_NO_SUCH_DEVICE : IFD_COMMUNICATION_ERROR;
+	return IFD_SUCCESS;
+}
+
+RESPONSECODE IFDHCreateChannelByName(DWORD Lun, LPSTR DeviceName)
+{
+	struct place place;
+
+	if (!DeviceName || !place_parse(&place, DeviceName)) {
+		channel_log(LOG_AS_ERROR, "unknown device name %s, expected openct:N or usb:...",
+				DeviceName ? DeviceName : "(none)");
+		return IFD_NO_SUCH_DEVICE;
+	}
+	return open_place(Lun, &place, DeviceName);
+}
+
+RESPONSECODE IFDHCreateChannel(DWORD Lun, DWORD Channel)
+{
+	struct place place;
+
+	place_from_channel(&place, Channel);
+	return open_place(Lun, &place, "this channel");
+}
+
+RESPONSECODE IFDHCloseChannel(DWORD Lun)
+{
+	struct channel *c = channel_get(Lun);
+
+	if (!c)
+		return IFD_COMMUNICATION_ERROR;
+	(void)channel_power_down(c);
+	channel_close(Lun);
+	channel_put(c);
+	return IFD_SUCCESS;
+}
+
+/* Capabilities */
+
+/* pcscd's polling thread sleeps here instead of asking again and again. */
+static RESPONSECODE wait_for_news(DWORD Lun, int timeout)
+{
+	struct channel *c = channel_get(Lun);
+
+	if (!c)
+		return IFD_NO_SUCH_DEVICE;
+	channel_wait(c, timeout);
+	channel_put(c);
+	return IFD_SUCCESS;
+}
+
+static RESPONSECODE stop_waiting(DWORD Lun)
+{
+	struct channel *c = channel_get(Lun);
+
+	if (!c)
+		return IFD_NO_SUCH_DEVICE;
+	channel_wake(c);
+	channel_put(c);
+	return IFD_SUCCESS;
+}
+
+static RESPONSECODE give(const void *data, size_t len, PDWORD Length, PUCHAR Value)
+{
+	if (*Length < len) {
+		*Length = 0;
+		return IFD_ERROR_INSUFFICIENT_BUFFER;
+	}
+	if (len)
+		memcpy(Value, data, len);
+	*Length = len;
+	return IFD_SUCCESS;
+}
+
+static RESPONSECODE give_byte(unsigned int value, PDWORD Length, PUCHAR Value)
+{
+	unsigned char byte = (unsigned char)value;
+
+	return give(&byte, 1, Length, Value);
+}
+
+static RESPONSECODE get_of_reader(struct channel *c, DWORD Tag, PDWORD Length, PUCHAR Value)
+{
+	unsigned char atr[ATR_MAX];
+	size_t atr_len = channel_atr(c, atr);
+	ct_info_t info;
+	bool card;
+
+	channel_info(c, &info);
+	card = c->slot < info.ct_slots && info.ct_card[c->slot];
+	switch (Tag) {
+	case TAG_IFD_ATR:
+	case SCARD_ATTR_ATR_STRING:
+		return give(atr, atr_len, Length, Value);
+	case TAG_IFD_SLOTS_NUMBER:
+		return give_byte(info.ct_slots ? info.ct_slots : 1, Length, Value);
+	case SCARD_ATTR_ICC_PRESENCE: /* 0: no card, 2: a card in place */
+		return give_byte(card ? 2 : 0, Length, Value);
+	case SCARD_ATTR_ICC_INTERFACE_STATUS:
+		return give_byte(atr_len ? 1 : 0, Length, Value);
+	case SCARD_ATTR_VENDOR_NAME:
+		return give("OpenCT", sizeof "OpenCT", Length, Value);
+	case SCARD_ATTR_VENDOR_IFD_TYPE:
+		return give(info.ct_name, strlen(info.ct_name) + 1, Length, Value);
+	case SCARD_ATTR_MAXINPUT: {
+		uint32_t max = OCT_APDU_MAX;
+
+		return give(&max, sizeof max, Length, Value);
+	}
+	default:
+		*Length = 0;
+		return IFD_ERROR_TAG;
+	}
+}
+
+RESPONSECODE IFDHGetCapabilities(DWORD Lun, DWORD Tag, PDWORD Length, PUCHAR Value)
+{
+	RESPONSECODE (*const wait)(DWORD, int) = wait_for_news;
+	RESPONSECODE (*const stop)(DWORD) = stop_waiting;
+	struct channel *c;
+	RESPONSECODE rv;
+
+	if (!Length || !Value)
+		return IFD_COMMUNICATION_ERROR;
+	switch (Tag) {
+	case TAG_IFD_SIMULTANEOUS_ACCESS:
+		return give_byte(OPENCT_MAX_READERS, Length, Value);
+	case TAG_IFD_THREAD_SAFE:
+	case TAG_IFD_SLOT_THREAD_SAFE:
+		return give_byte(1, Length, Value);
+	case TAG_IFD_POLLING_THREAD_KILLABLE:
+		return give_byte(0, Length, Value);
+	case TAG_IFD_POLLING_THREAD_WITH_TIMEOUT:
+		return give(&wait, sizeof wait, Length, Value);
+	case TAG_IFD_STOP_POLLING_THREAD:
+		return give(&stop, sizeof stop, Length, Value);
+	}
+	c = channel_get(Lun);
+	if (!c)
+		return IFD_NO_SUCH_DEVICE;
+	rv = get_of_reader(c, Tag, Length, Value);
+	channel_put(c);
+	return rv;
+}
+
+RESPONSECODE IFDHSetCapabilities(DWORD Lun, DWORD Tag, DWORD Length, PUCHAR Value)
+{
+	struct channel *c;
+
+	(void)Length;
+	(void)Value;
+	if (Tag != TAG_IFD_DEVICE_REMOVED)
+		return IFD_ERROR_TAG;
+	c = channel_get(Lun);
+	if (!c)
+		return IFD_NO_SUCH_DEVICE;
+	atomic_store(&c->removed, true);
+	channel_wake(c);
+	channel_put(c);
+	return IFD_SUCCESS;
+}
+
+/* The card */
+
+/* A reader known by number is not pcscd's to give up: while its token is away,
+ * so is the card. */
+RESPONSECODE IFDHICCPresence(DWORD Lun)
+{
+	struct channel *c = channel_get(Lun);
+	RESPONSECODE rv = IFD_ICC_PRESENT;
+	unsigned int state;
+
+	if (!c)
+		return IFD_NO_SUCH_DEVICE;
+	state = channel_presence(c);
+	if (state == CARD_NONE || state == READER_GONE) {
+		channel_card_gone(c);
+		rv = state == READER_GONE && !c->place.fixed ? IFD_NO_SUCH_DEVICE
+			: IFD_ICC_NOT_PRESENT;
+	}
+	channel_put(c);
+	return rv;
+}
+
+RESPONSECODE IFDHSetProtocolParameters(DWORD Lun, DWORD Protocol, UCHAR Flags,
+		UCHAR PTS1, UCHAR PTS2, UCHAR PTS3)
+{
+	struct channel *c;
+	int rc;
+
+	(void)Flags; /* the daemon negotiates what card and reader can do */
+	(void)PTS1;
+	(void)PTS2;
+	(void)PTS3;
+	if (Protocol != SCARD_PROTOCOL_T0 && Protocol != SCARD_PROTOCOL_T1)
+		return IFD_PROTOCOL_NOT_SUPPORTED;
+	c = channel_get(Lun);
+	if (!c)
+		return IFD_NO_SUCH_DEVICE;
+	rc = channel_protocol(c, Protocol == SCARD_PROTOCOL_T1);
+	channel_put(c);
+	if (rc == CT_NOT_SUPPORTED)
+		return IFD_PROTOCOL_NOT_SUPPORTED;
+	if (rc == CT_GENERIC)
+		return IFD_ERROR_PTS_FAILURE;
+	return to_ifd(rc);
+}
+
+static RESPONSECODE power_up(struct channel *c, PUCHAR Atr, PDWORD AtrLength)
+{
+	int rc = channel_power_up(c);
+
+	if (rc >= 0)
+		*AtrLength = channel_atr(c, Atr);
+	if (rc < 0 && rc != CT_NOT_CONNECTED && rc != CT_DISCONNECTED)
+		return IFD_ERROR_POWER_ACTION;
+	return to_ifd(rc);
+}
+
+RESPONSECODE IFDHPowerICC(DWORD Lun, DWORD Action, PUCHAR Atr, PDWORD AtrLength)
+{
+	struct channel *c;
+	RESPONSECODE rv;
+
+	if (!Atr || !AtrLength)
+		return IFD_COMMUNICATION_ERROR;
+	*AtrLength = 0;
+	memset(Atr, 0, MAX_ATR_SIZE);
+	c = channel_get(Lun);
+	if (!c)
+		return IFD_NO_SUCH_DEVICE;
+	switch (Action) {
+	case IFD_POWER_UP:
+	case IFD_RESET:
+		rv = power_up(c, Atr, AtrLength);
+		break;
+	case IFD_POWER_DOWN:
+		rv = to_ifd(channel_power_down(c));
+		break;
+	default:
+		rv = IFD_NOT_SUPPORTED;
+	}
+	channel_put(c);
+	return rv;
+}
+
+RESPONSECODE IFDHTransmitToICC(DWORD Lun, SCARD_IO_HEADER SendPci,
+		PUCHAR TxBuffer, DWORD TxLength, PUCHAR RxBuffer, PDWORD RxLength,
+		PSCARD_IO_HEADER RecvPci)
+{
+	struct channel *c;
+	DWORD size;
+	int rc;
+
+	if (!RxLength)
+		return IFD_COMMUNICATION_ERROR;
+	size = *RxLength;
+	*RxLength = 0;
+	if (!TxBuffer || !RxBuffer || TxLength == 0)
+		return IFD_COMMUNICATION_ERROR;
+	if (TxLength > OCT_APDU_MAX) {
+		channel_log(LOG_AS_ERROR, "APDU of %lu bytes is too long, at most %d pass",
+				(unsigned long)TxLength, OCT_APDU_MAX);
+		return IFD_NOT_SUPPORTED;
+	}
+	c = channel_get(Lun);
+	if (!c)
+		return IFD_NO_SUCH_DEVICE;
+	rc = channel_transmit(c, TxBuffer, TxLength, RxBuffer, size);
+	channel_put(c);
+	if (rc < 0)
+		return to_ifd(rc);
+	*RxLength = (DWORD)rc;
+	if (RecvPci)
+		RecvPci->Protocol = SendPci.Protocol;
+	return IFD_SUCCESS;
+}
+
+RESPONSECODE IFDHControl(DWORD Lun, DWORD dwControlCode, PUCHAR TxBuffer, DWORD TxLength,
+		PUCHAR RxBuffer, DWORD RxLength, LPDWORD pdwBytesReturned)
+{
+	struct channel *c;
+	int rc;
+
+	if (!pdwBytesReturned)
+		return IFD_COMMUNICATION_ERROR;
+	*pdwBytesReturned = 0;
+	if ((!TxBuffer && TxLength) || (!RxBuffer && RxLength))
+		return IFD_COMMUNICATION_ERROR;
+	c = channel_get(Lun);
+	if (!c)
+		return IFD_NO_SUCH_DEVICE;
+	rc = pinpad_control(c, dwControlCode, TxBuffer, TxLength, RxBuffer, RxLength);
+	channel_put(c);
+	if (rc < 0)
+		return to_ifd(rc);
+	*pdwBytesReturned = (DWORD)rc;
+	return IFD_SUCCESS;
+}

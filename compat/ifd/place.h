@@ -1,0 +1,52 @@
+/* Where a reader is, as pcscd says it, and which OpenCT reader that is. */
+#ifndef OPENCT_IFD_PLACE_H
+#define OPENCT_IFD_PLACE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+struct place {
+	bool fixed;           /* by number; else by what is plugged in */
+	unsigned int number;  /* OpenCT reader */
+	char device[64];      /* /dev/bus/usb/001/004, or "" */
+	char id[32];          /* usb:0529/0600, or "" */
+};
+
+/* Understands
+ *	usb:0529/0600:libudev:0:/dev/bus/usb/001/004  pcscd's hotplug
+ *	usb:0529/0600:libusb-1.0:1:4:0                the same, older
+ *	usb:0529/0600                                 the first of this kind
+ *	/dev/bus/usb/001/004
+ *	openct:2, /dev/null:2, /dev/null, 2           OpenCT reader (reader.conf) */
+bool place_parse(struct place *p, const char *name);
+
+/* A numeric channel is an OpenCT reader; pcscd adds 0x200000 to its own counter
+ * for hotplugged readers (spec/client-abi.md, C.2). */
+void place_from_channel(struct place *p, unsigned long channel);
+
+bool place_equal(const struct place *a, const struct place *b);
+
+/* Finds the living reader at p. False: there is none now. */
+bool place_find(const struct place *p, unsigned int *reader);
+
+/* Does this daemon touch the status file whenever a card comes or goes? It says
+ * so in its side file: "announces": true. */
+bool place_announces(unsigned int reader, pid_t pid);
+
+/* place_find that waits for a reader that is still starting, at most ms. */
+bool place_wait(const struct place *p, unsigned int *reader, int ms);
+
+/* Side file of a reader, JSON: the text of the member key at its top, for
+ * texts without escapes. False when it has none or does not fit. */
+bool place_json_text(const char *json, const char *key, char *out, size_t size);
+
+/* inotify on the socket directory, where readers come and go and, after every
+ * change in it, the status file is touched. */
+int dirwatch_open(void);
+void dirwatch_arm(int fd); /* call before every look that a wait follows */
+void dirwatch_drain(int fd);
+
+long long now_ms(void);
+
+#endif
