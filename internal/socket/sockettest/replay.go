@@ -147,26 +147,6 @@ func load(file string) ([]line, error) {
 	return lines, nil
 }
 
-// Packets returns the bytes of all recorded requests or answers (dir), for
-// seeding fuzz targets.
-func Packets(file, dir string) ([][]byte, error) {
-	lines, err := load(file)
-	if err != nil {
-		return nil, err
-	}
-	var all [][]byte
-	for _, l := range lines {
-		if l.Dir == dir && l.Hex != "" {
-			b, err := hex.DecodeString(l.Hex)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, b)
-		}
-	}
-	return all, nil
-}
-
 type player struct {
 	t     *testing.T
 	dial  Dialer
