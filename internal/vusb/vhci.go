@@ -22,9 +22,19 @@ var ErrNoVHCI = errors.New("no virtual USB host controller: load the kernel modu
 // ErrNoPort says that every port of the virtual host controller is taken.
 var ErrNoPort = errors.New("every port of the virtual USB host controller is in use")
 
-// vhciDir is the control directory of vhci_hcd. There is one however many
-// controllers the module makes; port numbers run through all of them.
-const vhciDir = "/sys/devices/platform/vhci_hcd.0"
+// vhci is where the kernel's sysfs has what is needed here.
+type vhci struct {
+	// control has vhci_hcd's attach, detach and status files. There is one
+	// such directory however many controllers the module makes; port numbers
+	// run through all of them.
+	control string
+	devices string // every USB device by its bus id
+}
+
+var kernelVHCI = vhci{
+	control: "/sys/devices/platform/vhci_hcd.0",
+	devices: "/sys/bus/usb/devices",
+}
 
 // vhciDevID is the identity a remote USB/IP server would give the device, bus
 // 1 device 2; the kernel only repeats it to us.
@@ -41,7 +51,7 @@ type Attachment struct {
 	Address int
 	Node    string // "/dev/bus/usb/003/002"
 
-	dir  string
+	vhci vhci
 	stop context.CancelFunc
 	done chan struct{} // closed when the device is out and nothing is under way
 	err  error         // how the USB/IP session ended; valid after done
@@ -55,14 +65,14 @@ type Attachment struct {
 // that wait alone. It needs write access to vhci_hcd's sysfs files, that is,
 // root. If m is a *Port, its unplug detaches the device.
 func AttachVHCI(ctx context.Context, m Model) (*Attachment, error) {
-	a, err := attachVHCI(ctx, vhciDir, m)
+	a, err := kernelVHCI.attach(ctx, m)
 	if err != nil {
 		return nil, fmt.Errorf("plug into vhci_hcd: %w", err)
 	}
 	return a, nil
 }
 
-func attachVHCI(ctx context.Context, dir string, m Model) (*Attachment, error) {
+func (v vhci) attach(ctx context.Context, m Model) (*Attachment, error) {
 	ours, kernels, err := socketPair()
 	if err != nil {
 		return nil, err
@@ -73,14 +83,14 @@ func attachVHCI(ctx context.Context, dir string, m Model) (*Attachment, error) {
 		ours.Close()
 		return nil, err
 	}
-	port, err := takePort(dir, kernels, m.Descriptors().Speed)
+	port, err := v.takePort(kernels, m.Descriptors().Speed)
 	if err != nil {
 		ours.Close()
 		return nil, err
 	}
 
 	serving, stop := context.WithCancel(context.Background())
-	a := &Attachment{Port: port, dir: dir, stop: stop, done: make(chan struct{})}
+	a := &Attachment{Port: port, vhci: v, stop: stop, done: make(chan struct{})}
 	go func() {
 		defer close(a.done)
 		a.err = server.serve(serving)
@@ -111,13 +121,12 @@ func (a *Attachment) Done() <-chan struct{} { return a.done }
 // second call does nothing.
 func (a *Attachment) Detach() error {
 	a.detach.Do(func() {
-		err := writeFile(filepath.Join(a.dir, "detach"), strconv.Itoa(a.Port))
 		select {
-		case <-a.done: // somebody was faster, the kernel says EINVAL then
-			a.stop()
+		case <-a.done: // somebody else did it; the port may have a new device
 			return
 		default:
 		}
+		err := writeFile(filepath.Join(a.vhci.control, "detach"), strconv.Itoa(a.Port))
 		if err != nil {
 			a.detachErr = fmt.Errorf("detach port %d: %w", a.Port, err)
 			a.stop() // hanging up unplugs it as well
@@ -147,8 +156,8 @@ func socketPair() (ours net.Conn, kernels *os.File, err error) {
 }
 
 // takePort hands the socket to the kernel on the first port that takes it.
-func takePort(dir string, socket *os.File, speed Speed) (int, error) {
-	ports, err := readPorts(dir)
+func (v vhci) takePort(socket *os.File, speed Speed) (int, error) {
+	ports, err := v.ports()
 	if err != nil {
 		return 0, err
 	}
@@ -157,7 +166,7 @@ func takePort(dir string, socket *os.File, speed Speed) (int, error) {
 			continue
 		}
 		// Fd would make the socket blocking, which is what the kernel wants.
-		err := writeFile(filepath.Join(dir, "attach"),
+		err := writeFile(filepath.Join(v.control, "attach"),
 			fmt.Sprintf("%d %d %d %d", p.number, socket.Fd(), vhciDevID, speed))
 		switch {
 		case err == nil:
@@ -176,15 +185,15 @@ type vhciPort struct {
 	busID  string // of the device in it
 }
 
-// readPorts reads status, status.1 and so on, one for each controller.
-func readPorts(dir string) ([]vhciPort, error) {
+// ports reads status, status.1 and so on, one for each controller.
+func (v vhci) ports() ([]vhciPort, error) {
 	var ports []vhciPort
 	for i := 0; ; i++ {
 		name := "status"
 		if i > 0 {
 			name += "." + strconv.Itoa(i)
 		}
-		text, err := os.ReadFile(filepath.Join(dir, name))
+		text, err := os.ReadFile(filepath.Join(v.control, name))
 		switch {
 		case err == nil:
 			ports = append(ports, parsePorts(string(text))...)
@@ -227,7 +236,7 @@ func parsePorts(text string) []vhciPort {
 
 // locate finds what the kernel made of the device.
 func (a *Attachment) locate() error {
-	ports, err := readPorts(a.dir)
+	ports, err := a.vhci.ports()
 	if err != nil {
 		return err
 	}
@@ -236,7 +245,7 @@ func (a *Attachment) locate() error {
 			a.BusID = p.busID
 		}
 	}
-	dir := filepath.Join("/sys/bus/usb/devices", a.BusID)
+	dir := filepath.Join(a.vhci.devices, a.BusID)
 	if a.Bus, err = readInt(filepath.Join(dir, "busnum")); err != nil {
 		return err
 	}
