@@ -186,8 +186,8 @@ func (x *t0Exchange) fetch(header [4]byte, n int) (uint16, error) {
 	if err == nil && sw>>8 == sw1Wrong && len(x.resp) == before {
 		right := orMax(int(sw&0xFF), 0x100)
 		sw, err = x.tpdu(header, byte(right), nil, right)
-		x.resp = x.resp[:min(len(x.resp), before+n)]
 	}
+	x.resp = x.resp[:min(len(x.resp), before+n)]
 	return sw, err
 }
 

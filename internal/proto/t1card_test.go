@@ -88,7 +88,7 @@ func (c *cardT1) receive(block []byte) {
 		c.send(pcbR|c.nr*pcbRSeq, nil)
 	case b.pcb == sWTX|pcbSAnswer:
 		c.think()
-	case b.isR() && c.sending && b.rSeq() != c.ns: // acknowledged
+	case b.isR() && c.sending && b.rSeq() != c.ns && c.sent < len(c.resp): // acknowledged
 		c.ns ^= 1
 		c.resp = c.resp[c.sent:]
 		c.piece()
