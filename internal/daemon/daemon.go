@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"openct/internal/config"
+	"openct/internal/devname"
 	"openct/internal/driver"
 	"openct/internal/ifd"
 	"openct/internal/notify"
@@ -49,7 +50,7 @@ const (
 
 // Options are what Run needs to know.
 type Options struct {
-	Device Device
+	Target devname.Target
 	Dir    string // of status file and sockets
 	Config *config.Config
 	Log    *slog.Logger
@@ -74,14 +75,14 @@ func Run(ctx context.Context, o Options) error {
 
 	open := o.Open
 	if open == nil {
-		open = func() (usb.Device, driver.Entry, error) { return o.Device.open(o.Config, o.Log) }
+		open = func() (usb.Device, driver.Entry, error) { return openDevice(o.Target, o.Config, o.Log) }
 	}
 	dev, entry, err := open()
 	if err != nil {
 		return err
 	}
 	d := &daemon{Options: o, file: file, dev: dev, entry: entry, since: time.Now()}
-	d.Log = o.Log.With("device", o.Device.Path, "driver", entry.Name)
+	d.Log = o.Log.With("device", o.Target.Path, "driver", entry.Name)
 	err = d.serve(ctx)
 	if d.unplugged() {
 		d.Log.Info("unplugged", "reader", d.index())
@@ -174,11 +175,11 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 func (d *daemon) identity() status.Detail {
 	desc := d.dev.Descriptor()
 	detail := status.Detail{
-		Driver: d.entry.Name, Type: d.Device.Type, Device: d.Device.Path,
+		Driver: d.entry.Name, Type: d.Target.Type, Device: d.Target.Path,
 		ID:   fmt.Sprintf("usb:%04x/%04x/%04x", desc.Vendor, desc.Product, desc.Release),
 		Port: desc.Port, Serial: desc.Serial, Unit: d.Notify.Unit(), Since: d.since,
 	}
-	if d.Device.Type == "virtual" {
+	if d.Target.Type == "virtual" {
 		detail.Device = "" // every one is a device of its own
 	}
 	return detail

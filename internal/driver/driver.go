@@ -25,6 +25,10 @@ type Entry struct {
 	// IDs are the devices it takes by vendor and product.
 	IDs []ID
 
+	// Class tells whether the driver takes a device for what it is, not for
+	// its id; nil: it does not.
+	Class func(*usb.Descriptor) bool
+
 	// Verified is what the driver was checked against. Nothing here was ever
 	// seen on hardware by the authors, and the table says so.
 	Verified Verification
@@ -90,6 +94,17 @@ func ByID(vendor, product uint16) (Entry, bool) {
 			if id.Vendor == vendor && id.Product == product {
 				return e, true
 			}
+		}
+	}
+	return Entry{}, false
+}
+
+// ByClass finds the driver for devices of the smart card class, whatever their
+// id.
+func ByClass(desc *usb.Descriptor) (Entry, bool) {
+	for _, e := range Table() {
+		if e.Class != nil && e.Class(desc) {
+			return e, true
 		}
 	}
 	return Entry{}, false

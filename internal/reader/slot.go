@@ -95,7 +95,7 @@ func (s *Slot) reset(ctx context.Context, power func(context.Context) ([]byte, e
 		log.Warn("card was reset, but APDUs cannot be sent", "error", err)
 		return raw, nil
 	}
-	log.Debug("card was reset", "protocol", proto.Name(s.engine.ID()))
+	log.Debug("card was reset", "protocol", s.engine.ID().String())
 	return raw, nil
 }
 

@@ -1,0 +1,84 @@
+// Command openct-control starts and stops OpenCT, attaches devices and tells
+// how things are.
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"openct/internal/cli"
+	"openct/internal/config"
+	"openct/internal/control"
+	"openct/internal/socket"
+)
+
+const usage = `usage: openct-control [options] command [argument...]
+
+Starts and stops OpenCT, which serves smart card readers and USB tokens.
+
+commands:
+  init            make the status file, attach configured readers and what is
+                  plugged in
+  attach DEVICE   serve a device; one of
+                    001/004, /dev/bus/usb/001/004, a sysfs path,
+                    usb:0529/0600/0100 usb /dev/bus/usb/001/004,
+                    DRIVER TYPE PATH, or any of them escaped by systemd
+  status          list the readers; --json tells all that is known
+  shutdown        end all handlers, take the status file away
+
+options:
+  -f, --config FILE  configuration file
+  -n, --no-coldplug  init: leave alone what is plugged in
+  -s, --syslog       log to syslog
+  -d, --debug        log more; may be repeated
+      --json         status: print JSON
+  -h, --help         print this text
+  -v, --version      print the version
+`
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+func run(args []string, stdout, stderr io.Writer) int {
+	p := cli.New("openct-control", usage, stdout, stderr)
+	c := &control.Control{Dir: socket.Dir(), Out: stdout, Err: stderr, Root: "/"}
+	p.Flags.StringVarP(&c.ConfigFile, "config", "f", "", "")
+	p.Flags.CountVarP(&c.Debug, "debug", "d", "")
+	p.Flags.BoolVarP(&c.Syslog, "syslog", "s", false, "")
+	noColdplug := p.Flags.BoolP("no-coldplug", "n", false, "")
+	asJSON := p.Flags.Bool("json", false, "")
+	return p.Exit(func() error {
+		operands, err := p.Parse(args)
+		if err != nil {
+			return err
+		}
+		if c.Config, err = config.Load(c.ConfigFile); err != nil {
+			return err
+		}
+		for _, w := range c.Config.Warnings {
+			fmt.Fprintf(stderr, "openct-control: %s\n", w)
+		}
+		if len(operands) == 0 {
+			return p.Misuse()
+		}
+		verb, rest := operands[0], operands[1:]
+		if len(rest) > 0 && verb != "attach" || len(rest) == 0 && verb == "attach" {
+			return p.Misuse()
+		}
+		switch verb {
+		case "init":
+			return c.Init(*noColdplug)
+		case "attach":
+			return c.Attach(rest)
+		case "status":
+			if *asJSON {
+				return c.StatusJSON()
+			}
+			return c.Status()
+		case "shutdown":
+			return c.Shutdown()
+		}
+		fmt.Fprintf(stderr, "Unknown command: %s\n", verb)
+		return cli.ErrExit(1)
+	}())
+}

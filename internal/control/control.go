@@ -1,0 +1,267 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"openct/internal/cli"
+	"openct/internal/config"
+	"openct/internal/daemon"
+	"openct/internal/devname"
+	"openct/internal/notify"
+	"openct/internal/socket"
+	"openct/internal/status"
+	"openct/internal/usb"
+	"openct/internal/usb/sysfs"
+	"openct/internal/usb/watch"
+)
+
+// Control is one run of openct-control.
+type Control struct {
+	ConfigFile string // as given with -f; empty: the default one
+	Config     *config.Config
+	Debug      int
+	Syslog     bool
+	Dir        string // of status file and sockets
+	Out, Err   io.Writer
+
+	// Root is the file system's root, other than "/" in tests.
+	Root string
+}
+
+// Init starts OpenCT: it makes the status file, then attaches the readers of
+// the configuration in their order and, unless noColdplug, the USB devices that
+// are plugged in. A reader that fails does not keep the others from starting.
+func (c *Control) Init(noColdplug bool) error {
+	uid, gid, err := c.statusOwner()
+	if err != nil {
+		return err
+	}
+	if err := status.Init(c.Dir, status.Options{UID: uid, GID: gid}); err != nil {
+		return err
+	}
+	for _, r := range c.Config.Readers {
+		if r.Device == "" || r.Driver == "" {
+			fmt.Fprintf(c.Err, "Error: %s: reader %s needs a driver and a device\n", r.Where, r.Name)
+			continue
+		}
+		t, err := devname.ParseDevice(r.Driver, r.Device)
+		if err == nil {
+			err = c.spawn(t)
+		}
+		c.complain("reader "+r.Name, err)
+	}
+	if noColdplug {
+		return nil
+	}
+	return c.coldplug()
+}
+
+// coldplug attaches what is plugged in and has a driver, but for what udev has
+// handed to systemd: that gets its handler in a unit of its own.
+func (c *Control) coldplug() error {
+	devices, err := sysfs.List(filepath.Join(c.Root, sysfs.Root))
+	if err != nil {
+		return err
+	}
+	for _, d := range devices {
+		desc := &usb.Descriptor{Vendor: d.Vendor, Product: d.Product}
+		for _, i := range d.Interfaces {
+			desc.Interfaces = append(desc.Interfaces, usb.Interface{Number: i.Number, Class: i.Class})
+		}
+		e, err := daemon.Pick(desc, c.Config)
+		if errors.Is(err, daemon.ErrNoDriver) || e.Class != nil && !c.Config.ClassReaders(d.HasCCID()) {
+			continue
+		}
+		if c.handedToSystemd(d) {
+			continue
+		}
+		if err == nil {
+			err = c.spawn(devname.Target{Driver: e.Name, Type: "usb", Path: d.Node(), Bus: d.Bus, Dev: d.Address})
+		}
+		c.complain(d.Node(), err)
+	}
+	return nil
+}
+
+// handedToSystemd reports whether udev's record of a device makes systemd start
+// a unit for it. Without systemd nobody would act on that.
+func (c *Control) handedToSystemd(d sysfs.Device) bool {
+	if _, err := os.Stat(filepath.Join(c.Root, "run/systemd/system")); err != nil {
+		return false
+	}
+	// usbfs nodes are character devices 189; 128 to a bus (Linux,
+	// Documentation/admin-guide/devices.txt).
+	minor := (d.Bus-1)*128 + d.Address - 1
+	record, err := os.ReadFile(filepath.Join(c.Root, fmt.Sprintf("run/udev/data/c189:%d", minor)))
+	return err == nil && strings.Contains("\n"+string(record), "\nE:SYSTEMD_WANTS=")
+}
+
+func (c *Control) complain(what string, err error) {
+	var exit cli.ErrExit
+	if err != nil && !errors.As(err, &exit) {
+		fmt.Fprintf(c.Err, "Error: %s: %v\n", what, err)
+	}
+}
+
+// Attach serves the device that the operands name. Under systemd, which waits
+// for a notification, this process is the handler; otherwise it starts one and
+// returns when that is ready.
+func (c *Control) Attach(operands []string) error {
+	t, err := devname.Parse(operands, os.DirFS(filepath.Join(c.Root, "/")))
+	if err != nil {
+		return err
+	}
+	if notify.Wanted() {
+		return Handle(HandlerOptions{
+			Target: t, ConfigFile: c.ConfigFile, Debug: c.Debug, Syslog: c.Syslog, Foreground: true, Stderr: c.Err,
+		})
+	}
+	if t.Driver == "" {
+		if t.Driver, err = c.driverFor(t); err != nil {
+			return explain(err)
+		}
+	}
+	return c.spawn(t)
+}
+
+// driverFor looks at a device for its driver's name.
+func (c *Control) driverFor(t devname.Target) (string, error) {
+	w, err := watch.Open(t.Path)
+	if err != nil {
+		return "", err
+	}
+	defer w.Close()
+	desc, err := usb.ParseDescriptors(w.Descriptors)
+	if err != nil {
+		return "", usb.Wrap("read descriptors", t.Path, err)
+	}
+	if err := daemon.Expected(t, desc); err != nil {
+		return "", err
+	}
+	e, err := daemon.Pick(desc, c.Config)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", t.Path, err)
+	}
+	return e.Name, nil
+}
+
+// spawn runs the handler program for a device as the configured user. It
+// returns when the handler serves clients.
+func (c *Control) spawn(t devname.Target) error {
+	o := HandlerOptions{Target: t, ConfigFile: c.ConfigFile, Debug: max(c.Debug, c.Config.Debug)}
+	program := c.Config.Program
+	if program == "" {
+		exe, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		program = filepath.Join(filepath.Dir(exe), "ifdhandler")
+	}
+	cmd := exec.Command(program, append([]string{"-H"}, o.args()...)...)
+	cmd.Stderr = c.Err
+	credential, err := c.credential()
+	if err != nil {
+		return err
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return cli.ErrExit(1) // the handler has said why
+	}
+	return err
+}
+
+// statusOwner is who owns the status file: the handlers' user.
+func (c *Control) statusOwner() (uid, gid int, err error) {
+	if c.Config.User == "" {
+		return -1, -1, nil
+	}
+	u, err := user.Lookup(c.Config.User)
+	if err != nil {
+		return 0, 0, fmt.Errorf("ifdhandler.user: %w", err)
+	}
+	uid, err = strconv.Atoi(u.Uid)
+	return uid, -1, err
+}
+
+// credential is who handlers run as: ifdhandler.user, with ifdhandler.groups
+// or, without those, the user's own. nil is the caller.
+func (c *Control) credential() (*syscall.Credential, error) {
+	if c.Config.User == "" && len(c.Config.Groups) == 0 {
+		return nil, nil
+	}
+	cred := &syscall.Credential{Uid: uint32(os.Geteuid()), Gid: uint32(os.Getegid())}
+	var groups []string
+	if c.Config.User != "" {
+		u, err := user.Lookup(c.Config.User)
+		if err != nil {
+			return nil, fmt.Errorf("ifdhandler.user: %w", err)
+		}
+		uid, uerr := strconv.ParseUint(u.Uid, 10, 32)
+		ids, gerr := u.GroupIds()
+		if err := errors.Join(uerr, gerr); err != nil {
+			return nil, fmt.Errorf("ifdhandler.user: %w", err)
+		}
+		cred.Uid = uint32(uid)
+		groups = append([]string{u.Gid}, ids...)
+	}
+	if len(c.Config.Groups) > 0 {
+		groups = nil
+		for _, name := range c.Config.Groups {
+			g, err := user.LookupGroup(name)
+			if err != nil {
+				return nil, fmt.Errorf("ifdhandler.groups: %w", err)
+			}
+			groups = append(groups, g.Gid)
+		}
+	}
+	for i, g := range groups {
+		gid, err := strconv.ParseUint(g, 10, 32)
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 {
+			cred.Gid = uint32(gid)
+		} else {
+			cred.Groups = append(cred.Groups, uint32(gid))
+		}
+	}
+	return cred, nil
+}
+
+// Shutdown asks all handlers to end and takes the status file away, which is
+// how other programs know that OpenCT is stopped.
+func (c *Control) Shutdown() error {
+	f, err := status.OpenReadOnly(c.Dir)
+	if err != nil {
+		fmt.Fprintf(c.Err, "Error: %v\ncannot access status file; no readers killed\n", err)
+		return nil
+	}
+	defer f.Close()
+	killed := 0
+	for n := status.Entries - 1; n >= 0; n-- {
+		switch err := f.Terminate(n); {
+		case err == nil:
+			killed++
+		case !errors.Is(err, status.ErrNotDaemon):
+			fmt.Fprintf(c.Err, "Error: %v\n", err)
+		}
+	}
+	err = status.Retire(c.Dir)
+	if killed == 1 {
+		fmt.Fprintln(c.Out, "1 process killed.")
+	} else {
+		fmt.Fprintf(c.Out, "%d processes killed.\n", killed)
+	}
+	return err
+}

@@ -1,0 +1,119 @@
+package control
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"openct/internal/cli"
+	"openct/internal/socket"
+	"openct/internal/status"
+)
+
+// Status prints the readers and what is in them, in C OpenCT's layout, which
+// scripts parse.
+func (c *Control) Status() error {
+	f, entries, err := c.entries()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for i, e := range entries {
+		if i == 0 {
+			fmt.Fprintf(c.Out, "No.   Name                         Info\n%s\n", strings.Repeat("=", 51))
+		}
+		fmt.Fprintf(c.Out, " %2d   %-29.29s%s\n", e.Index, e.Name, strings.Join(info(e), ", "))
+	}
+	return nil
+}
+
+func info(e status.Entry) []string {
+	var parts []string
+	if e.Slots > 1 {
+		parts = append(parts, fmt.Sprintf("%d slots", e.Slots))
+	}
+	if e.Display {
+		parts = append(parts, "display")
+	}
+	if e.Keypad {
+		parts = append(parts, "keypad")
+	}
+	for i := range e.Slots {
+		card := "empty"
+		if e.Present(i) {
+			card = "card present"
+		}
+		parts = append(parts, fmt.Sprintf("slot%d: %s", i, card))
+	}
+	return parts
+}
+
+// entries are the living readers.
+func (c *Control) entries() (*status.File, []status.Entry, error) {
+	f, err := status.OpenReadOnly(c.Dir)
+	if err != nil {
+		fmt.Fprintf(c.Err, "Error: %v\nUnable to get reader status\n", err)
+		return nil, nil, cli.ErrExit(1)
+	}
+	all, err := f.Entries()
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	var live []status.Entry
+	for _, e := range all {
+		if e.InUse() {
+			live = append(live, e)
+		}
+	}
+	return f, live, nil
+}
+
+// readerJSON is a reader as "status --json" prints it.
+type readerJSON struct {
+	Reader  int            `json:"reader"`
+	Name    string         `json:"name"`
+	Socket  string         `json:"socket"`
+	Display bool           `json:"display"`
+	Keypad  bool           `json:"keypad"`
+	Slots   []slotJSON     `json:"slots"`
+	PID     int            `json:"pid"`
+	Detail  *status.Detail `json:"detail,omitempty"`
+}
+
+type slotJSON struct {
+	Slot int  `json:"slot"`
+	Card bool `json:"card"`
+}
+
+// StatusJSON prints an array of all readers for programs.
+func (c *Control) StatusJSON() error {
+	f, entries, err := c.entries()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	readers := []readerJSON{}
+	for _, e := range entries {
+		r := readerJSON{
+			Reader: e.Index, Name: e.Name, Socket: socket.ReaderPath(c.Dir, e.Index),
+			Display: e.Display, Keypad: e.Keypad, PID: e.PID, Slots: []slotJSON{},
+		}
+		for i := range e.Slots {
+			r.Slots = append(r.Slots, slotJSON{Slot: i, Card: e.Present(i)})
+		}
+		d, err := f.ReadDetail(e)
+		switch {
+		case err == nil:
+			r.Detail = &d
+		case !errors.Is(err, fs.ErrNotExist):
+			fmt.Fprintf(c.Err, "Error: %v\n", err)
+		}
+		readers = append(readers, r)
+	}
+	out := json.NewEncoder(c.Out)
+	out.SetIndent("", "  ")
+	return out.Encode(readers)
+}

@@ -1,0 +1,179 @@
+package vusb_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"openct/internal/driver"
+	"openct/internal/ifd"
+	"openct/internal/reader"
+	"openct/internal/usb"
+	"openct/internal/vusb"
+	"openct/internal/vusb/card"
+)
+
+// openToken plugs a model and opens it with its driver.
+func openToken(t *testing.T, name string, m vusb.Model) (*vusb.Port, *reader.Slot) {
+	t.Helper()
+	port := vusb.Plug("virtual", m)
+	dev, err := port.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, ok := driver.ByName(name)
+	if !ok {
+		t.Fatalf("no driver %s", name)
+	}
+	if id, ok := driver.ByID(dev.Descriptor().Vendor, dev.Descriptor().Product); !ok || id.Name != name {
+		t.Errorf("%s is taken by driver %q", dev.Descriptor().ID(), id.Name)
+	}
+	r, err := e.Open(dev, ifd.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rd := reader.New(r, slog.New(slog.DiscardHandler), func(int, ifd.Status) {})
+	t.Cleanup(func() {
+		if err := rd.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	s, err := rd.Slot(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port, s
+}
+
+func TestETokenEcho(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		make func(card.Card) *vusb.EToken
+	}{
+		{"etoken64", vusb.NewEToken64},
+		{"etoken", vusb.NewEToken},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, slot := openToken(t, tt.name, tt.make(card.NewEcho()))
+			ctx := context.Background()
+			atr, err := slot.Reset(ctx)
+			if err != nil || !bytes.Equal(atr, card.NewEcho().ATR()) {
+				t.Fatalf("ATR % x, %v", atr, err)
+			}
+			for _, n := range []int{0, 1, 30, 31, 32, 255, 256, 4079, 65535} {
+				for _, lc := range []int{0, 1, 27, 28, 250} {
+					apdu := []byte{0x00, 0xEE, byte(n >> 8), byte(n)}
+					if lc > 0 {
+						apdu = append(append(apdu, byte(lc)), make([]byte, lc)...)
+					}
+					got, err := slot.Transmit(ctx, apdu, nil)
+					if err != nil {
+						t.Fatalf("%d bytes out, %d in: %v", lc, n, err)
+					}
+					if len(got) != n+2 || got[n] != 0x90 || n > 0 && got[n-1] != byte(n-1) {
+						t.Fatalf("%d bytes out, %d in: got %d bytes", lc, n, len(got))
+					}
+				}
+			}
+		})
+	}
+}
+
+// What the device does wrong costs one error, the one named; after a reset the
+// token works again. Cf. the list of faults recorded with C OpenCT.
+func TestETokenFaults(t *testing.T) {
+	block := vusb.Transfer{Control: true, Code: 0x86}
+	send := vusb.Transfer{Control: true, Code: 0x06}
+	tests := []struct {
+		name  string
+		fault vusb.Fault
+		want  error // nil: the APDU succeeds nevertheless
+	}{
+		{"block write stalls", vusb.Fault{On: send, Stall: true}, usb.ErrStall},
+		{"block read stalls", vusb.Fault{On: block, Stall: true}, usb.ErrStall},
+		{"block cut to 2 bytes", vusb.Fault{On: block, Mangle: vusb.Short(2)}, nil},
+		{"block cut to 4 bytes", vusb.Fault{On: block, Mangle: vusb.Short(4)}, nil},
+		{"block empty", vusb.Fault{On: block, Mangle: vusb.Short(0)}, nil},
+		{"block garbage once", vusb.Fault{On: block, Mangle: vusb.Garbage(20)}, nil},
+		{"unplugged in the middle of a block read", vusb.Fault{On: block, Unplug: true}, usb.ErrUnplugged},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			port, slot := openToken(t, "etoken64", vusb.NewEToken64(card.NewEcho()))
+			ctx := context.Background()
+			if _, err := slot.Reset(ctx); err != nil {
+				t.Fatal(err)
+			}
+			port.Inject(tt.fault)
+			got, err := slot.Transmit(ctx, []byte{0x00, 0xEE, 0x00, 0x02}, nil)
+			if !errors.Is(err, tt.want) {
+				t.Fatalf("got %v, want %v", err, tt.want)
+			}
+			if err == nil && !bytes.Equal(got, []byte{0x00, 0x01, 0x90, 0x00}) {
+				t.Errorf("response % x", got)
+			}
+			if tt.want == usb.ErrUnplugged {
+				return
+			}
+			if _, err := slot.Reset(ctx); err != nil {
+				t.Fatalf("next reset: %v", err)
+			}
+			if _, err := slot.Transmit(ctx, []byte{0x00, 0xEE, 0x00, 0x02}, nil); err != nil {
+				t.Errorf("next APDU: %v", err)
+			}
+		})
+	}
+}
+
+// An unplug is noticed at once, also by a transfer that hangs.
+func TestUnplugWhileHanging(t *testing.T) {
+	port, slot := openToken(t, "etoken64", vusb.NewEToken64(card.NewEcho()))
+	if _, err := slot.Reset(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	port.Inject(vusb.Fault{On: vusb.Transfer{Control: true, Code: 0x86}, Hang: true})
+	got := make(chan error)
+	go func() {
+		_, err := slot.Transmit(context.Background(), []byte{0x00, 0xEE, 0x00, 0x02}, nil)
+		got <- err
+	}()
+	port.Unplug()
+	select {
+	case err := <-got:
+		if !errors.Is(err, usb.ErrUnplugged) {
+			t.Errorf("got %v, want %v", err, usb.ErrUnplugged)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("still hanging")
+	}
+}
+
+func TestClaimsAreExclusive(t *testing.T) {
+	port := vusb.Plug("virtual", vusb.NewEToken64(card.NewEcho()))
+	a, err := port.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := port.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Claim(0, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Claim(0, 0); !errors.Is(err, usb.ErrBusy) {
+		t.Errorf("second claim: got %v, want %v", err, usb.ErrBusy)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Claim(0, 0); err != nil {
+		t.Errorf("claim after the first owner closed: %v", err)
+	}
+	if err := b.Claim(1, 0); !errors.Is(err, usb.ErrNotFound) {
+		t.Errorf("claim of no interface: got %v, want %v", err, usb.ErrNotFound)
+	}
+}
