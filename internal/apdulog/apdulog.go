@@ -45,19 +45,18 @@ func Command(apdu []byte) string {
 	return b.String()
 }
 
-// Response describes the response APDU to a command: length and status word.
+// Response describes the response APDU to a command: status word and length. The
+// last two bytes are shown only where they are a status word: after a well-formed
+// command, and in the range that 7816-4, 5.3.4, gives to status words.
 //
 //	9000, 24 bytes
 func Response(command, response []byte) string {
 	n := len(response)
-	if n < 2 {
+	_, _, ok := lengths(command)
+	if !ok || n < 2 || (response[n-2]&0xF0 != 0x60 && response[n-2]&0xF0 != 0x90) {
 		return fmt.Sprintf("no status word, %s", count(n))
 	}
-	sw := fmt.Sprintf("%02X%02X", response[n-2], response[n-1])
-	if sw1 := response[n-2]; sw1&0xF0 != 0x60 && sw1&0xF0 != 0x90 {
-		// Not a status word (7816-4, 5.3.4), so it may be data.
-		sw = "no status word"
-	}
+	sw := fmt.Sprintf("%X", response[n-2:])
 	if n == 2 {
 		return sw
 	}

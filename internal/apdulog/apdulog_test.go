@@ -57,19 +57,21 @@ func TestCommand(t *testing.T) {
 }
 
 func TestResponse(t *testing.T) {
+	const read = "00 B0 00 00 00"
 	tests := []struct {
-		name, response, want string
+		name, command, response, want string
 	}{
-		{"done", "9000", "9000"},
-		{"data", "3132333435369000", "9000, 6 bytes"},
-		{"tries left", "63C2", "63C2"},
-		{"empty", "", "no status word, 0 bytes"},
-		{"half", "90", "no status word, 1 byte"},
-		{"data without a status word", "31323334", "no status word, 2 bytes"},
+		{"done", read, "9000", "9000"},
+		{"data", read, "3132333435369000", "9000, 6 bytes"},
+		{"tries left", "00 20 00 80", "63C2", "63C2"},
+		{"empty", read, "", "no status word, 0 bytes"},
+		{"half", read, "90", "no status word, 1 byte"},
+		{"data without a status word", read, "31323334", "no status word, 4 bytes"},
+		{"what a card says that was sent no APDU", "21 43", "61626364", "no status word, 4 bytes"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := Response(nil, unhex(t, tt.response)); got != tt.want {
+			if got := Response(unhex(t, tt.command), unhex(t, tt.response)); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
@@ -124,8 +126,8 @@ func TestNoWayToGetAPIN(t *testing.T) {
 				if text := Response(apdu, append(append([]byte{}, secret...), 0x90, 0)); leaks(text, secret) {
 					t.Fatalf("response to %s %s: %q", header, name, text)
 				}
-				if text := Response(apdu, secret); leaks(text, secret) {
-					t.Fatalf("response without status word to %s %s: %q", header, name, text)
+				if text := Response(secret[:3], secret); leaks(text, secret) {
+					t.Fatalf("echo of what was no APDU: %q", text)
 				}
 				if text := Block(apdu); leaks(text, secret) {
 					t.Fatalf("block %s %s: %q", header, name, text)
