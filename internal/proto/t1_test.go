@@ -265,12 +265,17 @@ func TestT1(t *testing.T) {
 				` + hUpdate1 + "C 00 90 00 90\n" + hUpdate2 + cOK,
 			end: [2]uint8{0, 1}},
 		{name: "V7a a token's own limit holds", params: T1Params{MaxIFSC: 32},
-			calls: []call{ok(update40, "9000")},
-			script: hUpdate1 + `
+			calls: []call{ok("00 D6 00 00 5F"+strings.Repeat("AA", 95), "9000")},
+			script: "H 00 20 20 00 D6 00 00 5F AA*27 23\n" + `
 				C 00 C1 01 FE 3E
 				H 00 E1 01 FE 1E
 				C 00 90 00 90
-				` + hUpdate2 + cOK,
+				H 00 60 20 AA*32 40
+				C 00 80 00 80
+				H 00 20 20 AA*32 00
+				C 00 90 00 90
+				H 00 40 04 AA*4 44
+				` + cOK,
 			end: [2]uint8{0, 1}},
 		{name: "V7c IFSC 0 is refused",
 			calls:  []call{ok(selectMF, "9000")},
