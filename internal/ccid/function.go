@@ -95,3 +95,9 @@ func asFunction(i usb.Interface) (function, error) {
 
 // minPacket is the size of a full speed device's bulk packets.
 const minPacket = 64
+
+// Is says whether a device is, or has in it, a reader for this driver.
+func Is(d *usb.Descriptor) bool {
+	fns, err := findFunctions(d)
+	return err == nil && len(fns) > 0
+}

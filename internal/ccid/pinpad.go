@@ -175,10 +175,8 @@ func (s *slot) enter(ctx context.Context, timeout time.Duration, apdu []byte, m 
 	if !s.card.settled {
 		return nil, fmt.Errorf("PIN entry before the card was reset: %w", proto.ErrResetRequired)
 	}
-	if d := s.plan.quirk.keyDelay; d > 0 {
-		if err := s.c.pause(ctx, s.c.slots[s.number], d); err != nil {
-			return nil, err
-		}
+	if d := s.plan.quirk.keyDelay; d > 0 && !sleep(ctx, d) {
+		return nil, ctx.Err()
 	}
 	wait := max(minPINWait, timeout+extraPINWait)
 	var out []byte
@@ -213,12 +211,22 @@ func (s *slot) enterTPDU(ctx context.Context, wait time.Duration, apdu []byte, m
 		if t1 != nil {
 			copy(prologue[:], block)
 		}
-		return s.run(ctx, m(prologue), wait)
+		r, err := s.run(ctx, m(prologue), wait)
+		if err == nil && t1 != nil && len(r.data) == minSW {
+			// Two bytes are no block, but the reader's own account.
+			if _, err = pinOutcome(r.data); err == nil {
+				err = fmt.Errorf("reader answers with %X instead of a block: %w", r.data, ifd.ErrComm)
+			}
+		}
+		return r, err
 	}
 	defer func() { l.secure = nil }()
 	defer l.with(ctx)()
 	out, err := engine.Transmit(ctx, apdu, nil)
 	if err == nil {
+		if _, told := pinOutcome(out); told != nil {
+			undo() // the card has not seen a PIN
+		}
 		return out, nil
 	}
 	if failed := l.failed; failed != nil {
@@ -234,7 +242,7 @@ func (s *slot) enterTPDU(ctx context.Context, wait time.Duration, apdu []byte, m
 // nothingSent says whether a failed PIN entry left the card alone.
 func nothingSent(err error) bool {
 	return errors.Is(err, ifd.ErrUserAbort) || errors.Is(err, ifd.ErrUserTimeout) || errors.Is(err, ifd.ErrNotSupported) ||
-		errors.Is(err, errRejected) || errors.Is(err, errBadSlot)
+		errors.Is(err, ifd.ErrPINMismatch) || errors.Is(err, errRejected) || errors.Is(err, errBadSlot)
 }
 
 // snapshot remembers an engine's state, its block numbers above all, so that

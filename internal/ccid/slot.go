@@ -279,7 +279,9 @@ func (s *slot) transmitEscape(ctx context.Context, apdu, resp []byte) ([]byte, e
 	if len(apdu) > s.plan.MaxMessage-headerSize {
 		return nil, fmt.Errorf("escape command of %d bytes: %w", len(apdu), proto.ErrInvalidAPDU)
 	}
-	r, err := s.run(ctx, escape(apdu), escapeTimeout)
+	// Not through s.run: the reader's own slot shares this one, and has no
+	// part in its card.
+	r, err := s.c.run(ctx, s.number, escape(apdu), escapeTimeout)
 	if err != nil {
 		return nil, err
 	}

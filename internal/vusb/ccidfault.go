@@ -1,0 +1,92 @@
+package vusb
+
+import "time"
+
+// CCIDFault is one thing a virtual CCID reader does wrong, after the catalogue
+// of spec/emulating-readers.md, 3.3. Faults of the USB transfers themselves
+// (stalls, unplugging) are Port's.
+type CCIDFault struct {
+	// On selects the commands it may hit by message type; 0 selects all.
+	On byte
+
+	Skip  int // so many of them pass unharmed first
+	Times int // so many are hit; 0 means 1, negative for ever
+
+	// What happens to the answer.
+	Lose       bool          // F1: it never comes
+	Stale      int           // F2: so many answers to older commands come first
+	Extensions int           // F3: so many time extensions come first; negative: without end (F23)
+	Factor     byte          // bError of the time extensions, 1 if 0
+	Delay      time.Duration // F4: it takes so long, and time extensions are so far apart
+	Empty      int           // F6: so many empty transfers come first
+	NoEnd      bool          // F7: no empty packet after a last full one
+	Longer     int           // F8: dwLength is so much too large, or too small if negative
+	Type       byte          // F9: it has this message type
+	Slot       byte          // its slot number is so much too large
+	Fail       bool          // the command fails with Code ...
+	Code       byte          // ... F13, F15 (FD), F18 (E0), F20
+	Mangle     func([]byte) []byte
+	Pull       bool   // F16: the card is pulled instead of answering
+	PPS        string // F12: "slow", "mute" or "wrong" instead of the card's response
+}
+
+// CCIDCard is how a card in a virtual reader differs from an easy one.
+type CCIDCard struct {
+	Voltages   byte // F5: bit 0 5 V, bit 1 3 V, bit 2 1.8 V; 0: all
+	AutoFails  bool // F5: automatic voltage selection does not find it
+	RefuseIFS  bool // F14: it does not take longer blocks
+	WTX        int  // it asks for time so often before each answer ...
+	Multiplier byte // ... this many waiting times, 1 if 0
+}
+
+// CCIDKeys is what the user does at the keypad for one PIN entry (F22).
+type CCIDKeys struct {
+	PIN, New string
+	Cancel   bool // the red key
+	Nothing  bool // no key at all, until the reader's time is up
+	Mismatch bool // the two new PINs differ: SW 6402
+	Typing   time.Duration
+}
+
+// Inject adds a fault; at most one hits a command, the first that can.
+func (r *CCIDReader) Inject(f CCIDFault) {
+	if f.Times == 0 {
+		f.Times = 1
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.faults = append(r.faults, &f)
+}
+
+// Heal removes all faults.
+func (r *CCIDReader) Heal() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.faults = nil
+}
+
+// Keys queues what the user does at the keypad, one entry each.
+func (r *CCIDReader) Keys(k ...CCIDKeys) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.keys = append(r.keys, k...)
+}
+
+func (r *CCIDReader) hitLocked(typ byte) CCIDFault {
+	for i, f := range r.faults {
+		if f.On != 0 && f.On != typ {
+			continue
+		}
+		if f.Skip > 0 {
+			f.Skip--
+			continue
+		}
+		if f.Times > 0 {
+			if f.Times--; f.Times == 0 {
+				r.faults = append(r.faults[:i:i], r.faults[i+1:]...)
+			}
+		}
+		return *f
+	}
+	return CCIDFault{}
+}
