@@ -63,12 +63,12 @@ void oct_note(const char *fmt, ...)
 
 const char *ct_hexdump(const void *data, size_t len)
 {
-	static _Thread_local char text[1024];
+	static _Thread_local char text[3 * 340 + 4];
 	static const char digits[] = "0123456789abcdef";
 	const unsigned char *p = data;
 	size_t n = 0;
 
-	for (size_t i = 0; p && i < len && n + 3 < sizeof text; i++) {
+	for (size_t i = 0; p && i < len && i < 340; i++) {
 		text[n++] = ' ';
 		text[n++] = digits[p[i] >> 4];
 		text[n++] = digits[p[i] & 15];

@@ -1,0 +1,80 @@
+# The tests. `make check` runs them as a program of a distribution runs the
+# library; check-asan and check-tsan run the same programs, sanitized.
+
+TESTS = abi client hostile status threads ctapi
+ifeq ($(HAVE_PCSC),1)
+TESTS += ifd
+endif
+FUZZERS = fuzz_reply fuzz_ctbcs
+ifeq ($(HAVE_PCSC),1)
+FUZZERS += fuzz_ifd
+endif
+# How often each fuzz target is run, and from which state of the mutator.
+RUNS ?= 200000
+SEED ?= 1
+
+TEST_CFLAGS = $(filter-out -fvisibility=hidden,$(CFLAGS)) -Itest -Ilibopenct -Ictapi -Iifd $(PCSC_CFLAGS)
+
+$(BUILD)/test/%.o: test/%.c
+	@mkdir -p $(@D)
+	$(CC) $(TEST_CFLAGS) -MMD -MP -c -o $@ $<
+
+HELPERS = $(BUILD)/test/check.o $(BUILD)/test/fake.o
+
+# Against the shared library, found by its SONAME.
+SHARED_TESTS = $(patsubst %,$(BUILD)/test/%,abi client hostile status threads)
+$(SHARED_TESTS): %: %.o $(HELPERS) $(BUILD)/libopenct.so.1.0.0
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(HELPERS) -L$(BUILD) -lopenct -Wl,-rpath,$(abspath $(BUILD))
+
+# Loaded as their users load them.
+$(BUILD)/test/ctapi $(BUILD)/test/ifd: %: %.o $(HELPERS)
+	$(CC) $(CFLAGS) $(LDFLAGS) -rdynamic -o $@ $< $(HELPERS) -ldl
+$(BUILD)/test/ctapi: $(BUILD)/libopenctapi.so
+$(BUILD)/test/ifd: $(BUILD)/libopenct-ifd.so
+
+# With the parts inside, for the static archive has them all.
+FUZZ_MAIN = $(BUILD)/test/fuzz_main.o
+$(BUILD)/test/fuzz_reply: $(BUILD)/test/fuzz_reply.o $(FUZZ_MAIN) $(filter-out %/handle.o,$(LIB_OBJS))
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
+$(BUILD)/test/fuzz_ctbcs: $(BUILD)/test/fuzz_ctbcs.o $(FUZZ_MAIN) $(CTAPI_OBJS) $(LIB_OBJS)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
+$(BUILD)/test/fuzz_ifd: $(BUILD)/test/fuzz_ifd.o $(FUZZ_MAIN) $(IFD_OBJS) $(LIB_OBJS)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
+
+TEST_PROGRAMS = $(patsubst %,$(BUILD)/test/%,$(TESTS))
+FUZZ_PROGRAMS = $(patsubst %,$(BUILD)/test/%,$(FUZZERS))
+
+.PHONY: check-symbols run-tests
+# What the library exports is what libopenct.sym lists, no more and no less;
+# the modules export their interface; all of libopenct.a is ct_ or oct_.
+check-symbols: all
+	sed -n 's/^ \([a-z_]*\)@Base.*/\1/p' libopenct/libopenct.sym | LC_ALL=C sort > $(BUILD)/symbols.want
+	nm -D --defined-only $(BUILD)/libopenct.so.1.0.0 | awk '{ print $$3 }' | LC_ALL=C sort > $(BUILD)/symbols.got
+	diff -u $(BUILD)/symbols.want $(BUILD)/symbols.got
+	test "`nm -D --defined-only $(BUILD)/libopenctapi.so | awk '{ print $$3 }' | LC_ALL=C sort | xargs`" = "CT_close CT_data CT_init"
+	! nm --defined-only $(BUILD)/libopenct.a | awk '$$2 ~ /[A-Z]/ && $$3 !~ /^(ct_|oct_)/' | grep .
+	readelf -d $(BUILD)/libopenct.so.1.0.0 | grep -q 'SONAME.*\[libopenct.so.1\]'
+	test "`readelf -d $(BUILD)/libopenct.so.1.0.0 | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | xargs`" = "libc.so.6"
+	@echo "symbols: as listed"
+
+run-tests: $(TEST_PROGRAMS)
+	@set -e; for t in $(TEST_PROGRAMS); do BUILD=$(abspath $(BUILD)) $$t; done
+
+fuzz: $(FUZZ_PROGRAMS)
+	@set -e; for t in $(FUZZ_PROGRAMS); do $$t -runs=$(RUNS) -seed=$(SEED); done
+
+check: check-symbols
+	$(MAKE) run-tests
+	$(MAKE) fuzz RUNS=20000
+
+SANITIZE = HARDEN= LDFLAGS= VERSION=$(VERSION)
+check-asan:
+	ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	$(MAKE) BUILD=$(BUILD)/asan $(SANITIZE) \
+		CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all" \
+		SHARED=-shared run-tests fuzz
+
+# Forked children of a threaded program are part of the tests.
+check-tsan:
+	TSAN_OPTIONS=die_after_fork=0:halt_on_error=1 \
+	$(MAKE) BUILD=$(BUILD)/tsan $(SANITIZE) CFLAGS="-O1 -g -fsanitize=thread" SHARED=-shared run-tests
