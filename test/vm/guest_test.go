@@ -1,0 +1,145 @@
+//go:build vm
+
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"openct/test/vm/agent"
+	"openct/test/vm/qemu"
+)
+
+// guest is the booted machine.
+type guest struct {
+	machine   *qemu.Machine
+	client    *agent.Client
+	artefacts string
+}
+
+// scriptTime is how long a command of a case may take. Under software
+// emulation a command costs some tenths of a second; what is not over by now
+// hangs.
+const scriptTime = 2 * time.Minute
+
+// try runs a script in the guest and returns what it printed and its exit code.
+func (g *guest) try(t testing.TB, script string) agent.Result {
+	t.Helper()
+	return g.tryFor(t, scriptTime, script)
+}
+
+func (g *guest) tryFor(t testing.TB, limit time.Duration, script string) agent.Result {
+	t.Helper()
+	res, err := g.client.Run(context.Background(), script, nil, limit)
+	if err != nil {
+		t.Fatalf("%s\n%s%s%v", script, res.Stdout, res.Stderr, err)
+	}
+	return res
+}
+
+// sh runs a script that must succeed and returns its stdout without the last
+// newline.
+func (g *guest) sh(t testing.TB, script string) string {
+	t.Helper()
+	res := g.try(t, script)
+	if res.Exit != 0 {
+		t.Fatalf("%s\n%s%sexit code %d", script, res.Stdout, res.Stderr, res.Exit)
+	}
+	return strings.TrimSuffix(res.Stdout, "\n")
+}
+
+// until waits until a script succeeds, and returns what it printed then. The
+// guest itself asks again and again: the system under test has no other door
+// through which it would tell.
+func (g *guest) until(t testing.TB, limit time.Duration, script string) string {
+	t.Helper()
+	loop := fmt.Sprintf("end=$(($(date +%%s) + %d)); while :; do\n out=$( (%s) 2>&1) && { printf '%%s' \"$out\"; exit 0; }\n"+
+		" [ $(date +%%s) -lt $end ] || { printf '%%s\\n' \"$out\" >&2; exit 1; }; sleep 0.05\ndone", int(limit.Seconds()+0.5), script)
+	res, err := g.client.Run(context.Background(), loop, nil, limit+30*time.Second)
+	switch {
+	case err != nil:
+		t.Fatalf("until: %s\n%s%v", script, res.Stderr, err)
+	case res.Exit != 0:
+		t.Fatalf("not within %v: %s\n%s", limit, script, res.Stderr)
+	}
+	return res.Stdout
+}
+
+// put writes a file in the guest.
+func (g *guest) put(t testing.TB, path string, mode uint32, data string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := g.client.Put(ctx, path, mode, []byte(data)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reboot restarts the guest's system and waits until it is up again.
+func (g *guest) reboot(t testing.TB) {
+	t.Helper()
+	boot := func() (string, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		res, err := g.client.Run(ctx, "cat /proc/sys/kernel/random/boot_id", nil, 5*time.Second)
+		return res.Stdout, err
+	}
+	old, err := boot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.sh(t, "systemctl reboot --no-block")
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	for {
+		if err := g.client.Sync(ctx); err != nil {
+			t.Fatalf("reboot: %v", err)
+		}
+		if id, err := boot(); err == nil && id != old {
+			return
+		}
+	}
+}
+
+// journalFrom returns what the guest's journal has said since an offset, and
+// the offset of its end.
+func (g *guest) journalFrom(offset int) (string, int) {
+	data, err := os.ReadFile(filepath.Join(g.artefacts, "journal.log"))
+	if err != nil || offset > len(data) {
+		return "", len(data)
+	}
+	return string(data[offset:]), len(data)
+}
+
+// keepJournal leaves the journal of a case that fails as an artefact. Called
+// at its begin.
+func (g *guest) keepJournal(t *testing.T) {
+	_, begin := g.journalFrom(0)
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		text, _ := g.journalFrom(begin)
+		name := filepath.Join(g.artefacts, strings.NewReplacer("/", "-", " ", "-").Replace(t.Name())+".journal")
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Errorf("journal: %v", err)
+		}
+		t.Logf("journal kept: %s", name)
+	})
+}
+
+// alive fails everything that follows when QEMU itself has ended.
+func (g *guest) alive() error {
+	select {
+	case <-g.machine.Exited():
+		return errors.New("the machine has ended")
+	default:
+		return nil
+	}
+}
