@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"os"
+	"strings"
 	"testing"
 )
 
@@ -101,5 +102,36 @@ func TestParseRequest(t *testing.T) {
 				t.Errorf("%d, %+v", code, req)
 			}
 		})
+	}
+}
+
+// TestProtocolExamples sees that the hex in PROTOCOL.md is what it says.
+func TestProtocolExamples(t *testing.T) {
+	text, err := os.ReadFile("PROTOCOL.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for line := range strings.Lines(string(text)) {
+		head, payload, ok := strings.Cut(strings.TrimPrefix(line, "    "), "|")
+		if head = strings.ReplaceAll(head, " ", ""); !ok || len(head) != 2*HeaderSize || !strings.HasPrefix(line, "    ") {
+			continue
+		}
+		n++
+		b, p := unhex(t, head), unhex(t, strings.TrimSpace(payload))
+		if count := int(b[10]) | int(b[11])<<8; count != len(p) {
+			t.Errorf("%q announces %d bytes and has %d", line, count, len(p))
+		}
+		if n%2 == 1 { // requests and replies take turns
+			var req Request
+			if code := parseRequest(p, &req); code != Success {
+				t.Errorf("%q is refused: %v", line, code)
+			}
+		} else if _, err := ParseTLV(p); err != nil {
+			t.Errorf("%q: %v", line, err)
+		}
+	}
+	if n != 12 {
+		t.Errorf("%d examples, want 12", n)
 	}
 }
