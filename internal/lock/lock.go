@@ -124,7 +124,7 @@ func (t *Table) Check(slot int, c Client) error {
 }
 
 // CheckAlone is the stricter rule of the old TRANSACT_OLD command: ErrLocked
-// if any other client holds any lock on slot.
+// if any other client holds any lock on slot. Nothing waits for it.
 func (t *Table) CheckAlone(slot int, c Client) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -146,19 +146,10 @@ func (t *Table) checkLocked(slot int, c Client, alone bool) error {
 // a lock does to other programs' short operations; a client that asks for a
 // lock is answered at once.
 func (t *Table) Wait(ctx context.Context, slot int, c Client, limit time.Duration) error {
-	return t.wait(ctx, slot, c, false, limit)
-}
-
-// WaitAlone is CheckAlone with patience.
-func (t *Table) WaitAlone(ctx context.Context, slot int, c Client, limit time.Duration) error {
-	return t.wait(ctx, slot, c, true, limit)
-}
-
-func (t *Table) wait(ctx context.Context, slot int, c Client, alone bool, limit time.Duration) error {
 	var expired <-chan time.Time
 	for {
 		t.mu.Lock()
-		err := t.checkLocked(slot, c, alone)
+		err := t.checkLocked(slot, c, false)
 		if err == nil || limit <= 0 {
 			t.mu.Unlock()
 			return err

@@ -65,9 +65,6 @@ func TestConflicts(t *testing.T) {
 				{"Wait", func(tab *Table) error {
 					return tab.Wait(context.Background(), tt.slot, tt.by, time.Millisecond)
 				}, tt.check},
-				{"WaitAlone", func(tab *Table) error {
-					return tab.WaitAlone(context.Background(), tt.slot, tt.by, time.Millisecond)
-				}, tt.alone},
 			} {
 				var tab Table
 				mustLock(t, &tab, 0, alice1, tt.held)

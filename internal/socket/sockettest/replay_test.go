@@ -55,7 +55,7 @@ func (m *model) Handle(ctx context.Context, c *socket.Conn, req *socket.Request,
 		}
 		return socket.NotSupported
 	case socket.CmdTransactOld:
-		if m.locks.WaitAlone(ctx, slot, who(c), lockDelay) != nil {
+		if m.locks.CheckAlone(slot, who(c)) != nil && !(c.Server().Settle(ctx, c) && m.locks.CheckAlone(slot, who(c)) == nil) {
 			return socket.Locked
 		}
 		resp, code := m.transact(slot, req.Raw)
