@@ -18,10 +18,34 @@ import (
 
 // guest is the booted machine.
 type guest struct {
-	machine   *qemu.Machine
-	client    *agent.Client
+	config    qemu.Config
 	artefacts string
+
+	machine *qemu.Machine // of this boot
+	client  *agent.Client
 }
+
+// bootTime is how long the guest may take until its agent answers. Software
+// emulation on two busy cores needs half a minute.
+const bootTime = 5 * time.Minute
+
+// boot starts the machine and waits for its agent.
+func (g *guest) boot(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, bootTime)
+	defer cancel()
+	machine, err := qemu.Start(ctx, g.config)
+	if err != nil {
+		return err
+	}
+	g.machine, g.client = machine, agent.NewClient(machine.Agent)
+	if err := g.client.Sync(ctx); err != nil {
+		machine.Close()
+		return fmt.Errorf("no agent after boot (see %s): %w", g.artefacts, err)
+	}
+	return nil
+}
+
+func (g *guest) close() { g.machine.Close() }
 
 // scriptTime is how long a command of a case may take. Under software
 // emulation a command costs some tenths of a second; what is not over by now
@@ -81,29 +105,18 @@ func (g *guest) put(t testing.TB, path string, mode uint32, data string) {
 	}
 }
 
-// reboot restarts the guest's system and waits until it is up again.
+// reboot restarts the guest's system and waits until its agent is there again.
 func (g *guest) reboot(t testing.TB) {
 	t.Helper()
-	boot := func() (string, error) {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		res, err := g.client.Run(ctx, "cat /proc/sys/kernel/random/boot_id", nil, 5*time.Second)
-		return res.Stdout, err
-	}
-	old, err := boot()
-	if err != nil {
-		t.Fatal(err)
-	}
 	g.sh(t, "systemctl reboot --no-block")
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	for {
-		if err := g.client.Sync(ctx); err != nil {
-			t.Fatalf("reboot: %v", err)
-		}
-		if id, err := boot(); err == nil && id != old {
-			return
-		}
+	select {
+	case <-g.machine.Exited():
+	case <-time.After(2 * time.Minute):
+		t.Error("the guest does not go down")
+	}
+	g.close()
+	if err := g.boot(context.Background()); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"openct/test/vm/agent"
 	"openct/test/vm/qemu"
 )
 
@@ -95,22 +94,24 @@ func run(m *testing.M) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	begin = time.Now()
-	machine, err := qemu.Start(ctx, qemu.Config{
-		Kernel: kernel, Initrd: initrd, Root: filepath.Join(image, "root.img"), Payload: payload,
+	root := filepath.Join(work, "root.img")
+	if _, err := output(ctx, "cp", "--sparse=always", "--reflink=auto", filepath.Join(image, "root.img"), root); err != nil {
+		return 0, fmt.Errorf("copy of the root image: %w", err)
+	}
+	for _, name := range []string{"console.log", "journal.log", "qemu.log"} {
+		if err := os.RemoveAll(filepath.Join(artefacts, name)); err != nil {
+			return 0, err
+		}
+	}
+	vm = &guest{artefacts: artefacts, config: qemu.Config{
+		Kernel: kernel, Initrd: initrd, Root: root, Payload: payload,
 		Accel: accel, CPUs: 2, Memory: 1024, Artefacts: artefacts,
-	})
-	if err != nil {
+	}}
+	begin = time.Now()
+	if err := vm.boot(ctx); err != nil {
 		return 0, err
 	}
-	defer machine.Close()
-	vm = &guest{machine: machine, client: agent.NewClient(machine.Agent), artefacts: artefacts}
-
-	bootCtx, stop := context.WithTimeout(ctx, 5*time.Minute)
-	defer stop()
-	if err := vm.client.Sync(bootCtx); err != nil {
-		return 0, fmt.Errorf("no agent after boot (see %s): %w", artefacts, err)
-	}
+	defer vm.close()
 	fmt.Printf("e2e: %s guest up in %.1f s\n", accel, time.Since(begin).Seconds())
 	return m.Run(), nil
 }

@@ -1,7 +1,10 @@
 // Package qemu boots a machine under QEMU for the end-to-end tests: a stock
-// kernel, a root disk that is never written back, a payload disk, a port for
-// the agent, and QMP for what only the outside can do (pull a USB device,
-// suspend, reset).
+// kernel, a root disk, a payload disk, a port for the agent, and QMP for what
+// only the outside can do (pull a USB device, end a suspend).
+//
+// A machine lasts for one boot: QEMU ends when the guest restarts or powers
+// off, and the next boot is a new machine on the same disk. (Under software
+// emulation a guest that restarts inside the same QEMU is five times slower.)
 package qemu
 
 import (
@@ -23,14 +26,15 @@ type Config struct {
 	Kernel  string // bzImage
 	Initrd  string
 	Append  string // added to the kernel's command line
-	Root    string // ext4 image; changes are thrown away at the end
+	Root    string // ext4 image; it is written to
 	Payload string // tar archive, the guest's /dev/vdb
 
 	Accel  Accel
 	CPUs   int
 	Memory int // MiB
 
-	// Artefacts is the folder for console.log, journal.log and qemu.log.
+	// Artefacts is the folder for console.log, journal.log and qemu.log,
+	// to which each machine adds.
 	Artefacts string
 }
 
@@ -76,12 +80,12 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 	agentPath, qmpPath := filepath.Join(dir, "agent"), filepath.Join(dir, "qmp")
 
 	args := append(cfg.Accel.args(),
-		"-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35",
+		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-machine", "q35",
 		"-smp", strconv.Itoa(cfg.CPUs), "-m", strconv.Itoa(cfg.Memory),
 		"-kernel", cfg.Kernel, "-initrd", cfg.Initrd,
 		"-append", strings.TrimSpace("console=ttyS0 quiet panic=5 net.ifnames=0 mitigations=off "+
 			"tsc=reliable random.trust_cpu=on systemd.show_status=no "+cfg.Append),
-		"-drive", "if=none,id=root,format=raw,snapshot=on,cache=unsafe,file="+cfg.Root,
+		"-drive", "if=none,id=root,format=raw,cache=unsafe,file="+cfg.Root,
 		"-device", "virtio-blk-pci,drive=root",
 		"-drive", "if=none,id=payload,format=raw,readonly=on,file="+cfg.Payload,
 		"-device", "virtio-blk-pci,drive=payload",
@@ -89,13 +93,14 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 		"-device", "virtio-serial-pci",
 		"-chardev", "socket,id=agent,server=on,wait=off,path="+agentPath,
 		"-device", "virtserialport,chardev=agent,name=openct.agent",
-		"-chardev", "file,id=journal,path="+filepath.Join(cfg.Artefacts, "journal.log"),
+		"-chardev", "file,id=journal,append=on,path="+filepath.Join(cfg.Artefacts, "journal.log"),
 		"-device", "virtserialport,chardev=journal,name=openct.journal",
-		"-serial", "file:"+filepath.Join(cfg.Artefacts, "console.log"),
+		"-chardev", "file,id=console,append=on,path="+filepath.Join(cfg.Artefacts, "console.log"),
+		"-serial", "chardev:console",
 		"-device", "qemu-xhci,id=xhci",
 		"-qmp", "unix:"+qmpPath+",server=on,wait=off",
 	)
-	log, err := os.Create(filepath.Join(cfg.Artefacts, "qemu.log"))
+	log, err := os.OpenFile(filepath.Join(cfg.Artefacts, "qemu.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		os.RemoveAll(dir)
 		return nil, err
@@ -147,7 +152,7 @@ func (m *Machine) dial(ctx context.Context, path string) (net.Conn, error) {
 // Exited is closed when QEMU has ended.
 func (m *Machine) Exited() <-chan struct{} { return m.exited }
 
-// Close ends QEMU, at once, and throws the disk's changes away.
+// Close ends QEMU, at once, as if the power failed.
 func (m *Machine) Close() error {
 	m.closeOnce.Do(func() {
 		m.cmd.Process.Kill()
@@ -183,12 +188,6 @@ func (m *Machine) RemoveUSB(id string) error {
 // Wakeup ends a suspend.
 func (m *Machine) Wakeup() error {
 	_, err := m.qmp.run("system_wakeup", nil)
-	return err
-}
-
-// Reset is the reset button.
-func (m *Machine) Reset() error {
-	_, err := m.qmp.run("system_reset", nil)
 	return err
 }
 
