@@ -42,10 +42,6 @@ type Config struct {
 	PCSC   PCSCMode
 
 	Proxy Proxy
-
-	// Warnings are for people to read, each with file and line, and no reason
-	// to stop.
-	Warnings []string
 }
 
 // Reader is a reader that is not found by itself: "reader NAME { ... };"
@@ -107,53 +103,49 @@ func Default() *Config {
 
 // Load reads a file; without a name the default one. A missing file is no error:
 // the configuration is Default.
-func Load(file string) (*Config, error) {
+func Load(file string) (*Config, []Warning, error) {
 	if file == "" {
 		file = DefaultFile
 	}
 	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Default(), nil
+		return Default(), nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("configuration: %w", err)
+		return nil, nil, fmt.Errorf("configuration: %w", err)
 	}
 	defer f.Close()
 	src, err := io.ReadAll(io.LimitReader(f, maxSize+1))
 	if err != nil {
-		return nil, fmt.Errorf("configuration: %w", err)
+		return nil, nil, fmt.Errorf("configuration: %w", err)
 	}
 	return Parse(file, src)
 }
 
 // Parse reads a file's content; file is its name for messages. The error, if any,
-// joins an *Error for each mistake.
-func Parse(file string, src []byte) (*Config, error) {
+// joins an *Error for each mistake. Warnings are for people to read and no reason
+// to stop.
+func Parse(file string, src []byte) (*Config, []Warning, error) {
 	nodes, err := parse(file, src)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	r := &collector{file: file, config: Default()}
 	r.group("", nodes, topKeys)
 	if len(r.errs) > 0 {
-		return nil, errors.Join(r.errs...)
+		return nil, r.warnings, errors.Join(r.errs...)
 	}
 	slices.Reverse(r.config.Drivers)
-	return r.config, nil
+	return r.config, r.warnings, nil
 }
 
-// ClassReaders says whether the ccid driver should have a device that nobody asked
-// for. class: the device is of the class; one that is not was found by its id and
-// is always ours.
-func (c *Config) ClassReaders(class bool) bool {
-	return !class || c.CCID == CCIDOn || c.CCID == CCIDAuto && !pcscInstalled(os.DirFS("/"))
-}
-
-// pcscInstalled says whether PC/SC's daemon, which serves all devices of the
-// class, can be started on this machine.
-func pcscInstalled(root fs.FS) bool {
-	return slices.ContainsFunc([]string{"usr/sbin/pcscd", "usr/bin/pcscd", "usr/local/sbin/pcscd"}, func(p string) bool {
-		_, err := fs.Stat(root, p)
-		return err == nil
-	})
+// DriverFor is the driver that the file gives a USB device to.
+func (c *Config) DriverFor(vendor, product, release uint16) (string, bool) {
+	dev := devname.USBID(vendor, product, release)
+	for _, d := range c.Drivers {
+		if slices.ContainsFunc(d.IDs, func(id devname.ID) bool { return id.Match(dev) }) {
+			return d.Name, true
+		}
+	}
+	return "", false
 }

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -29,7 +28,7 @@ func id(t testing.TB, s string) devname.ID {
 
 func mustParse(t *testing.T, src string) *Config {
 	t.Helper()
-	c, err := Parse("openct.conf", []byte(src))
+	c, _, err := Parse("openct.conf", []byte(src))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +96,7 @@ func TestClassicFile(t *testing.T) {
 
 func TestShippedFile(t *testing.T) {
 	file := filepath.Join("..", "..", "etc", "openct.conf")
-	c, err := Load(file)
+	c, _, err := Load(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,9 +114,12 @@ func TestShippedFile(t *testing.T) {
 			all.WriteString(strings.TrimPrefix(line, "#"))
 		}
 	}
-	c = mustParse(t, all.String())
-	if len(c.Warnings) > 0 {
-		t.Errorf("with everything switched on: %q", c.Warnings)
+	c, warnings, err := Parse("openct.conf", []byte(all.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(warnings) > 0 {
+		t.Errorf("with everything switched on: %q", warnings)
 	}
 	if len(c.Drivers) == 0 || len(c.Readers) == 0 || c.User == "" {
 		t.Errorf("examples are missing: %+v", c)
@@ -191,7 +193,15 @@ func TestWarnings(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, mustParse(t, tt.src).Warnings); diff != "" {
+			_, warnings, err := Parse("openct.conf", []byte(tt.src))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, w := range warnings {
+				got = append(got, w.String())
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("warnings (-want +got):\n%s", diff)
 			}
 		})
@@ -235,7 +245,7 @@ func TestErrors(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := Parse("openct.conf", []byte(tt.src))
+			_, _, err := Parse("openct.conf", []byte(tt.src))
 			if err == nil {
 				t.Fatal("accepted")
 			}
@@ -265,10 +275,16 @@ func TestDriverOrder(t *testing.T) {
 	if diff := cmp.Diff(want, c.Drivers, compareID); diff != "" {
 		t.Errorf("drivers (-want +got):\n%s", diff)
 	}
+	if name, ok := c.DriverFor(3, 3, 0x100); name != "a" || !ok {
+		t.Errorf("0003:0003 goes to %q, %v", name, ok)
+	}
+	if name, ok := c.DriverFor(3, 4, 0x100); ok {
+		t.Errorf("0003:0004 goes to %q", name)
+	}
 }
 
 func TestLoad(t *testing.T) {
-	c, err := Load(filepath.Join(t.TempDir(), "missing"))
+	c, _, err := Load(filepath.Join(t.TempDir(), "missing"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,23 +292,8 @@ func TestLoad(t *testing.T) {
 		t.Errorf("missing file (-want +got):\n%s", diff)
 	}
 	dir := t.TempDir()
-	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), dir) {
+	if _, _, err := Load(dir); err == nil || !strings.Contains(err.Error(), dir) {
 		t.Errorf("directory: %v", err)
-	}
-}
-
-func TestClassReaders(t *testing.T) {
-	for _, mode := range []CCIDMode{CCIDOn, CCIDOff, CCIDAuto} {
-		c := &Config{CCID: mode}
-		if !c.ClassReaders(false) {
-			t.Errorf("%s: a device known by its id is refused", mode)
-		}
-	}
-	if !(&Config{CCID: CCIDOn}).ClassReaders(true) || (&Config{CCID: CCIDOff}).ClassReaders(true) {
-		t.Error("on and off do not decide")
-	}
-	if pcscInstalled(fstest.MapFS{"usr/sbin/sshd": {}}) || !pcscInstalled(fstest.MapFS{"usr/sbin/pcscd": {}}) {
-		t.Error("pcscd is not told")
 	}
 }
 
@@ -306,7 +307,7 @@ func FuzzParse(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, src []byte) {
-		c, err := Parse("f", src)
+		c, _, err := Parse("f", src)
 		if (c == nil) != (err != nil) {
 			t.Fatalf("config %v, error %v", c, err)
 		}

@@ -12,15 +12,25 @@ import (
 	"openct/internal/devname"
 )
 
+// Warning is something in the file that has no effect.
+type Warning struct {
+	File string
+	Line int
+	Text string
+}
+
+func (w Warning) String() string { return fmt.Sprintf("%s:%d: %s", w.File, w.Line, w.Text) }
+
 // collector turns nodes into a Config, collecting all there is to say about them.
 type collector struct {
-	file   string
-	config *Config
-	errs   []error
+	file     string
+	config   *Config
+	warnings []Warning
+	errs     []error
 }
 
 func (r *collector) warn(n *node, format string, args ...any) {
-	r.config.Warnings = append(r.config.Warnings, fmt.Sprintf("%s:%d: %s", r.file, n.line, fmt.Sprintf(format, args...)))
+	r.warnings = append(r.warnings, Warning{r.file, n.line, fmt.Sprintf(format, args...)})
 }
 
 // key is what may stand in a group: how to read it, and whether it may come more
