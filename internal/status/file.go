@@ -39,12 +39,21 @@ type File struct {
 // Open maps the status file of dir for a daemon, for reading and writing. A
 // missing file is ErrNotInitialised, one of the wrong size ErrSize.
 func Open(dir string) (*File, error) {
-	return open(filepath.Join(dir, fileName), unix.O_RDWR)
+	return open(filepath.Join(rooted(dir), fileName), unix.O_RDWR)
 }
 
 // OpenReadOnly maps the status file of dir for looking at it.
 func OpenReadOnly(dir string) (*File, error) {
-	return open(filepath.Join(dir, fileName), unix.O_RDONLY)
+	return open(filepath.Join(rooted(dir), fileName), unix.O_RDONLY)
+}
+
+// rooted is dir as clients understand it: they put a slash behind it, so that an
+// empty OPENCT_SOCKETDIR is the root directory (spec/socket-protocol.md, 1.1).
+func rooted(dir string) string {
+	if dir == "" {
+		return "/"
+	}
+	return dir
 }
 
 func open(path string, mode int) (*File, error) {

@@ -204,6 +204,17 @@ func TestOpenErrors(t *testing.T) {
 	}
 }
 
+func TestEmptyDirectoryIsTheRoot(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile(fileName, make([]byte, Size), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var e *Error
+	if _, err := OpenReadOnly(""); !errors.As(err, &e) || e.Path != "/status" {
+		t.Errorf("got %v, want no /status", err)
+	}
+}
+
 func TestTruncatedWhileMapped(t *testing.T) {
 	dir := initDir(t)
 	f := mustOpen(t, dir)

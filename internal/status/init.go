@@ -38,6 +38,7 @@ func defaultOwner(dir string) int {
 // file with one link, belongs to root, the caller or UID, and is not too short
 // (spec/status-file.md, 6).
 func Init(dir string, o Options) error {
+	dir = rooted(dir)
 	if o.UID < 0 {
 		o.UID = defaultOwner(dir)
 	}
@@ -65,6 +66,7 @@ func Init(dir string, o Options) error {
 // as "OpenCT is stopped". The inode waits under another name for the next Init.
 // Without a status file it returns ErrNotInitialised.
 func Retire(dir string) error {
+	dir = rooted(dir)
 	path := filepath.Join(dir, fileName)
 	if _, err := os.Lstat(path); errors.Is(err, unix.ENOENT) {
 		return wrap("open", path, fmt.Errorf("%w: %w", unix.ENOENT, ErrNotInitialised))

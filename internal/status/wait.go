@@ -16,6 +16,7 @@ import (
 // first, the error wraps both ErrNotInitialised and ctx's. Other errors than a
 // missing or not yet filled file are returned at once.
 func WaitOpen(ctx context.Context, dir string) (*File, error) {
+	dir = rooted(dir)
 	f, err := Open(dir)
 	if !pending(err) {
 		return f, err
