@@ -23,7 +23,7 @@ static int connect_locked(struct channel *c)
 
 	if (atomic_load(&c->removed))
 		return IFD_ERROR_NOT_CONNECTED;
-	if (c->h && !c->h->broken)
+	if (c->h && !c->h->broken && !hung_up(c->h->fd))
 		return 0;
 	disconnect_locked(c);
 	if (!place_find(&c->place, &reader))

@@ -170,7 +170,7 @@ void channel_close(unsigned long lun)
 
 /* Presence */
 
-static bool hung_up(int fd)
+bool hung_up(int fd)
 {
 	struct pollfd pfd = { .fd = fd, .events = POLLRDHUP };
 

@@ -86,6 +86,9 @@ int channel_request(struct channel *c, struct oct_request *r, unsigned char tag,
 /* A request that does not touch the card; works without power and lock. */
 int channel_query(struct channel *c, struct oct_request *r);
 
+/* The daemon at the other end of a connection is gone. */
+bool hung_up(int fd);
+
 /* To pcscd's log. */
 enum log_level { LOG_AS_INFO = 1, LOG_AS_ERROR = 2 };
 void channel_log(enum log_level level, const char *fmt, ...)

@@ -1,0 +1,771 @@
+/* The PC/SC bundle, loaded and driven as pcscd does it. */
+#include "check.h"
+#include "fake.h"
+
+#include <PCSC/wintypes.h>
+#include <PCSC/pcsclite.h>
+#include <PCSC/ifdhandler.h>
+#include <PCSC/reader.h>
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#define USB(n) "usb:0529/0600:libudev:0:/dev/bus/usb/001/00" #n
+
+static __typeof__(IFDHCreateChannelByName) *create_by_name;
+static __typeof__(IFDHCreateChannel) *create;
+static __typeof__(IFDHCloseChannel) *close_channel;
+static __typeof__(IFDHGetCapabilities) *get;
+static __typeof__(IFDHSetCapabilities) *set;
+static __typeof__(IFDHSetProtocolParameters) *set_protocol;
+static __typeof__(IFDHPowerICC) *power;
+static __typeof__(IFDHTransmitToICC) *transmit;
+static __typeof__(IFDHControl) *control;
+static __typeof__(IFDHICCPresence) *presence;
+
+static char last_log[256];
+
+/* pcscd has this for its drivers. */
+void log_msg(const int priority, const char *fmt, ...);
+void log_msg(const int priority, const char *fmt, ...)
+{
+	va_list ap;
+
+	(void)priority;
+	va_start(ap, fmt);
+	vsnprintf(last_log, sizeof last_log, fmt, ap);
+	va_end(ap);
+}
+
+static void load(void)
+{
+	char path[4096];
+	const char *build = getenv("BUILD");
+	void *lib;
+
+	snprintf(path, sizeof path, "%s/libopenct-ifd.so", build ? build : ".");
+	lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+	if (!lib) {
+		fprintf(stderr, "%s\n", dlerror());
+		exit(3);
+	}
+	*(void **)&create_by_name = dlsym(lib, "IFDHCreateChannelByName");
+	*(void **)&create = dlsym(lib, "IFDHCreateChannel");
+	*(void **)&close_channel = dlsym(lib, "IFDHCloseChannel");
+	*(void **)&get = dlsym(lib, "IFDHGetCapabilities");
+	*(void **)&set = dlsym(lib, "IFDHSetCapabilities");
+	*(void **)&set_protocol = dlsym(lib, "IFDHSetProtocolParameters");
+	*(void **)&power = dlsym(lib, "IFDHPowerICC");
+	*(void **)&transmit = dlsym(lib, "IFDHTransmitToICC");
+	*(void **)&control = dlsym(lib, "IFDHControl");
+	*(void **)&presence = dlsym(lib, "IFDHICCPresence");
+	if (!create_by_name || !create || !close_channel || !get || !set || !set_protocol ||
+			!power || !transmit || !control || !presence)
+		exit(3);
+}
+
+/* pcscd's names are not const. */
+static RESPONSECODE open_name(DWORD lun, const char *name)
+{
+	char copy[128];
+
+	snprintf(copy, sizeof copy, "%s", name);
+	return create_by_name(lun, copy);
+}
+
+static void side_file(unsigned int reader, unsigned int device, bool announces)
+{
+	char json[512];
+
+	/* As the daemon writes it; the nested and quoted ones are no keys. */
+	snprintf(json, sizeof json, "{\"pid\":%d,\"driver\":\"device\",\"locks\":[{\"device\":\"/dev/bus/usb/009/009\"}],"
+			"\"type\":\"usb\",\"last_error\":\"\\\"device\\\": x\",\"device\":\"/dev/bus/usb/001/%03u\","
+			"\"id\":\"usb:0529/0600/0100\",\"announces\":%s}\n",
+			getpid(), device, announces ? "true" : "false");
+	world_side_file(reader, json);
+}
+
+static const char *transmit_hex(DWORD lun, const char *apdu, DWORD size)
+{
+	static char text[2 * 4200];
+	static unsigned char tx[70000], rx[70000];
+	SCARD_IO_HEADER pci = { SCARD_PROTOCOL_T1, 8 }, rpci = { 0, 0 };
+	DWORD len = size;
+	RESPONSECODE rv = transmit(lun, pci, tx, unhex(apdu, tx, sizeof tx), rx, &len, &rpci);
+	char *h;
+
+	if (rv != IFD_SUCCESS) {
+		CHECK_INT(len, 0);
+		snprintf(text, sizeof text, "!%ld", (long)rv);
+		return text;
+	}
+	h = hex(rx, len);
+	snprintf(text, sizeof text, "%s", h);
+	free(h);
+	return text;
+}
+
+static RESPONSECODE power_up(DWORD lun, DWORD action, const char *want_atr)
+{
+	unsigned char atr[MAX_ATR_SIZE];
+	DWORD len = sizeof atr;
+	RESPONSECODE rv = power(lun, action, atr, &len);
+
+	CHECK_HEX(atr, len, want_atr);
+	return rv;
+}
+
+static RESPONSECODE power_down(DWORD lun)
+{
+	return power_up(lun, IFD_POWER_DOWN, "");
+}
+
+#define ATR0 "3b848131fe455249475083"
+
+/* A second OpenCT program, by hand: requests over a connection of its own. */
+static int other_connect(unsigned int reader)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	snprintf(sa.sun_path, sizeof sa.sun_path, "%s/%u", world_dir, reader);
+	if (connect(fd, (struct sockaddr *)&sa, sizeof sa) < 0)
+		perror("connect");
+	return fd;
+}
+
+static int other_call(int fd, const char *payload)
+{
+	unsigned char packet[64] = { 1 }, reply[4096];
+	uint16_t n = (uint16_t)unhex(payload, packet + 12, sizeof packet - 12);
+	int16_t error;
+
+	memcpy(packet + 10, &n, 2);
+	if (write(fd, packet, 12u + n) != 12 + n || recv(fd, reply, 12, MSG_WAITALL) != 12)
+		return -1000;
+	memcpy(&error, reply + 8, 2);
+	memcpy(&n, reply + 10, 2);
+	if (n && recv(fd, reply, n, MSG_WAITALL) != n)
+		return -1000;
+	return error;
+}
+
+/* Names and finding */
+
+static void names(void)
+{
+	static const char *const bad[] = {
+		"", "x", "openct:", "openct:16", "openct:-1", "openct:1x", "openct:99999999999",
+		"/dev/ttyS0", "/dev/null:", "usb:", "usb:0529", "usb:zz/0600",
+		"usb:0529/0600:libudev:0:/dev/bus/usb/001", "usb:0529/0600:libudev:0:/dev/bus/usb/001/004/..",
+		"usb:0529/0600:libudev:0:/dev/../etc/passwd", "/dev/bus/usb/001/004x",
+	};
+	static const char *const good[] = { "openct:0", "openct:15", "/dev/null", "/dev/null:3", "7" };
+
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		check_case(bad[i]);
+		CHECK_INT(open_name(0, bad[i]), IFD_NO_SUCH_DEVICE);
+	}
+	CHECK_INT(create_by_name(0, NULL), IFD_NO_SUCH_DEVICE);
+	for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+		check_case(good[i]);
+		CHECK_INT(open_name(0, good[i]), IFD_SUCCESS);
+		CHECK_INT(presence(0), IFD_ICC_NOT_PRESENT); /* no such reader yet */
+		CHECK_INT(power_up(0, IFD_POWER_UP, ""), IFD_NO_SUCH_DEVICE);
+		CHECK_INT(close_channel(0), IFD_SUCCESS);
+	}
+	check_case("a Lun that is not open");
+	CHECK_INT(presence(0), IFD_NO_SUCH_DEVICE);
+	CHECK_STR(transmit_hex(0, "00a40000", 258), "!617");
+	CHECK_INT(close_channel(0), IFD_COMMUNICATION_ERROR);
+}
+
+/* Two tokens of one kind: each channel leads to its own. */
+static void finds_its_own(void)
+{
+	struct fake_reader *r[2] = { fake_reader_new(), fake_reader_new() };
+	pid_t server[2];
+
+	for (unsigned int i = 0; i < 2; i++) {
+		world_reader(i, "Aladdin eToken PRO 64k", 1);
+		world_entries[i].ct_card[0] = 1;
+		server[i] = fake_reader_serve(i, r[i]);
+		side_file(i, i + 4, true);
+	}
+	strcpy(r[1]->atr[0], "3b00");
+	check_case("by device");
+	CHECK_INT(open_name(0x10000, USB(5)), IFD_SUCCESS);
+	CHECK_INT(open_name(0x10000, USB(5)), IFD_SUCCESS); /* again: no harm */
+	CHECK_INT(open_name(0, USB(4)), IFD_SUCCESS);
+	CHECK_INT(power_up(0x10000, IFD_POWER_UP, "3b00"), IFD_SUCCESS);
+	CHECK_INT(power_up(0, IFD_POWER_UP, ATR0), IFD_SUCCESS);
+	check_case("a second interface of the same device");
+	CHECK_INT(open_name(0x20000, "usb:0529/0600:libudev:1:/dev/bus/usb/001/005"), IFD_COMMUNICATION_ERROR);
+	close_channel(0);
+	close_channel(0x10000);
+	check_case("libusb's name, vendor and product, the node alone");
+	CHECK_INT(open_name(0, "usb:0529/0600:libusb-1.0:1:5:0"), IFD_SUCCESS);
+	CHECK_INT(power_up(0, IFD_POWER_UP, "3b00"), IFD_SUCCESS);
+	close_channel(0);
+	CHECK_INT(open_name(0, "usb:0529/0600"), IFD_SUCCESS);
+	CHECK_INT(power_up(0, IFD_POWER_UP, ATR0), IFD_SUCCESS);
+	close_channel(0);
+	CHECK_INT(open_name(0, "/dev/bus/usb/001/005"), IFD_SUCCESS);
+	close_channel(0);
+	check_case("by number");
+	CHECK_INT(create(0, 1), IFD_SUCCESS);
+	CHECK_INT(power_up(0, IFD_POWER_UP, "3b00"), IFD_SUCCESS);
+	close_channel(0);
+	CHECK_INT(create(0, 0x200001), IFD_SUCCESS);
+	CHECK_INT(power_up(0, IFD_POWER_UP, "3b00"), IFD_SUCCESS);
+	close_channel(0);
+	for (unsigned int i = 0; i < 2; i++) {
+		fake_end(server[i]);
+		memset(&world_entries[i], 0, sizeof world_entries[i]);
+	}
+}
+
+static void *open_later(void *arg)
+{
+	*(RESPONSECODE *)arg = open_name(0, USB(7));
+	return NULL;
+}
+
+/* pcscd and the daemon start at the same plug. */
+static void waits_for_the_daemon(void)
+{
+	struct fake_reader *r = fake_reader_new();
+	RESPONSECODE rv = 0;
+	pthread_t t;
+	pid_t server;
+
+	check_case("waits for a daemon that starts");
+	memset(&world_entries[2], 0, sizeof world_entries[2]);
+	world_entries[2].ct_pid = getpid(); /* claimed, not yet ready */
+	pthread_create(&t, NULL, open_later, &rv);
+	server = fake_reader_serve(2, r);
+	side_file(2, 7, true);
+	world_reader(2, "Aladdin eToken PRO 64k", 1);
+	world_touch();
+	pthread_join(t, NULL);
+	CHECK_INT(rv, IFD_SUCCESS);
+	close_channel(0);
+	check_case("a side file left behind by another process is not believed");
+	world_side_file(2, "{\"pid\":1,\"device\":\"/dev/bus/usb/001/007\"}");
+	CHECK_INT(open_name(0, USB(7)), IFD_NO_SUCH_DEVICE);
+	CHECK(strstr(last_log, "no OpenCT daemon serves usb:0529/0600"));
+	fake_end(server);
+	memset(&world_entries[2], 0, sizeof world_entries[2]);
+}
+
+/* What pcscd asks first */
+
+static void capabilities(DWORD lun)
+{
+	static const struct { const char *name; DWORD tag; const char *want; } table[] = {
+		{ "slots", TAG_IFD_SLOTS_NUMBER, "02" },
+		{ "simultaneous", TAG_IFD_SIMULTANEOUS_ACCESS, "10" },
+		{ "thread safe", TAG_IFD_THREAD_SAFE, "01" },
+		{ "slots thread safe", TAG_IFD_SLOT_THREAD_SAFE, "01" },
+		{ "not to be killed", TAG_IFD_POLLING_THREAD_KILLABLE, "00" },
+		{ "no ATR yet", TAG_IFD_ATR, "" },
+		{ "vendor", SCARD_ATTR_VENDOR_NAME, "4f70656e435400" },
+		{ "kind", SCARD_ATTR_VENDOR_IFD_TYPE, "4b61616e00" },
+		{ "longest APDU", SCARD_ATTR_MAXINPUT, "ef0f0000" },
+		{ "card there", SCARD_ATTR_ICC_PRESENCE, "02" },
+		{ "no power", SCARD_ATTR_ICC_INTERFACE_STATUS, "00" },
+	};
+	unsigned char value[64];
+	DWORD len;
+
+	for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+		check_case(table[i].name);
+		len = sizeof value;
+		CHECK_INT(get(lun, table[i].tag, &len, value), IFD_SUCCESS);
+		CHECK_HEX(value, len, table[i].want);
+	}
+	check_case("unknown tag, short buffer");
+	len = sizeof value;
+	CHECK_INT(get(lun, 0x1234, &len, value), IFD_ERROR_TAG);
+	CHECK_INT(len, 0);
+	len = 3;
+	CHECK_INT(get(lun, SCARD_ATTR_VENDOR_NAME, &len, value), IFD_ERROR_INSUFFICIENT_BUFFER);
+	CHECK_INT(get(lun, TAG_IFD_ATR, NULL, value), IFD_COMMUNICATION_ERROR);
+	CHECK_INT(set(lun, 0x1234, 0, value), IFD_ERROR_TAG);
+}
+
+/* Power, protocol, APDUs and the locks around them */
+
+static void sessions(struct fake_reader *r, DWORD lun)
+{
+	unsigned int log = atomic_load(&r->logged);
+	int other = other_connect(0);
+
+	check_case("power up does not keep the lock");
+	CHECK_INT(power_up(lun, IFD_POWER_UP, ATR0), IFD_SUCCESS);
+	FAKE_LOG(r, &log, "0100c2000101", "1000", "020044000100");
+	check_case("the first use takes it, until power down");
+	CHECK_INT(set_protocol(lun, SCARD_PROTOCOL_T1, 0, 0, 0, 0), IFD_SUCCESS);
+	FAKE_LOG(r, &log, "0100c2000101", "2200c8000101");
+	CHECK_STR(transmit_hex(lun, "00a40000", 258), "00a400009000");
+	FAKE_LOG(r, &log, "2100c4000400a40000");
+	CHECK_INT(other_call(other, "0100c2000101"), -7);
+	CHECK_INT(other_call(other, "2100c4000400a40000"), -7);
+	log = atomic_load(&r->logged);
+	CHECK_INT(power_up(lun, IFD_RESET, ATR0), IFD_SUCCESS);
+	FAKE_LOG(r, &log, "1000");
+	CHECK_INT(power_down(lun), IFD_SUCCESS);
+	FAKE_LOG(r, &log, "1200", "020044000101");
+	CHECK_INT(other_call(other, "0100c2000101"), 0);
+	CHECK_INT(other_call(other, "020044000102"), 0);
+	log = atomic_load(&r->logged);
+
+	check_case("no card without power");
+	CHECK_STR(transmit_hex(lun, "00a40000", 258), "!616");
+
+	check_case("somebody worked with the card meanwhile: reset again");
+	CHECK_INT(power_up(lun, IFD_POWER_UP, ATR0), IFD_SUCCESS);
+	CHECK_INT(other_call(other, "0100c2000101"), 0);
+	CHECK_INT(other_call(other, "020044000104"), 0);
+	log = atomic_load(&r->logged);
+	CHECK_STR(transmit_hex(lun, "00a40000", 258), "00a400009000");
+	FAKE_LOG(r, &log, "0100c2000101", "1000", "2100c4000400a40000");
+	CHECK_INT(power_down(lun), IFD_SUCCESS);
+	log = atomic_load(&r->logged);
+
+	check_case("powering down leaves the card alone that somebody works with");
+	CHECK_INT(power_up(lun, IFD_POWER_UP, ATR0), IFD_SUCCESS);
+	CHECK_INT(other_call(other, "0100c2000101"), 0);
+	log = atomic_load(&r->logged);
+	CHECK_INT(power_down(lun), IFD_SUCCESS);
+	FAKE_LOG(r, &log, "0100c2000101");
+	check_case("and so does powering up, after a while");
+	CHECK_INT(power_up(lun, IFD_POWER_UP, ""), IFD_ERROR_POWER_ACTION);
+	CHECK(strstr(last_log, "in use by another OpenCT program"));
+	check_case("a program that dies with a lock loses it");
+	close(other);
+	CHECK_INT(power_up(lun, IFD_POWER_UP, ATR0), IFD_SUCCESS);
+
+	check_case("another card than before: not mixed up");
+	other = other_connect(0);
+	CHECK_INT(other_call(other, "0100c2000101"), 0);
+	close(other);
+	strcpy(r->atr[0], "3b00");
+	CHECK_STR(transmit_hex(lun, "00a40000", 258), "!616");
+	strcpy(r->atr[0], ATR0);
+	CHECK_INT(power_down(lun), IFD_SUCCESS);
+
+	check_case("errors of power up");
+	strcpy(r->atr[0], "!-6");
+	CHECK_INT(power_up(lun, IFD_POWER_UP, ""), IFD_ERROR_POWER_ACTION);
+	strcpy(r->atr[0], "!-15");
+	CHECK_INT(power_up(lun, IFD_RESET, ""), IFD_ERROR_POWER_ACTION);
+	check_case("a card without ATR");
+	strcpy(r->atr[0], "");
+	CHECK_INT(power_up(lun, IFD_POWER_UP, ""), IFD_SUCCESS);
+	strcpy(r->atr[0], ATR0);
+	CHECK_INT(power(lun, 999, (unsigned char[MAX_ATR_SIZE]){ 0 }, &(DWORD){ 0 }), IFD_NOT_SUPPORTED);
+	check_case("protocols");
+	CHECK_INT(set_protocol(lun, SCARD_PROTOCOL_RAW, 0, 0, 0, 0), IFD_PROTOCOL_NOT_SUPPORTED);
+	CHECK_INT(set_protocol(lun, SCARD_PROTOCOL_T0, 0, 0, 0, 0), IFD_SUCCESS);
+	CHECK_INT(power_down(lun), IFD_SUCCESS);
+}
+
+static void long_apdus(DWORD lun)
+{
+	static char apdu[2 * 70000 + 1], want[2 * 70000 + 8];
+
+	CHECK_INT(power_up(lun, IFD_POWER_UP, ATR0), IFD_SUCCESS);
+	check_case("as long as a packet carries");
+	for (int i = 0; i < 4079; i++)
+		strcpy(apdu + 2 * i, "41");
+	snprintf(want, sizeof want, "%s9000", apdu);
+	CHECK_STR(transmit_hex(lun, apdu, 65548), want);
+	check_case("one more");
+	strcat(apdu, "41");
+	CHECK_STR(transmit_hex(lun, apdu, 65548), "!614");
+	CHECK(strstr(last_log, "4080 bytes"));
+	check_case("pcscd's longest");
+	for (int i = 0; i < 65544; i++)
+		memcpy(apdu + 2 * i, "41", 3);
+	CHECK_STR(transmit_hex(lun, apdu, 65548), "!614");
+	check_case("receive buffer");
+	CHECK_STR(transmit_hex(lun, "00a40000", 6), "00a400009000");
+	CHECK_STR(transmit_hex(lun, "00a40000", 5), "!618");
+	CHECK_STR(transmit_hex(lun, "00a40000", 0), "!618");
+	check_case("nothing to send");
+	CHECK_STR(transmit_hex(lun, "", 258), "!612");
+	CHECK_INT(power_down(lun), IFD_SUCCESS);
+}
+
+/* The two slots of one reader are two cards. */
+static void second_slot(struct fake_reader *r, DWORD lun)
+{
+	unsigned int log;
+
+	check_case("slot 1");
+	CHECK_INT(open_name(lun + 1, "openct:0"), IFD_SUCCESS);
+	CHECK_INT(presence(lun + 1), IFD_ICC_NOT_PRESENT);
+	world_entries[0].ct_card[1] = 9;
+	CHECK_INT(presence(lun + 1), IFD_ICC_PRESENT);
+	log = atomic_load(&r->logged);
+	CHECK_INT(power_up(lun + 1, IFD_POWER_UP, "3b0214ff"), IFD_SUCCESS);
+	CHECK_STR(transmit_hex(lun + 1, "00a40000", 258), "00a400009000");
+	CHECK_STR(r->log[log % 512], "0101c2000101");
+	CHECK_INT(close_channel(lun + 1), IFD_SUCCESS);
+	world_entries[0].ct_card[1] = 0;
+}
+
+/* News of cards */
+
+typedef RESPONSECODE (*poll_fn)(DWORD, int);
+typedef RESPONSECODE (*stop_fn)(DWORD);
+
+struct poller {
+	DWORD lun;
+	poll_fn fn;
+	double seconds;
+};
+
+static void *poller(void *arg)
+{
+	struct poller *p = arg;
+	struct timespec a, b;
+
+	clock_gettime(CLOCK_MONOTONIC, &a);
+	p->fn(p->lun, 60000);
+	clock_gettime(CLOCK_MONOTONIC, &b);
+	p->seconds = (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) / 1e9;
+	return NULL;
+}
+
+static void news(DWORD lun, pid_t *server, struct fake_reader *r)
+{
+	struct poller p = { lun, NULL, 0 };
+	stop_fn stop = NULL;
+	DWORD len = sizeof p.fn;
+	pthread_t t;
+
+	CHECK_INT(get(lun, TAG_IFD_POLLING_THREAD_WITH_TIMEOUT, &len, (PUCHAR)&p.fn), IFD_SUCCESS);
+	len = sizeof stop;
+	CHECK_INT(get(lun, TAG_IFD_STOP_POLLING_THREAD, &len, (PUCHAR)&stop), IFD_SUCCESS);
+
+	check_case("card out, card in, another card");
+	CHECK_INT(presence(lun), IFD_ICC_PRESENT);
+	world_entries[0].ct_card[0] = 0;
+	CHECK_INT(presence(lun), IFD_ICC_NOT_PRESENT);
+	world_entries[0].ct_card[0] = 2;
+	CHECK_INT(presence(lun), IFD_ICC_PRESENT);
+	world_entries[0].ct_card[0] = 3;
+	CHECK_INT(presence(lun), IFD_ICC_NOT_PRESENT); /* once, so that pcscd notices */
+	CHECK_INT(presence(lun), IFD_ICC_PRESENT);
+
+	check_case("removal gives the lock back");
+	CHECK_INT(power_up(lun, IFD_POWER_UP, ATR0), IFD_SUCCESS);
+	CHECK_STR(transmit_hex(lun, "00a40000", 258), "00a400009000");
+	world_entries[0].ct_card[0] = 0;
+	CHECK_INT(presence(lun), IFD_ICC_NOT_PRESENT);
+	CHECK_STR(transmit_hex(lun, "00a40000", 258), "!616");
+	CHECK_INT(presence(lun), IFD_ICC_NOT_PRESENT);
+
+	check_case("the polling thread wakes for a card");
+	pthread_create(&t, NULL, poller, &p);
+	world_entries[0].ct_card[0] = 4;
+	world_touch();
+	pthread_join(t, NULL);
+	CHECK(p.seconds < 30);
+	CHECK_INT(presence(lun), IFD_ICC_PRESENT);
+
+	check_case("when asked to");
+	pthread_create(&t, NULL, poller, &p);
+	CHECK_INT(stop(lun), IFD_SUCCESS);
+	pthread_join(t, NULL);
+	CHECK(p.seconds < 30);
+	CHECK_INT(p.fn(lun, 1), IFD_SUCCESS); /* and after a time */
+	CHECK_INT(p.fn(0x77770000, 60000), IFD_NO_SUCH_DEVICE);
+
+	check_case("when the daemon dies");
+	pthread_create(&t, NULL, poller, &p);
+	fake_kill(*server);
+	world_entries[0].ct_card[0] = 0;
+	world_entries[0].ct_pid = 0;
+	pthread_join(t, NULL);
+	CHECK(p.seconds < 30);
+	CHECK_INT(presence(lun), IFD_ICC_NOT_PRESENT);
+
+	check_case("when it is back");
+	pthread_create(&t, NULL, poller, &p);
+	*server = fake_reader_serve(0, r);
+	world_reader(0, "Kaan", 2);
+	world_entries[0].ct_card[0] = 4; /* the same number as before */
+	side_file(0, 4, true);
+	world_touch();
+	pthread_join(t, NULL);
+	CHECK(p.seconds < 30);
+	CHECK_INT(presence(lun), IFD_ICC_PRESENT);
+
+	check_case("a daemon restarted unseen is another card");
+	fake_kill(*server);
+	*server = fake_reader_serve(0, r);
+	CHECK_INT(presence(lun), IFD_ICC_NOT_PRESENT);
+	CHECK_INT(presence(lun), IFD_ICC_PRESENT);
+
+	check_case("unplugged in the middle of an APDU");
+	CHECK_INT(power_up(lun, IFD_POWER_UP, ATR0), IFD_SUCCESS);
+	CHECK_STR(transmit_hex(lun, "00ff0000", 258), "!617");
+	fake_end(*server);
+	CHECK_STR(transmit_hex(lun, "00a40000", 258), "!617");
+	CHECK_INT(power_up(lun, IFD_POWER_UP, ""), IFD_NO_SUCH_DEVICE);
+	*server = fake_reader_serve(0, r);
+	CHECK_INT(power_up(lun, IFD_POWER_UP, ATR0), IFD_SUCCESS);
+	CHECK_STR(transmit_hex(lun, "00a40000", 258), "00a400009000");
+	CHECK_INT(power_down(lun), IFD_SUCCESS);
+}
+
+/* C OpenCT's daemon touches nothing: seen nevertheless, within a second or so. */
+static void news_from_an_old_daemon(DWORD lun)
+{
+	struct poller p = { lun, NULL, 0 };
+	DWORD len = sizeof p.fn;
+	pthread_t t;
+
+	check_case("an old daemon's card");
+	CHECK_INT(presence(lun), IFD_ICC_PRESENT);
+	CHECK_INT(get(lun, TAG_IFD_POLLING_THREAD_WITH_TIMEOUT, &len, (PUCHAR)&p.fn), IFD_SUCCESS);
+	pthread_create(&t, NULL, poller, &p);
+	world_entries[0].ct_card[0] = 0;
+	pthread_join(t, NULL);
+	CHECK(p.seconds < 30);
+	CHECK_INT(presence(lun), IFD_ICC_NOT_PRESENT);
+}
+
+static void removed_device(void)
+{
+	check_case("a USB reader that pcscd says is unplugged");
+	side_file(0, 4, true);
+	CHECK_INT(open_name(0, USB(4)), IFD_SUCCESS);
+	CHECK_INT(presence(0), IFD_ICC_PRESENT);
+	CHECK_INT(set(0, TAG_IFD_DEVICE_REMOVED, 1, (PUCHAR)"\1"), IFD_SUCCESS);
+	CHECK_INT(presence(0), IFD_NO_SUCH_DEVICE);
+	CHECK_INT(power_up(0, IFD_POWER_UP, ""), IFD_NO_SUCH_DEVICE);
+	CHECK_INT(close_channel(0), IFD_SUCCESS);
+
+	check_case("a USB reader whose daemon ended");
+	CHECK_INT(open_name(0, USB(4)), IFD_SUCCESS);
+	CHECK_INT(presence(0), IFD_ICC_PRESENT);
+	world_entries[0].ct_pid = 0;
+	CHECK_INT(presence(0), IFD_NO_SUCH_DEVICE);
+	world_entries[0].ct_pid = getpid();
+	CHECK_INT(close_channel(0), IFD_SUCCESS);
+}
+
+/* PC/SC part 10 */
+
+static DWORD feature(DWORD lun, unsigned char tag)
+{
+	unsigned char list[64];
+	DWORD len = 0;
+
+	CHECK_INT(control(lun, CM_IOCTL_GET_FEATURE_REQUEST, NULL, 0, list, sizeof list, &len), IFD_SUCCESS);
+	CHECK_INT(len % 6, 0);
+	for (DWORD i = 0; i + 6 <= len; i += 6)
+		if (list[i] == tag)
+			return (DWORD)list[i + 2] << 24 | (DWORD)list[i + 3] << 16 |
+				(DWORD)list[i + 4] << 8 | list[i + 5];
+	return 0;
+}
+
+static const char *control_hex(DWORD lun, DWORD code, const char *tx)
+{
+	static char text[256];
+	unsigned char in[128], out[64];
+	DWORD len = 99;
+	RESPONSECODE rv = control(lun, code, in, unhex(tx, in, sizeof in), out, sizeof out, &len);
+	char *h;
+
+	if (rv != IFD_SUCCESS) {
+		CHECK_INT(len, 0);
+		snprintf(text, sizeof text, "!%ld", (long)rv);
+		return text;
+	}
+	h = hex(out, len);
+	snprintf(text, sizeof text, "%s", h);
+	free(h);
+	return text;
+}
+
+static void keypad(struct fake_reader *r, DWORD lun)
+{
+	/* timeouts, format, block, length format, max and min digits, validation,
+	 * messages, language, index, prologue, length; the command */
+	static const struct { const char *name, *tx, *want, *log; } verify[] = {
+		{ "ASCII, 8 bytes of padding",
+			"1e00 82 08 00 0804 02 01 0904 00 000000 0d000000 0020000108ffffffffffffffff",
+			"9000", "1400c000011ec3000f01060020000108ffffffffffffffff" },
+		{ "length in big endian, no timeout",
+			"0000 82 08 00 0804 02 01 0904 00 000000 0000000d 0020000108ffffffffffffffff",
+			"9000", "1400c3000f01060020000108ffffffffffffffff" },
+		{ "BCD at byte 1, fixed length",
+			"0000 89 08 00 0606 02 01 0904 00 000000 04000000 00200001",
+			"9000", "1400c30006600700200001" },
+		{ "position in bits",
+			"0000 42 08 00 0804 02 01 0904 00 000000 04000000 00200001",
+			"9000", "1400c30006010700200001" },
+		{ "binary PIN", "0000 80 08 00 0804 02 01 0904 00 000000 04000000 00200001", "!606", NULL },
+		{ "right justified", "0000 86 08 00 0804 02 01 0904 00 000000 04000000 00200001", "!606", NULL },
+		{ "length field", "0000 82 48 00 0804 02 01 0904 00 000000 04000000 00200001", "!606", NULL },
+		{ "half bytes", "0000 22 08 00 0804 02 01 0904 00 000000 04000000 00200001", "!606", NULL },
+		{ "wrong length", "0000 82 08 00 0804 02 01 0904 00 000000 05000000 00200001", "!612", NULL },
+		{ "no command", "0000 82 08 00 0804 02 01 0904 00 000000 00000000", "!612", NULL },
+		{ "nothing", "", "!612", NULL },
+	};
+	static const char modify_both[] = "1e00 82 08 00 00 08 0804 03 02 03 0904 00 01 02 000000 05000000 0024000110";
+	static const char modify_new[] = "0000 82 08 00 00 00 0804 01 02 02 0904 00 01 02 000000 05000000 0024010108";
+	static const struct { const char *name, *reply, *want; } answers[] = {
+		{ "wrong PIN", "63c2", "63c2" }, { "user is slow", "!-12", "6400" },
+		{ "user cancels", "!-13", "6401" }, { "PINs differ", "!-14", "6402" },
+		{ "reader is confused", "!-5", "!612" },
+	};
+	DWORD code;
+	unsigned int log;
+
+	check_case("without a keypad");
+	CHECK_INT(feature(lun, FEATURE_VERIFY_PIN_DIRECT), 0);
+	code = feature(lun, FEATURE_GET_TLV_PROPERTIES);
+	CHECK(code != 0);
+	CHECK_STR(control_hex(lun, code, ""), "090100" "0a04e60f0000");
+	CHECK_STR(control_hex(lun, SCARD_CTL_CODE(3506), verify[0].tx), "!606");
+	CHECK_STR(control_hex(lun, SCARD_CTL_CODE(1), "00"), "!606");
+
+	world_entries[0].ct_keypad = 1;
+	check_case("with one");
+	code = feature(lun, FEATURE_VERIFY_PIN_DIRECT);
+	CHECK(code != 0);
+	CHECK_INT(feature(lun, FEATURE_MODIFY_PIN_DIRECT), 0); /* an old daemon */
+	CHECK_STR(control_hex(lun, feature(lun, FEATURE_IFD_PIN_PROPERTIES), ""), "00000200");
+	check_case("a short answer buffer");
+	{
+		unsigned char out[11];
+		DWORD len = 0;
+
+		CHECK_INT(control(lun, CM_IOCTL_GET_FEATURE_REQUEST, NULL, 0, out, sizeof out, &len),
+				IFD_ERROR_INSUFFICIENT_BUFFER);
+		CHECK_INT(len, 0);
+	}
+	CHECK_INT(power_up(lun, IFD_POWER_UP, ATR0), IFD_SUCCESS);
+	CHECK_STR(transmit_hex(lun, "00a40000", 258), "00a400009000");
+	for (size_t i = 0; i < sizeof verify / sizeof verify[0]; i++) {
+		check_case(verify[i].name);
+		log = atomic_load(&r->logged);
+		CHECK_STR(control_hex(lun, code, verify[i].tx), verify[i].want);
+		if (verify[i].log)
+			FAKE_LOG(r, &log, verify[i].log);
+		CHECK_INT(atomic_load(&r->logged), log);
+	}
+	for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
+		check_case(answers[i].name);
+		strcpy(r->verify_reply, answers[i].reply);
+		CHECK_STR(control_hex(lun, code, verify[0].tx), answers[i].want);
+	}
+	check_case("change PIN");
+	strcpy(r->verify_reply, "9000");
+	r->knows_change_pin = true;
+	code = feature(lun, FEATURE_MODIFY_PIN_DIRECT);
+	CHECK(code != 0);
+	log = atomic_load(&r->logged);
+	CHECK_STR(control_hex(lun, code, modify_both), "9000");
+	FAKE_LOG(r, &log, "1500c000011ec3000801060e0024000110");
+	CHECK_STR(control_hex(lun, code, modify_new), "9000");
+	FAKE_LOG(r, &log, "1500c300080100060024010108");
+	CHECK_STR(control_hex(lun, code, "0000"), "!612");
+	CHECK_INT(power_down(lun), IFD_SUCCESS);
+	world_entries[0].ct_keypad = 0;
+}
+
+static atomic_uint wrong;
+
+static void *busy(void *arg)
+{
+	DWORD lun = (DWORD)(size_t)arg;
+	SCARD_IO_HEADER pci = { SCARD_PROTOCOL_T1, 8 };
+
+	for (int i = 0; i < 200; i++) {
+		unsigned char apdu[5] = { 0, 0x10, (unsigned char)lun, (unsigned char)i, 0 }, rx[16], atr[33];
+		DWORD len = sizeof rx, atr_len = sizeof atr;
+
+		if (i % 20 == 0 && power(lun, IFD_POWER_UP, atr, &atr_len) != IFD_SUCCESS)
+			atomic_fetch_add(&wrong, 1);
+		if (transmit(lun, pci, apdu, sizeof apdu, rx, &len, NULL) != IFD_SUCCESS || len != 7 || rx[3] != i)
+			atomic_fetch_add(&wrong, 1);
+		(void)presence(lun);
+	}
+	return NULL;
+}
+
+static void many_at_once(void)
+{
+	static const DWORD luns[] = { 0, 1, 0x10000 };
+	static const char *const names_[] = { "openct:0", "openct:0", "openct:1" };
+	struct fake_reader *r = fake_reader_new();
+	pthread_t t[3];
+	pid_t server;
+
+	check_case("several readers and slots at once");
+	world_reader(1, "Second", 1);
+	world_entries[1].ct_card[0] = 1;
+	world_entries[0].ct_card[1] = 1;
+	world_entries[0].ct_card[0] = 1;
+	server = fake_reader_serve(1, r);
+	for (size_t i = 0; i < 3; i++)
+		CHECK_INT(open_name(luns[i], names_[i]), IFD_SUCCESS);
+	for (size_t i = 0; i < 3; i++)
+		pthread_create(&t[i], NULL, busy, (void *)luns[i]);
+	for (size_t i = 0; i < 3; i++)
+		pthread_join(t[i], NULL);
+	CHECK_INT(atomic_load(&wrong), 0);
+	for (size_t i = 0; i < 3; i++)
+		CHECK_INT(close_channel(luns[i]), IFD_SUCCESS);
+	fake_end(server);
+}
+
+int main(void)
+{
+	struct fake_reader *r = fake_reader_new();
+	const DWORD lun = 0x30000;
+	pid_t server;
+
+	load();
+	world_open();
+	names();
+	finds_its_own();
+	waits_for_the_daemon();
+
+	world_reader(0, "Kaan", 2);
+	world_entries[0].ct_card[0] = 1;
+	side_file(0, 4, true);
+	server = fake_reader_serve(0, r);
+	CHECK_INT(open_name(lun, "openct:0"), IFD_SUCCESS);
+	capabilities(lun);
+	sessions(r, lun);
+	long_apdus(lun);
+	second_slot(r, lun);
+	keypad(r, lun);
+	news(lun, &server, r);
+	CHECK_INT(close_channel(lun), IFD_SUCCESS);
+	side_file(0, 4, false);
+	CHECK_INT(open_name(lun, "openct:0"), IFD_SUCCESS);
+	news_from_an_old_daemon(lun);
+	CHECK_INT(close_channel(lun), IFD_SUCCESS);
+	world_entries[0].ct_card[0] = 1;
+	removed_device();
+	many_at_once();
+	fake_end(server);
+	world_close();
+	return check_result("ifd");
+}
