@@ -29,11 +29,13 @@ type vhci struct {
 	// run through all of them.
 	control string
 	devices string // every USB device by its bus id
+	nodes   string // usbfs
 }
 
 var kernelVHCI = vhci{
 	control: "/sys/devices/platform/vhci_hcd.0",
 	devices: "/sys/bus/usb/devices",
+	nodes:   "/dev/bus/usb",
 }
 
 // vhciDevID is the identity a remote USB/IP server would give the device, bus
@@ -61,7 +63,7 @@ type Attachment struct {
 }
 
 // AttachVHCI plugs m into this machine's kernel and returns when the kernel
-// has enumerated and configured it, so that its node is there. ctx bounds
+// has enumerated and configured it: node and interfaces are there. ctx bounds
 // that wait alone. It needs write access to vhci_hcd's sysfs files, that is,
 // root. If m is a *Port, its unplug detaches the device.
 func AttachVHCI(ctx context.Context, m Model) (*Attachment, error) {
@@ -252,8 +254,14 @@ func (a *Attachment) locate() error {
 	if a.Address, err = readInt(filepath.Join(dir, "devnum")); err != nil {
 		return err
 	}
-	a.Node = fmt.Sprintf("/dev/bus/usb/%03d/%03d", a.Bus, a.Address)
-	return nil
+	a.Node = filepath.Join(a.vhci.nodes, fmt.Sprintf("%03d/%03d", a.Bus, a.Address))
+	// The kernel is still at it: it has just sent SET_CONFIGURATION. Opening
+	// the node waits until the interfaces are there and have their drivers.
+	f, err := os.Open(a.Node)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 func readInt(path string) (int, error) {

@@ -45,7 +45,7 @@ func TestParsePorts(t *testing.T) {
 // test plays the kernel behind them.
 func fakeVHCI(t *testing.T) vhci {
 	t.Helper()
-	v := vhci{control: t.TempDir(), devices: t.TempDir()}
+	v := vhci{control: t.TempDir(), devices: t.TempDir(), nodes: t.TempDir()}
 	for _, name := range []string{"attach", "detach"} {
 		if err := unix.Mkfifo(filepath.Join(v.control, name), 0o600); err != nil {
 			t.Fatal(err)
@@ -55,6 +55,7 @@ func fakeVHCI(t *testing.T) vhci {
 	write(t, "", v.control, "status.1")
 	write(t, "3\n", v.devices, "0-0", "busnum")
 	write(t, "7\n", v.devices, "0-0", "devnum")
+	write(t, "", v.nodes, "003", "007")
 	return v
 }
 
@@ -134,7 +135,7 @@ func TestAttachAndDetach(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := <-hosts
-	if a.Port != 1 || a.Node != "/dev/bus/usb/003/007" {
+	if a.Port != 1 || a.Node != filepath.Join(v.nodes, "003/007") {
 		t.Errorf("port %d, node %s", a.Port, a.Node)
 	}
 	h.submit(0, 5, "C0 01 34 12 78 56 05 00", nil)

@@ -8,8 +8,12 @@
 #include "events.h"
 
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <pthread.h>
-#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 typedef int (*handle_events_fn)(libusb_context *, struct timeval *, int *);
 typedef ssize_t (*device_list_fn)(libusb_context *, libusb_device ***);
@@ -114,13 +118,33 @@ int libusb_handle_events_timeout_completed(libusb_context *ctx, struct timeval *
 	return real_handle_events(ctx, &wait, completed);
 }
 
+// open_unlisted makes the libusb device of a node that libusb has not listed.
+// libudev hides devices that udev has not seen, so without a running udevd (a
+// container, an initramfs) there are none. It costs the device a
+// GET_CONFIGURATION, which is why it is not the way for all.
+static libusb_device *open_unlisted(libusb_context *ctx, int bus, int address)
+{
+	char path[64];
+	snprintf(path, sizeof path, "/dev/bus/usb/%03d/%03d", bus, address);
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return NULL;
+	libusb_device *dev = NULL;
+	libusb_device_handle *handle;
+	if (libusb_wrap_sys_device(ctx, (intptr_t)fd, &handle) == 0) {
+		dev = libusb_ref_device(libusb_get_device(handle));
+		libusb_close(handle);
+	}
+	close(fd);
+	return dev;
+}
+
 // gousb parses the descriptors of every device in the list before it asks
 // which one is wanted. The list of an adopted context has only the one.
 ssize_t libusb_get_device_list(libusb_context *ctx, libusb_device ***list)
 {
 	if (!openct_resolve())
 		return LIBUSB_ERROR_NOT_SUPPORTED;
-	ssize_t n = real_device_list(ctx, list);
 
 	int bus = 0, address = 0;
 	pthread_mutex_lock(&contexts_lock);
@@ -130,19 +154,24 @@ ssize_t libusb_get_device_list(libusb_context *ctx, libusb_device ***list)
 		address = a->address;
 	}
 	pthread_mutex_unlock(&contexts_lock);
-	if (n < 0 || bus == 0)
-		return n;
+	if (bus == 0)
+		return real_device_list(ctx, list);
 
-	ssize_t kept = 0;
-	for (ssize_t i = 0; i < n; i++) {
-		libusb_device *dev = (*list)[i];
-		if (libusb_get_bus_number(dev) == bus && libusb_get_device_address(dev) == address)
-			(*list)[kept++] = dev;
-		else
-			libusb_unref_device(dev);
+	libusb_device **one = calloc(2, sizeof *one);
+	libusb_device **all;
+	ssize_t n = one ? real_device_list(ctx, &all) : LIBUSB_ERROR_NO_MEM;
+	if (n < 0) {
+		free(one);
+		return n;
 	}
-	(*list)[kept] = NULL;
-	return kept;
+	for (ssize_t i = 0; i < n; i++)
+		if (libusb_get_bus_number(all[i]) == bus && libusb_get_device_address(all[i]) == address)
+			one[0] = libusb_ref_device(all[i]);
+	libusb_free_device_list(all, 1);
+	if (!one[0])
+		one[0] = open_unlisted(ctx, bus, address);
+	*list = one; // libusb_free_device_list calls free
+	return one[0] ? 1 : 0;
 }
 
 // A context is forgotten between the end of its event loop and its end: later,

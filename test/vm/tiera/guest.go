@@ -40,7 +40,7 @@ func runTests() error {
 	if err := loadModules(); err != nil {
 		return err
 	}
-	run, err := os.ReadFile("/run")
+	run, err := os.ReadFile("/run-tests")
 	if err != nil {
 		return err
 	}

@@ -123,7 +123,7 @@ func makeInitrd(o options, tmp, moduleDir, path string) error {
 		return err
 	}
 	c.file(init, "init")
-	c.data("run", []byte(o.run))
+	c.data("run-tests", []byte(o.run))
 	var order []string
 	for _, m := range modules {
 		c.file(filepath.Join(moduleDir, m), "modules/"+filepath.Base(m))
@@ -173,7 +173,7 @@ func boot(o options, kernel, initrd string) error {
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
 		"-accel", o.accel, "-cpu", "max", "-m", "512", "-smp", "2", "-no-reboot", "-nodefaults", "-display", "none",
 		"-serial", "stdio", "-kernel", kernel, "-initrd", initrd,
-		"-append", "console=ttyS0 quiet panic=-1")
+		"-append", "console=ttyS0 quiet loglevel=2 panic=-1")
 	cmd.Stdout = io.MultiWriter(os.Stdout, &out)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {

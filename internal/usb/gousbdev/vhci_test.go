@@ -1,0 +1,545 @@
+//go:build vhci && cgo
+
+// These tests plug virtual devices into the kernel they run on, through
+// vhci_hcd, and open them as any real device. They need root and the module;
+// test/vm/tiera boots a kernel for them.
+package gousbdev_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"openct/internal/usb"
+	"openct/internal/usb/gousbdev"
+	"openct/internal/vusb"
+)
+
+// gadget is a device that says back what it is asked. Control 01 returns its
+// setup packet, or takes data; 02 stalls; 03 never ends; bulk 02/82 echo; 81
+// is silent.
+type gadget struct {
+	desc  vusb.Descriptors
+	began chan struct{} // one value for each transfer that never ends
+
+	mu     sync.Mutex
+	resets int
+	queue  [][]byte
+}
+
+func newGadget(vendor, product uint16, config ...byte) *gadget {
+	dev := []byte{18, 1, 0x10, 0x01, 0, 0, 0, 8, 0, 0, 0, 0, 0, 1, 1, 2, 3, 1}
+	binary.LittleEndian.PutUint16(dev[8:], vendor)
+	binary.LittleEndian.PutUint16(dev[10:], product)
+	head := []byte{9, 2, 0, 0, 1, 1, 0, 0x80, 50}
+	binary.LittleEndian.PutUint16(head[2:], uint16(len(head)+len(config)))
+	return &gadget{
+		desc: vusb.Descriptors{
+			Device:  dev,
+			Config:  append(head, config...),
+			Strings: []string{"OpenCT", "Gadget", "0001"},
+			Speed:   vusb.FullSpeed,
+		},
+		began: make(chan struct{}, 64),
+	}
+}
+
+// ifaceDesc is an interface descriptor; the three endpoints follow it if eps.
+func ifaceDesc(number, alt uint8, eps bool) []byte {
+	d := []byte{9, 4, number, alt, 0, 0xFF, 0, 0, 0}
+	if eps {
+		d[4] = 3
+		d = append(d, 7, 5, 0x02, 2, 64, 0, 0, 7, 5, 0x82, 2, 64, 0, 0, 7, 5, 0x81, 3, 8, 0, 10)
+	}
+	return d
+}
+
+func (g *gadget) Descriptors() vusb.Descriptors { return g.desc }
+
+func (g *gadget) Reset() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.resets++
+}
+
+func (g *gadget) Control(ctx context.Context, s usb.Setup, out []byte, length int) ([]byte, error) {
+	switch s.Request {
+	case 1:
+		if !s.In() {
+			return nil, g.Out(ctx, 2, out)
+		}
+		return []byte{s.RequestType, s.Request, byte(s.Value), byte(s.Value >> 8), byte(s.Index), byte(s.Index >> 8), byte(length), byte(length >> 8)}, nil
+	case 3:
+		return nil, g.never(ctx)
+	}
+	return nil, vusb.ErrStall
+}
+
+func (g *gadget) never(ctx context.Context) error {
+	g.began <- struct{}{}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (g *gadget) Out(_ context.Context, _ uint8, data []byte) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.queue = append(g.queue, data)
+	return nil
+}
+
+func (g *gadget) In(ctx context.Context, ep uint8, max int) ([]byte, error) {
+	if ep == 0x81 {
+		return nil, g.never(ctx)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.queue) == 0 {
+		return nil, vusb.ErrStall
+	}
+	data := g.queue[0]
+	g.queue = g.queue[1:]
+	return data, nil
+}
+
+var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+
+// plug attaches m; the test's end detaches it.
+func plug(t *testing.T, m vusb.Model) (*vusb.Port, *vusb.Attachment) {
+	t.Helper()
+	port := vusb.Plug("vhci", m)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	a, err := vusb.AttachVHCI(ctx, port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		port.Unplug()
+		<-a.Done()
+	})
+	return port, a
+}
+
+func open(t *testing.T, path string) usb.Device {
+	t.Helper()
+	dev, err := gousbdev.Open(path, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dev.Close() })
+	return dev
+}
+
+func plugOpen(t *testing.T, m vusb.Model) (*vusb.Port, usb.Device) {
+	t.Helper()
+	port, a := plug(t, m)
+	return port, open(t, a.Node)
+}
+
+func standard() *gadget { return newGadget(0x1209, 0x0001, ifaceDesc(0, 0, true)...) }
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantErr(t *testing.T, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("got %v, want %v", err, want)
+	}
+}
+
+func TestIdentity(t *testing.T) {
+	_, a := plug(t, standard())
+	dev := open(t, a.Node)
+	got := *dev.Descriptor()
+	got.Interfaces = nil
+	want := usb.Descriptor{
+		Bus: a.Bus, Address: a.Address, Port: a.BusID,
+		Vendor: 0x1209, Product: 0x0001, Release: 0x0100,
+		Manufacturer: "OpenCT", ProductString: "Gadget", Serial: "0001",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("descriptor (-want +got):\n%s", diff)
+	}
+}
+
+func TestControlPassesUntouched(t *testing.T) {
+	_, dev := plugOpen(t, standard())
+	must(t, dev.Claim(0, 0))
+	for _, s := range []usb.Setup{
+		{RequestType: usb.VendorDeviceIn, Request: 1, Value: 0x1234, Index: 0x5678},
+		{RequestType: usb.VendorInterfaceIn, Request: 1, Value: 0xFFFF, Index: 0x9E00}, // the iKey's data in wIndex
+		{RequestType: usb.VendorEndpointIn, Request: 1, Index: 0x00C5},
+	} {
+		buf := make([]byte, 300)
+		n, err := dev.Control(s, buf, time.Second)
+		must(t, err)
+		want := []byte{s.RequestType, 1, byte(s.Value), byte(s.Value >> 8), byte(s.Index), byte(s.Index >> 8), 0x2C, 0x01}
+		if diff := cmp.Diff(want, buf[:n]); diff != "" {
+			t.Errorf("%+v (-want +got):\n%s", s, diff)
+		}
+	}
+	out := usb.Setup{RequestType: usb.VendorInterfaceOut, Request: 1, Index: 0x0102}
+	for _, data := range [][]byte{nil, {1, 2, 3}, make([]byte, 4096)} {
+		n, err := dev.Control(out, data, time.Second)
+		if must(t, err); n != len(data) {
+			t.Errorf("%d of %d bytes went out", n, len(data))
+		}
+	}
+	_, err := dev.Control(out, make([]byte, 4097), time.Second)
+	wantErr(t, err, usb.ErrIO)
+}
+
+func TestErrors(t *testing.T) {
+	g := standard()
+	port, dev := plugOpen(t, g)
+	must(t, dev.Claim(0, 0))
+	_, err := dev.Control(usb.Setup{RequestType: usb.VendorDeviceIn, Request: 2}, make([]byte, 4), time.Second)
+	wantErr(t, err, usb.ErrStall)
+	for _, timeout := range []time.Duration{-1, 0, time.Microsecond, 30 * time.Millisecond} {
+		_, err = dev.Control(usb.Setup{RequestType: usb.VendorDeviceIn, Request: 3}, make([]byte, 4), timeout)
+		wantErr(t, err, usb.ErrTimeout)
+	}
+
+	_, err = dev.Bulk(0x82, make([]byte, 64), time.Second) // nothing there: stalls, stays halted
+	wantErr(t, err, usb.ErrStall)
+	_, err = dev.Bulk(0x02, []byte{1, 2, 3}, time.Second)
+	must(t, err)
+	_, err = dev.Bulk(0x82, make([]byte, 64), time.Second)
+	wantErr(t, err, usb.ErrStall)
+	must(t, dev.ClearHalt(0x82))
+	buf := make([]byte, 64)
+	n, err := dev.Bulk(0x82, buf, time.Second)
+	if must(t, err); string(buf[:n]) != "\x01\x02\x03" {
+		t.Errorf("echo % X", buf[:n])
+	}
+	g.Out(t.Context(), 2, make([]byte, 64))
+	port.Inject(vusb.Fault{On: vusb.Transfer{Code: 0x82}, Hang: true})
+	_, err = dev.Bulk(0x82, buf, 30*time.Millisecond)
+	wantErr(t, err, usb.ErrTimeout)
+
+	_, err = dev.Bulk(0x84, buf, time.Second)
+	wantErr(t, err, usb.ErrIO)
+	wantErr(t, dev.Claim(3, 0), usb.ErrNotFound)
+	wantErr(t, dev.Claim(0, 0), usb.ErrBusy)
+	must(t, dev.Release(0))
+	_, err = dev.Bulk(0x82, buf, time.Second)
+	wantErr(t, err, usb.ErrIO)
+	must(t, dev.Close())
+	must(t, dev.Close())
+	_, err = dev.Control(usb.Setup{RequestType: usb.VendorDeviceIn, Request: 1}, buf, time.Second)
+	wantErr(t, err, usb.ErrClosed)
+}
+
+func TestInterruptEnds(t *testing.T) {
+	g := standard()
+	_, dev := plugOpen(t, g)
+	must(t, dev.Claim(0, 0))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err := dev.Interrupt(ctx, 0x81, make([]byte, 8))
+	wantErr(t, err, usb.ErrTimeout)
+	<-g.began
+
+	ctx, cancel = context.WithCancel(t.Context())
+	go func() {
+		<-g.began
+		cancel()
+	}()
+	_, err = dev.Interrupt(ctx, 0x81, make([]byte, 8))
+	wantErr(t, err, context.Canceled)
+
+	go func() {
+		<-g.began
+		dev.Close()
+	}()
+	_, err = dev.Interrupt(t.Context(), 0x81, make([]byte, 8))
+	wantErr(t, err, usb.ErrClosed)
+}
+
+func TestUnplug(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		hang func(usb.Device) error // waits in a transfer; nil for an idle device
+	}{
+		{"idle", nil},
+		{"control", func(d usb.Device) error {
+			_, err := d.Control(usb.Setup{RequestType: usb.VendorDeviceIn, Request: 3}, make([]byte, 4), time.Minute)
+			return err
+		}},
+		{"bulk", func(d usb.Device) error { _, err := d.Bulk(0x82, make([]byte, 64), time.Minute); return err }},
+		{"interrupt", func(d usb.Device) error {
+			_, err := d.Interrupt(context.Background(), 0x81, make([]byte, 8))
+			return err
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := standard()
+			port, dev := plugOpen(t, g)
+			must(t, dev.Claim(0, 0))
+			failed := make(chan error, 1)
+			if tt.hang != nil {
+				if tt.name == "bulk" {
+					port.Inject(vusb.Fault{On: vusb.Transfer{Code: 0x82}, Delay: time.Minute})
+				}
+				go func() { failed <- tt.hang(dev) }()
+				if tt.name != "bulk" {
+					<-g.began
+				}
+			}
+			start := time.Now()
+			port.Unplug()
+			<-dev.Gone()
+			gone := time.Since(start)
+			if tt.hang != nil {
+				wantErr(t, <-failed, usb.ErrUnplugged)
+			}
+			ended := time.Since(start)
+			_, err := dev.Control(usb.Setup{RequestType: usb.VendorDeviceIn, Request: 1}, make([]byte, 4), time.Second)
+			wantErr(t, err, usb.ErrUnplugged)
+			wantErr(t, dev.Claim(0, 0), usb.ErrUnplugged)
+			closing := time.Now()
+			must(t, dev.Close())
+			t.Logf("gone after %v, transfer over after %v, closed in %v", gone, ended, time.Since(closing))
+		})
+	}
+}
+
+func TestUnplugAsFault(t *testing.T) {
+	port, dev := plugOpen(t, standard())
+	port.Inject(vusb.Fault{Unplug: true})
+	_, err := dev.Control(usb.Setup{RequestType: usb.VendorDeviceIn, Request: 1}, make([]byte, 4), 10*time.Second)
+	wantErr(t, err, usb.ErrUnplugged)
+}
+
+func TestCloseIsBounded(t *testing.T) {
+	g := standard()
+	_, dev := plugOpen(t, g)
+	failed := make(chan error, 1)
+	go func() {
+		_, err := dev.Control(usb.Setup{RequestType: usb.VendorDeviceIn, Request: 3}, make([]byte, 4), 4*time.Second)
+		failed <- err
+	}()
+	<-g.began
+	start := time.Now()
+	wantErr(t, dev.Close(), usb.ErrTimeout)
+	t.Logf("Close came back after %v", time.Since(start))
+	wantErr(t, <-failed, usb.ErrTimeout)
+}
+
+func TestInterfaceNumbers(t *testing.T) {
+	config := append(ifaceDesc(1, 0, false), ifaceDesc(1, 1, true)...)
+	_, dev := plugOpen(t, newGadget(0x1209, 0x0002, config...))
+	wantErr(t, dev.Claim(0, 0), usb.ErrNotFound)
+	must(t, dev.Claim(1, 1))
+	_, err := dev.Bulk(0x02, []byte{9}, time.Second)
+	must(t, err)
+	buf := make([]byte, 64)
+	if n, err := dev.Bulk(0x82, buf, time.Second); err != nil || n != 1 || buf[0] != 9 {
+		t.Errorf("got % X, %v", buf[:n], err)
+	}
+}
+
+// gousb panics on interleaved duplicates of an alternate setting.
+func TestHostileDeviceElsewhere(t *testing.T) {
+	config := append(ifaceDesc(0, 0, false), ifaceDesc(1, 0, false)...)
+	config = append(append(config, ifaceDesc(0, 0, false)...), ifaceDesc(1, 0, false)...)
+	_, bad := plug(t, newGadget(0x1209, 0x0666, config...))
+	_, good := plug(t, standard())
+	dev, err := gousbdev.Open(bad.Node, quiet)
+	if err == nil {
+		err = dev.Close()
+	}
+	t.Logf("the hostile device itself: %v", err)
+	must(t, open(t, good.Node).Claim(0, 0))
+}
+
+func TestReset(t *testing.T) {
+	g := standard()
+	_, a := plug(t, g)
+	g.mu.Lock()
+	before := g.resets
+	g.mu.Unlock()
+	f, err := os.OpenFile(a.Node, os.O_RDWR, 0)
+	must(t, err)
+	defer f.Close()
+	const usbdevfsReset = 'U'<<8 | 20 // _IO('U', 20), linux/usbdevice_fs.h
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), usbdevfsReset, 0); errno != 0 {
+		t.Fatal(errno)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.resets <= before {
+		t.Errorf("%d resets before and %d after", before, g.resets)
+	}
+}
+
+// The test binary is also the process that holds an interface.
+func TestMain(m *testing.M) {
+	if node := os.Getenv("OPENCT_TEST_HOLD"); node != "" {
+		dev, err := gousbdev.Open(node, quiet)
+		if err == nil {
+			err = dev.Claim(0, 0)
+		}
+		fmt.Println(err)
+		io.Copy(io.Discard, os.Stdin)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func TestBusyNamesTheProcess(t *testing.T) {
+	_, a := plug(t, standard())
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "OPENCT_TEST_HOLD="+a.Node)
+	stdin, err := cmd.StdinPipe()
+	must(t, err)
+	stdout, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	defer cmd.Wait()
+	defer stdin.Close()
+	line := make([]byte, 64)
+	n, _ := stdout.Read(line)
+	if got := strings.TrimSpace(string(line[:n])); got != "<nil>" {
+		t.Fatalf("holder: %s", got)
+	}
+
+	dev := open(t, a.Node)
+	err = dev.Claim(0, 0)
+	var busy *usb.BusyError
+	if !errors.As(err, &busy) || len(busy.Holders) != 1 || busy.Holders[0].PID != cmd.Process.Pid || busy.Holders[0].Name == "" {
+		t.Errorf("got %v", err)
+	}
+	t.Log(err)
+}
+
+func driverOf(t *testing.T, a *vusb.Attachment) string {
+	t.Helper()
+	target, err := os.Readlink(filepath.Join("/sys/bus/usb/devices", a.BusID, a.BusID+":1.0", "driver"))
+	if err != nil {
+		return ""
+	}
+	return filepath.Base(target)
+}
+
+func TestKernelDriverIsGivenBack(t *testing.T) {
+	_, a := plug(t, newGadget(0x0403, 0x6001, ifaceDesc(0, 0, true)...))
+	if got := driverOf(t, a); got != "ftdi_sio" {
+		t.Fatalf("the kernel bound %q", got)
+	}
+	for _, end := range []func(usb.Device) error{
+		func(d usb.Device) error { return d.Release(0) },
+		usb.Device.Close,
+	} {
+		dev := open(t, a.Node)
+		if got := driverOf(t, a); got != "ftdi_sio" {
+			t.Errorf("opening it changed the driver to %q", got)
+		}
+		must(t, dev.Claim(0, 0))
+		if got := driverOf(t, a); got != "usbfs" {
+			t.Errorf("claimed, the driver is %q", got)
+		}
+		must(t, end(dev))
+		if got := driverOf(t, a); got != "ftdi_sio" {
+			t.Errorf("given back, the driver is %q", got)
+		}
+	}
+}
+
+func count(t *testing.T, dir string) int {
+	t.Helper()
+	list, err := os.ReadDir(dir)
+	must(t, err)
+	return len(list)
+}
+
+func TestCyclesLeakNothing(t *testing.T) {
+	cycle := func() {
+		g := standard()
+		port := vusb.Plug("vhci", g)
+		a, err := vusb.AttachVHCI(t.Context(), port)
+		must(t, err)
+		dev, err := gousbdev.Open(a.Node, quiet)
+		must(t, err)
+		must(t, dev.Claim(0, 0))
+		port.Unplug()
+		<-dev.Gone()
+		must(t, dev.Close())
+		<-a.Done()
+	}
+	for range 5 {
+		cycle()
+	}
+	files, threads := count(t, "/proc/self/fd"), count(t, "/proc/self/task")
+	start := time.Now()
+	const n = 30
+	for range n {
+		cycle()
+	}
+	files2, threads2 := count(t, "/proc/self/fd"), count(t, "/proc/self/task")
+	t.Logf("%d cycles in %v; files %d to %d, threads %d to %d", n, time.Since(start), files, files2, threads, threads2)
+	if files2 > files || threads2 > threads+5 {
+		t.Error("something leaks")
+	}
+}
+
+// Ten wakeups a second is what gousb's event loop makes when left alone.
+func TestIdleDeviceSleeps(t *testing.T) {
+	_, dev := plugOpen(t, standard())
+	must(t, dev.Claim(0, 0))
+	switches := func() (sum int) {
+		tasks, err := filepath.Glob("/proc/self/task/*/status")
+		must(t, err)
+		for _, task := range tasks {
+			text, err := os.ReadFile(task)
+			must(t, err)
+			_, rest, _ := strings.Cut(string(text), "\nvoluntary_ctxt_switches:")
+			var n int
+			fmt.Sscan(rest, &n)
+			sum += n
+		}
+		return sum
+	}
+	before := switches()
+	<-time.After(10 * time.Second)
+	n := switches() - before
+	t.Logf("%d context switches in 10 s, with those of the measuring", n)
+	if n > 30 {
+		t.Error("the idle device does not sleep")
+	}
+}
+
+// A device that udev has seen comes out of libusb's own list, and not by
+// wrapping its node.
+func TestDeviceInUdevDatabase(t *testing.T) {
+	_, a := plug(t, standard())
+	record := fmt.Sprintf("/run/udev/data/c189:%d", (a.Bus-1)*128+a.Address-1)
+	if _, err := os.Stat(record); errors.Is(err, os.ErrNotExist) {
+		must(t, os.MkdirAll(filepath.Dir(record), 0o755))
+		must(t, os.WriteFile(record, []byte("I:1\n"), 0o644))
+		defer os.Remove(record)
+	}
+	dev := open(t, a.Node)
+	must(t, dev.Claim(0, 0))
+	_, err := dev.Control(usb.Setup{RequestType: usb.VendorDeviceIn, Request: 1}, make([]byte, 8), time.Second)
+	must(t, err)
+}
