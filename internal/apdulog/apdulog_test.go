@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -81,18 +82,22 @@ func TestResponse(t *testing.T) {
 // secret is a PIN, no two bytes of which occur in a header below or in a length.
 var secret = []byte("qWzXvKjY")
 
-// leaks says whether text holds two neighbouring bytes of the secret in any of the
-// usual ways to write bytes.
-func leaks(text string, secret []byte) bool {
+// traces are two neighbouring bytes of the secret in all the usual ways to write
+// bytes.
+func traces(secret []byte) []string {
+	var all []string
 	for i := range len(secret) - 1 {
-		pair := secret[i : i+2]
-		for _, format := range []string{"%s", "%x", "%X", "% x", "% X", "%d", "%v", "%q"} {
-			if strings.Contains(text, strings.Trim(fmt.Sprintf(format, pair), `"[]`)) {
-				return true
-			}
+		for _, format := range []string{"%s", "%x", "%X", "% x", "% X", "%d"} {
+			all = append(all, strings.Trim(fmt.Sprintf(format, secret[i:i+2]), "[]"))
 		}
 	}
-	return false
+	return all
+}
+
+var trail = traces(secret)
+
+func leaks(text string) bool {
+	return slices.ContainsFunc(trail, func(trace string) bool { return strings.Contains(text, trace) })
 }
 
 func TestNoWayToGetAPIN(t *testing.T) {
@@ -120,22 +125,22 @@ func TestNoWayToGetAPIN(t *testing.T) {
 				"no header":    secret,
 				"twice":        short(header, append(append([]byte{}, secret...), secret...)),
 			} {
-				if text := Command(apdu); leaks(text, secret) {
+				if text := Command(apdu); leaks(text) {
 					t.Fatalf("%s %s: %q", header, name, text)
 				}
-				if text := Response(apdu, append(append([]byte{}, secret...), 0x90, 0)); leaks(text, secret) {
+				if text := Response(apdu, append(append([]byte{}, secret...), 0x90, 0)); leaks(text) {
 					t.Fatalf("response to %s %s: %q", header, name, text)
 				}
-				if text := Response(secret[:3], secret); leaks(text, secret) {
+				if text := Response(secret[:3], secret); leaks(text) {
 					t.Fatalf("echo of what was no APDU: %q", text)
 				}
-				if text := Block(apdu); leaks(text, secret) {
+				if text := Block(apdu); leaks(text) {
 					t.Fatalf("block %s %s: %q", header, name, text)
 				}
 			}
 		}
 	}
-	if !leaks("00 20 00 80 08 71 57 7A", secret) || !leaks("vKjY", secret) || !leaks("[113 87 122]", secret) {
+	if !leaks("00 20 00 80 08 71 57 7A") || !leaks("vKjY") || !leaks("[113 87 122]") {
 		t.Fatal("the test would not see a leak")
 	}
 }

@@ -149,3 +149,19 @@ func (c *Config) DriverFor(vendor, product, release uint16) (string, bool) {
 	}
 	return "", false
 }
+
+// ClassReaders says whether the ccid driver should have a device that nobody asked
+// for. class: the device was found by its class; one that was found by its id is
+// always ours.
+func (c *Config) ClassReaders(class bool) bool {
+	return !class || c.CCID == CCIDOn || c.CCID == CCIDAuto && !pcscInstalled(os.DirFS("/"))
+}
+
+// pcscInstalled says whether PC/SC's daemon, which serves all devices of the
+// class, can be started on this machine.
+func pcscInstalled(root fs.FS) bool {
+	return slices.ContainsFunc([]string{"usr/sbin/pcscd", "usr/bin/pcscd", "usr/local/sbin/pcscd"}, func(p string) bool {
+		_, err := fs.Stat(root, p)
+		return err == nil
+	})
+}

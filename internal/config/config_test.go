@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -294,6 +295,21 @@ func TestLoad(t *testing.T) {
 	dir := t.TempDir()
 	if _, _, err := Load(dir); err == nil || !strings.Contains(err.Error(), dir) {
 		t.Errorf("directory: %v", err)
+	}
+}
+
+func TestClassReaders(t *testing.T) {
+	for _, mode := range []CCIDMode{CCIDOn, CCIDOff, CCIDAuto} {
+		c := &Config{CCID: mode}
+		if !c.ClassReaders(false) {
+			t.Errorf("%s: a device known by its id is refused", mode)
+		}
+	}
+	if !(&Config{CCID: CCIDOn}).ClassReaders(true) || (&Config{CCID: CCIDOff}).ClassReaders(true) {
+		t.Error("on and off do not decide")
+	}
+	if pcscInstalled(fstest.MapFS{"usr/sbin/sshd": {}}) || !pcscInstalled(fstest.MapFS{"usr/sbin/pcscd": {}}) {
+		t.Error("pcscd is not told")
 	}
 }
 
