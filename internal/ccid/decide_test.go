@@ -203,7 +203,7 @@ func TestDecisionRules(t *testing.T) {
 			t.Errorf("%s, dwFeatures %08X: %s", d.ID(), features, fmt.Sprintf(format, args...))
 		}
 		plans, err := Decide(d)
-		refused := r.number(t, "bNumEndpoints", 10) < 2 || features&0x70000 == 0
+		refused := r.number(t, "bNumEndpoints", 10) < 2
 		if refused != (err != nil) {
 			fail("refused: %v, want %v", err, refused)
 		}
@@ -214,7 +214,7 @@ func TestDecisionRules(t *testing.T) {
 			continue
 		}
 		p, q := plans[0], quirkOf(d)
-		level := map[uint32]Level{0x10000: TPDU, 0x20000: ShortAPDU, 0x40000: ExtendedAPDU}[features&0x70000]
+		level := map[uint32]Level{0x10000: TPDU, 0x20000: ShortAPDU, 0x40000: ExtendedAPDU, 0: Characters}[features&0x70000]
 		if !q.extended && !q.shortOnly && p.Level != level {
 			fail("level %v", p.Level)
 		}

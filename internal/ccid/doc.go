@@ -11,7 +11,7 @@
 //	plan.go, rates.go                 what the driver decides for a reader and a card
 //	transport.go, usb.go, block.go, serial.go    how messages travel
 //	conn.go                           sequence numbers, waiting, aborting
-//	reader.go, slot.go, apdu.go, tpdu.go, pinpad.go, notify.go    the driver
+//	reader.go, slot.go, apdu.go, tpdu.go, charlink.go, pinpad.go, notify.go    the driver
 //
 // The messages know nothing of transports, and the transports nothing of
 // cards. Every byte of a reader is checked before it is believed.

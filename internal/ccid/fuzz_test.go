@@ -135,7 +135,7 @@ func FuzzResponse(f *testing.F) {
 		answer("80 05000000 00 03 00 00 00 00 E1 01 FE 1E"),
 		answer("80 06000000 00 04 00 00 00 00 00 02 90 00 92"),
 	}, nil)
-	for level := range byte(3) {
+	for level := range byte(4) {
 		for _, s := range [][]byte{ok, chained, t1, answer("80 00000000 00 01 42 FE 00"), answer("80 00000000 00 01 80 FF 00"), {}, {0}} {
 			f.Add(level, s)
 		}
@@ -146,7 +146,7 @@ func FuzzResponse(f *testing.F) {
 		}
 		tr := &script{rest: answers, end: make(chan struct{})}
 		plan := Plan{
-			Level: Level(1 + level%3), Slots: 2, Busy: 1, T0: true, T1: true, Clock: 4000, MaxRate: 344086,
+			Level: Level(1 + level%4), Slots: 2, Busy: 1, T0: true, T1: true, Clock: 4000, MaxRate: 344086,
 			Voltages: []voltage{voltageAuto, voltage5V}, Parameters: true, Negotiate: true, SetRate: level&0x80 != 0,
 			IFSD: 254, Announce: true, MaxMessage: 271, Verify: true, Modify: true,
 		}

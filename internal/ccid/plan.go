@@ -16,10 +16,11 @@ const (
 	TPDU         Level = iota + 1 // the host speaks T=0 or T=1
 	ShortAPDU                     // the reader does; commands of at most 261 bytes
 	ExtendedAPDU                  // the reader does; longer commands are chained
+	Characters                    // the host does everything, byte by byte
 )
 
 func (l Level) String() string {
-	return [...]string{"?", "TPDU", "short APDU", "extended APDU"}[l]
+	return [...]string{"?", "TPDU", "short APDU", "extended APDU", "characters"}[l]
 }
 
 // Plan is what the driver decided to do with a reader: its class descriptor,
@@ -75,9 +76,10 @@ const (
 	defaultIFSD    = 32               // ISO/IEC 7816-3, 11.4.2: until the host says otherwise
 	maxIFSD        = 254
 	blockOverhead  = 3 + 1 // prologue and LRC
-	minMessage     = headerSize + 5 + 2
+	minMessage     = headerSize + blockOverhead + 1 + defaultIFSD
 	maxBusySlots   = 16
-	maxUsableSlots = 8 // of OpenCT's status file
+	maxClock       = 100_000 // kHz; more is a reader's mistake, not a hurry
+	maxUsableSlots = 8       // of OpenCT's status file
 )
 
 // decide makes a plan of one class descriptor.
@@ -124,7 +126,7 @@ func decide(f function, q quirk) (Plan, error) {
 	p.MaxMessage = maxMessage(d.MaxMessage)
 	p.IFSD, p.Announce = ifsd(d, q, p.MaxMessage)
 	p.Announce = p.Announce && p.Level == TPDU && p.T1
-	if !q.noPINPad {
+	if !q.noPINPad && p.Level != Characters {
 		p.Verify = d.PINSupport&pinSupportVerify != 0
 		p.Modify = d.PINSupport&pinSupportModify != 0
 	}
@@ -132,8 +134,8 @@ func decide(f function, q quirk) (Plan, error) {
 }
 
 // level reads the exchange level. More than one is a contradiction that only
-// exists on paper; the highest wins. None is character level, where the host
-// would have to talk to the card byte by byte: no such reader is supported.
+// exists on paper; the highest wins. None is character level, which makes no
+// sense for a token: there is no line to have characters on.
 func level(f Features) (Level, error) {
 	switch {
 	case f.Has(LevelExtAPDU):
@@ -142,8 +144,10 @@ func level(f Features) (Level, error) {
 		return ShortAPDU, nil
 	case f.Has(LevelTPDU):
 		return TPDU, nil
+	case f.IsToken():
+		return 0, fmt.Errorf("token declares no exchange level: %w", ifd.ErrIncompatible)
 	}
-	return 0, fmt.Errorf("reader exchanges single characters only, which is not supported: %w", ifd.ErrIncompatible)
+	return Characters, nil
 }
 
 // voltages is the order in which a card is powered: automatic where the reader
@@ -250,6 +254,9 @@ func (p Plan) String() string {
 	}
 	return b.String()
 }
+
+// hostSpeaks says whether the card's protocol is the host's affair.
+func (p Plan) hostSpeaks() bool { return p.Level == TPDU || p.Level == Characters }
 
 // supports says whether the reader speaks card protocol t.
 func (p Plan) supports(t int) bool { return t == 0 && p.T0 || t == 1 && p.T1 }

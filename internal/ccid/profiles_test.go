@@ -26,9 +26,6 @@ func counting(n int) []byte {
 // sees must not depend on the reader.
 func TestProfiles(t *testing.T) {
 	for _, p := range vusb.CCIDProfiles() {
-		if p.Name == "P6 character level" {
-			continue // refused: TestRefused
-		}
 		for _, c := range []struct {
 			name string
 			atr  []byte
@@ -79,7 +76,7 @@ func TestRefused(t *testing.T) {
 		p    vusb.CCIDProfile
 		why  string
 	}{
-		{"character level", profile(t, "P6"), "single characters"},
+		{"token without a level", with(func(p *vusb.CCIDProfile) { p.Features = 0x0840 }), "no exchange level"},
 		{"vendor class without descriptor", with(func(p *vusb.CCIDProfile) { p.Class, p.Cut = 0xFF, 54 }), "no smart card interface"},
 		{"vendor class with another descriptor too", with(func(p *vusb.CCIDProfile) { p.Class, p.Leading = 0xFF, []byte{3, 0x24, 0} }), "no smart card interface"},
 		{"descriptor cut to 53 bytes", with(func(p *vusb.CCIDProfile) { p.Cut, p.Length = 1, 53 }), "no CCID class descriptor"},
@@ -96,7 +93,7 @@ func TestRefused(t *testing.T) {
 			if !bytes.Contains([]byte(err.Error()), []byte(c.why)) {
 				t.Errorf("error %q does not say %q", err, c.why)
 			}
-			if Is(b.dev.Descriptor()) && c.name != "character level" {
+			if Is(b.dev.Descriptor()) && c.name != "token without a level" {
 				t.Error("Is takes it for a reader all the same")
 			}
 			if n := len(b.model.Commands()); n > 0 {

@@ -23,6 +23,7 @@ type quirk struct {
 
 	extended  bool          // declares short APDUs, but chains
 	shortOnly bool          // declares extended APDUs, but only short ones work
+	splitAt64 bool          // loses answers that fill a packet at character level
 	noPPS     bool          // never a PPS: the ATR's first protocol at the default rate
 	maxRate   uint32        // bit/s; more does not work
 	ifsd      uint32        // instead of dwMaxIFSD
@@ -99,7 +100,7 @@ var quirkTable = []quirkRow{
 
 	// Rates and parameters.
 	{ids: []deviceID{{0x0B97, 0x7762}, {0x0B97, 0x7772}},
-		set: func(q *quirk) { q.noPPS, q.maxRate = true, 9600 }},
+		set: func(q *quirk) { q.noPPS, q.splitAt64, q.maxRate = true, true, 9600 }},
 	{ids: []deviceID{{0x058F, 0x9540}},
 		set: func(q *quirk) { q.maxRate, q.doWithout = 200000, true }},
 	{ids: []deviceID{{0x09BE, 0x0002}}, set: func(q *quirk) { q.ifsd = 254 }},

@@ -115,8 +115,7 @@ func (p Plan) cardWait(a *atr.ATR, t int, fidi byte) time.Duration {
 	if a == nil || !okF || !okD {
 		return noRateWait
 	}
-	// A clock beyond 100 MHz is a reader's mistake, not a hurry.
-	r := atr.Rate{Clock: int(min(p.Clock, 100_000)) * 1000, F: f, D: d}
+	r := atr.Rate{Clock: int(min(p.Clock, maxClock)) * 1000, F: f, D: d}
 	guard := a.Guard(t, r)
 	var wait time.Duration
 	if t == 0 {

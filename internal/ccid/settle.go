@@ -65,7 +65,11 @@ func (s *slot) pps(ctx context.Context, a *atr.ATR, t, pps1 int) (fidi byte, err
 	if err != nil {
 		return 0, fmt.Errorf("%w: %w", ifd.ErrNotSupported, err)
 	}
-	r, err := s.run(ctx, xfrBlock(0, levelWhole, req), s.plan.cardWait(a, a.Default(), defaultFiDi))
+	level := levelWhole
+	if s.plan.Level == Characters {
+		level = uint16(len(req)) // what a card that agrees sends back
+	}
+	r, err := s.run(ctx, xfrBlock(0, level, req), s.plan.cardWait(a, a.Default(), defaultFiDi))
 	if err != nil {
 		return 0, err
 	}
@@ -108,7 +112,7 @@ func (s *slot) tellReader(ctx context.Context, p cardParameters) error {
 		return err
 	case r.typ == 0 || r.command() != commandFailed:
 	case r.code == codeNotSupported:
-		if s.plan.Level != TPDU {
+		if !s.plan.hostSpeaks() {
 			return nil
 		}
 	case r.code <= codeLastOffset && !errors.Is(err, ifd.ErrNoCard):

@@ -223,10 +223,13 @@ func (s *slot) Protocol(ctx context.Context, p proto.ID, a *atr.ATR) (proto.Engi
 		fidi = ta1 // the reader negotiates, and knows no less than we do
 	}
 	s.card = session{t: t, wait: s.plan.cardWait(a, t, fidi), settled: true}
-	if s.plan.Level != TPDU {
-		return newAPDUEngine(s), nil
+	switch s.plan.Level {
+	case TPDU:
+		return s.newTPDUEngine(ctx, a)
+	case Characters:
+		return s.newCharEngine(a), nil
 	}
-	return s.newTPDUEngine(ctx, a)
+	return newAPDUEngine(s), nil
 }
 
 func taken(a *atr.ATR) (byte, bool) {
@@ -243,7 +246,7 @@ func (s *slot) chooseProtocol(p proto.ID, a *atr.ATR) (int, error) {
 		return 0, fmt.Errorf("protocol %v: %w", p, ifd.ErrNotSupported)
 	}
 	if a == nil {
-		if s.plan.Level == TPDU {
+		if s.plan.hostSpeaks() {
 			return 0, fmt.Errorf("the reader leaves the protocol to the host, and the ATR does not tell it: %w", ifd.ErrInvalidATR)
 		}
 		if p == proto.T0 || p == proto.Default && s.plan.T0 {

@@ -31,18 +31,18 @@ func (s *slot) newTPDUEngine(ctx context.Context, a *atr.ATR) (proto.Engine, err
 	if a.CRC() {
 		room--
 	}
-	fi := proto.T1Params{
+	params := proto.T1Params{
 		IFSC:    min(a.IFSC(), room),
 		MaxIFSC: min(maxIFSD, room),
 		CRC:     a.CRC(),
-		BWT:     a.BWT(atr.Rate{Clock: int(min(s.plan.Clock, 100_000)) * 1000}),
+		BWT:     a.BWT(atr.Rate{Clock: int(min(s.plan.Clock, maxClock)) * 1000}),
 		Timeout: s.card.wait,
 	}
 	ifsd := min(s.plan.IFSD, room)
 	if !s.plan.Announce {
-		fi.IFSD = ifsd // the reader has told the card, or 32 is all there is
+		params.IFSD = ifsd // the reader has told the card, or 32 is all there is
 	}
-	t1 := proto.NewT1(l, fi)
+	t1 := proto.NewT1(l, params)
 	s.card.engine = t1
 	e := &tpduEngine{t1, l}
 	if !s.plan.Announce || ifsd == defaultIFSD {

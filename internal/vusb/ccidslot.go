@@ -32,6 +32,7 @@ type ccidSlot struct {
 	paramsT    byte
 	readerFiDi byte
 
+	line     []byte // characters of the card not yet read
 	command  []byte // blocks of a chained command so far
 	response []byte // blocks of a chained response still to fetch
 	chained  bool
@@ -56,7 +57,7 @@ func (s *ccidSlot) remove() {
 }
 
 func (s *ccidSlot) off() {
-	s.powered, s.command, s.response, s.chained = false, nil, nil, false
+	s.powered, s.line, s.command, s.response, s.chained = false, nil, nil, nil, false
 }
 
 // cancel forgets the answer that is on its way.
@@ -208,7 +209,7 @@ func (s *ccidSlot) xfrBlock(c CCIDCommand, f CCIDFault) ccidAnswer {
 	if s.card == nil || !s.powered {
 		return failed(0xFE)
 	}
-	if s.fresh && len(c.Data) >= 3 && c.Data[0] == 0xFF && c.Data[1]&0x80 == 0 && s.level() != 0 && looksLikePPS(c.Data) {
+	if s.fresh && len(c.Data) >= 3 && c.Data[0] == 0xFF && c.Data[1]&0x80 == 0 && looksLikePPS(c.Data) {
 		return s.pps(c.Data, f)
 	}
 	s.fresh = false
@@ -216,8 +217,11 @@ func (s *ccidSlot) xfrBlock(c CCIDCommand, f CCIDFault) ccidAnswer {
 		s.r.violateLocked("card at %02X, reader at %02X", s.cardFiDi, s.readerFiDi)
 		return failed(0xFE)
 	}
-	if s.level() == ccidTPDU {
+	switch s.level() {
+	case ccidTPDU:
 		return s.tpdu(c)
+	case 0:
+		return s.characters(c)
 	}
 	return s.apdu(c)
 }
@@ -284,6 +288,29 @@ func (s *ccidSlot) tpdu(c CCIDCommand) ccidAnswer {
 		return failed(0xFE)
 	}
 	return ccidAnswer{data: append([]byte(nil), out...)}
+}
+
+// characters is an exchange at character level: wLevelParameter says how many
+// characters the host wants back (CCID 1.1, 6.1.4).
+func (s *ccidSlot) characters(c CCIDCommand) ccidAnswer {
+	if len(c.Data) > 0 {
+		if len(s.line) > 0 {
+			s.r.violateLocked("%d characters of the card were not read", len(s.line))
+		}
+		if s.cardT == 0 {
+			s.line = append(s.line[:0], s.t0.Stream(c.Data)...)
+		} else {
+			s.line = append(s.line[:0], s.t1.Block(c.Data)...)
+		}
+	}
+	n := int(binary.LittleEndian.Uint16(c.Param[1:]))
+	if n > len(s.line) {
+		s.line = nil
+		return failed(0xFE) // waited in vain
+	}
+	out := append([]byte(nil), s.line[:n]...)
+	s.line = s.line[n:]
+	return ccidAnswer{data: out}
 }
 
 // apdu is an exchange at APDU level, in parts where the reader can do that
