@@ -182,11 +182,18 @@ func TestDecodeSize(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
+	// One entry is hostile, at any place; whole files of it would be 16 times
+	// as much for the fuzzer to play with, and nothing new.
 	for _, b := range recordings(f) {
-		f.Add(b)
+		if len(b) == Size {
+			f.Add(b[:EntrySize], uint16(Size))
+			f.Add(b[EntrySize:2*EntrySize], uint16(Size))
+		}
 	}
-	f.Add(bytes.Repeat([]byte{0xff}, Size))
-	f.Fuzz(func(t *testing.T, b []byte) {
+	f.Add(bytes.Repeat([]byte{0xff}, EntrySize), uint16(Size))
+	f.Add([]byte("short"), uint16(Size-1))
+	f.Fuzz(func(t *testing.T, entry []byte, size uint16) {
+		b := bytes.Repeat(append(entry, 0), int(size)/(len(entry)+1)+1)[:size]
 		entries, err := Decode(b)
 		if (err == nil) != (len(b) == Size) {
 			t.Fatalf("%d bytes: %v", len(b), err)
@@ -202,8 +209,8 @@ func FuzzDecode(f *testing.F) {
 			e.encode(again[:], hostOrder())
 			got := decodeEntry(e.Index, again[:], hostOrder())
 			e.Name = cut(e.Name, MaxName)
-			if diff := cmp.Diff(e, got); diff != "" {
-				t.Errorf("entry does not survive (-want +got):\n%s", diff)
+			if e != got {
+				t.Errorf("entry does not survive: %+v became %+v", e, got)
 			}
 		}
 	})
