@@ -18,7 +18,7 @@ FUZZTIME   ?= 30s
 GO          ?= go
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.6.1
 COMMANDS    := openct-control ifdhandler openct-tool openct-vtoken
-LDFLAGS     := -X openct/internal/cli.Version=$(VERSION) -X openct/internal/config.DefaultPath=$(SYSCONFDIR)/openct.conf
+LDFLAGS     := -X openct/internal/cli.Version=$(VERSION) -X openct/internal/cli.ConfigFile=$(SYSCONFDIR)/openct.conf
 
 .PHONY: all build commands compat demo test lint unit e2e bench fuzz install deb rpm generate clean
 

@@ -44,7 +44,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	p.Flags.BoolVarP(&o.Foreground, "foreground", "F", false, "")
 	p.Flags.CountVarP(&o.Debug, "debug", "d", "")
 	p.Flags.BoolVarP(&o.Syslog, "syslog", "s", false, "")
-	p.Flags.StringVarP(&o.ConfigFile, "config", "f", "", "")
+	p.Flags.StringVarP(&o.ConfigFile, "config", "f", cli.ConfigFile, "")
 	p.Flags.BoolP("hotplug", "H", false, "")
 	p.Flags.BoolP("poll", "p", false, "")
 	p.Flags.StringP("reader", "r", "", "")

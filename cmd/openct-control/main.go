@@ -42,7 +42,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 func run(args []string, stdout, stderr io.Writer) int {
 	p := cli.New("openct-control", usage, stdout, stderr)
 	c := &control.Control{Dir: socket.Dir(), Out: stdout, Err: stderr, Root: "/"}
-	p.Flags.StringVarP(&c.ConfigFile, "config", "f", "", "")
+	p.Flags.StringVarP(&c.ConfigFile, "config", "f", cli.ConfigFile, "")
 	p.Flags.CountVarP(&c.Debug, "debug", "d", "")
 	p.Flags.BoolVarP(&c.Syslog, "syslog", "s", false, "")
 	noColdplug := p.Flags.BoolP("no-coldplug", "n", false, "")
@@ -52,10 +52,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 		if err != nil {
 			return err
 		}
-		if c.Config, err = config.Load(c.ConfigFile); err != nil {
+		var warnings []config.Warning
+		if c.Config, warnings, err = config.Load(c.ConfigFile); err != nil {
 			return err
 		}
-		for _, w := range c.Config.Warnings {
+		for _, w := range warnings {
 			fmt.Fprintf(stderr, "openct-control: %s\n", w)
 		}
 		if len(operands) == 0 {

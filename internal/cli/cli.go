@@ -19,6 +19,10 @@ import (
 // Version is the release, set by the linker (see Makefile).
 var Version = "0.7.0"
 
+// ConfigFile is the configuration file, set by the linker where it is
+// installed elsewhere.
+var ConfigFile = "/etc/openct.conf"
+
 // Program is one command line program.
 type Program struct {
 	Name  string

@@ -17,7 +17,6 @@ import (
 	"openct/internal/daemon"
 	"openct/internal/devname"
 	"openct/internal/notify"
-	"openct/internal/socket"
 	"openct/internal/status"
 	"openct/internal/usb"
 	"openct/internal/usb/sysfs"
@@ -26,7 +25,7 @@ import (
 
 // Control is one run of openct-control.
 type Control struct {
-	ConfigFile string // as given with -f; empty: the default one
+	ConfigFile string
 	Config     *config.Config
 	Debug      int
 	Syslog     bool
@@ -49,11 +48,7 @@ func (c *Control) Init(noColdplug bool) error {
 		return err
 	}
 	for _, r := range c.Config.Readers {
-		if r.Device == "" || r.Driver == "" {
-			fmt.Fprintf(c.Err, "Error: %s: reader %s needs a driver and a device\n", r.Where, r.Name)
-			continue
-		}
-		t, err := devname.ParseDevice(r.Driver, r.Device)
+		t, err := r.Target()
 		if err == nil {
 			err = c.spawn(t)
 		}
@@ -78,7 +73,7 @@ func (c *Control) coldplug() error {
 			desc.Interfaces = append(desc.Interfaces, usb.Interface{Number: i.Number, Class: i.Class})
 		}
 		e, err := daemon.Pick(desc, c.Config)
-		if errors.Is(err, daemon.ErrNoDriver) || e.Class != nil && !c.Config.ClassReaders(d.HasCCID()) {
+		if errors.Is(err, daemon.ErrNoDriver) || e.Class != nil && !c.Config.ClassReaders(true) {
 			continue
 		}
 		if c.handedToSystemd(d) {
@@ -120,7 +115,7 @@ func (c *Control) Attach(operands []string) error {
 	if err != nil {
 		return err
 	}
-	if notify.Wanted() {
+	if notify.Supervised() {
 		return Handle(HandlerOptions{
 			Target: t, ConfigFile: c.ConfigFile, Debug: c.Debug, Syslog: c.Syslog, Foreground: true, Stderr: c.Err,
 		})

@@ -30,7 +30,7 @@ import (
 // HandlerOptions say what to serve, and how to live.
 type HandlerOptions struct {
 	Target     devname.Target
-	ConfigFile string // empty: the default one
+	ConfigFile string
 	Debug      int
 	Foreground bool
 	Syslog     bool
@@ -52,21 +52,19 @@ func Handle(o HandlerOptions) error {
 	if !o.Foreground && !detached {
 		return detach(o)
 	}
-	cfg, err := config.Load(o.ConfigFile)
+	cfg, warnings, err := config.Load(o.ConfigFile)
 	if err != nil {
 		return err
 	}
 	log := logging.New(logging.Options{
 		Debug: max(o.Debug, cfg.Debug), Syslog: o.Syslog || detached, Stderr: o.Stderr, Ident: "ifdhandler",
 	})
-	for _, w := range cfg.Warnings {
-		log.Warn(w)
+	for _, w := range warnings {
+		log.Warn(w.String())
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	defer stop()
-	n := notify.New()
-	defer n.Close()
-	run := daemon.Options{Target: o.Target, Dir: socket.Dir(), Config: cfg, Log: log, Notify: n}
+	run := daemon.Options{Target: o.Target, Dir: socket.Dir(), Config: cfg, Log: log, Notify: notify.FromEnv(log)}
 	if detached {
 		run.Ready = reportReady
 	}
@@ -128,7 +126,7 @@ func (o HandlerOptions) args() []string {
 	if o.Debug > 0 {
 		args = append(args, "-"+strings.Repeat("d", o.Debug))
 	}
-	if o.ConfigFile != "" {
+	if o.ConfigFile != cli.ConfigFile {
 		args = append(args, "-f", o.ConfigFile)
 	}
 	return append(args, o.Target.Driver, o.Target.Type, o.Target.Path)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"strconv"
 	"time"
 
@@ -59,8 +60,10 @@ type Options struct {
 	// Ready, if set, is called once clients can be served.
 	Ready func()
 
-	// Open replaces the opening of the device, for tests.
-	Open func() (usb.Device, driver.Entry, error)
+	// Open and Credentials replace the opening of the device and the question
+	// who a client is, for tests.
+	Open        func() (usb.Device, driver.Entry, error)
+	Credentials func(net.Conn) (socket.Cred, error)
 }
 
 // Run serves one reader until it is unplugged or ctx ends, and returns nil for
@@ -246,7 +249,7 @@ func (d *daemon) listen(ctx context.Context) error {
 		d.closeReader()
 		return err
 	}
-	d.server = socket.NewServer(d.h, socket.Options{Log: d.Log})
+	d.server = socket.NewServer(d.h, socket.Options{Log: d.Log, Credentials: d.Credentials})
 	served := make(chan error, 1)
 	go func() { served <- d.server.Serve(l) }()
 	stopReport := d.report.start()

@@ -71,16 +71,12 @@ func Expected(t devname.Target, desc *usb.Descriptor) error {
 // table's, then the smart card class.
 func Pick(desc *usb.Descriptor, c *config.Config) (driver.Entry, error) {
 	is := devname.USBID(desc.Vendor, desc.Product, desc.Release)
-	for _, d := range c.Drivers {
-		for _, id := range d.IDs {
-			if id.Match(is) {
-				e, err := named(d.Name)
-				if err != nil {
-					err = fmt.Errorf("openct.conf gives %v to %w", is, err)
-				}
-				return e, err
-			}
+	if name, ok := c.DriverFor(desc.Vendor, desc.Product, desc.Release); ok {
+		e, err := named(name)
+		if err != nil {
+			err = fmt.Errorf("openct.conf gives %v to %w", is, err)
 		}
+		return e, err
 	}
 	if e, ok := driver.ByID(desc.Vendor, desc.Product); ok {
 		return e, nil

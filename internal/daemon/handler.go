@@ -83,7 +83,11 @@ func (h *handler) run(ctx context.Context, c *socket.Conn, req *socket.Request, 
 // locks and for the card to be free.
 func (h *handler) card(ctx context.Context, c *socket.Conn, req *socket.Request, reply *socket.Reply) error {
 	slot, err := h.reader.Slot(int(req.Unit))
-	if err != nil {
+	switch {
+	case err == nil:
+	case req.Cmd == socket.CmdTransactOld:
+		return socket.Generic // what it always said
+	default:
 		return err
 	}
 	if err := checkArgs(req); err != nil {
@@ -182,6 +186,9 @@ func (h *handler) enter(ctx context.Context, slot *reader.Slot, c *socket.Conn, 
 			return nil
 		}
 		slot.Leave()
+		if alone && h.settle(ctx, c) {
+			continue
+		}
 		if alone || !time.Now().Before(until) {
 			return err
 		}
@@ -239,8 +246,7 @@ func (h *handler) lock(ctx context.Context, c *socket.Conn, req *socket.Request,
 	kind, _ := req.Args.Int(socket.TagLockType)
 	exclusive := kind == socket.LockExclusive
 	handle, err := h.locks.Lock(int(req.Unit), client(c), exclusive)
-	if errors.Is(err, lock.ErrLocked) && c.Server().Settle(ctx, c) {
-		// Whoever was in the way had left already.
+	if errors.Is(err, lock.ErrLocked) && h.settle(ctx, c) {
 		handle, err = h.locks.Lock(int(req.Unit), client(c), exclusive)
 	}
 	if err != nil {
@@ -249,6 +255,18 @@ func (h *handler) lock(ctx context.Context, c *socket.Conn, req *socket.Request,
 	reply.Int(socket.TagLock, handle)
 	h.news()
 	return nil
+}
+
+// settleWait bounds the wait for a client that has left, but whose last request
+// the card still works on.
+const settleWait = 2 * time.Second
+
+// settle reports whether clients that had left without our noticing are gone
+// now, and their locks with them.
+func (h *handler) settle(ctx context.Context, c *socket.Conn) bool {
+	ctx, cancel := context.WithTimeout(ctx, settleWait)
+	defer cancel()
+	return c.Server().Settle(ctx, c)
 }
 
 func (h *handler) unlock(c *socket.Conn, req *socket.Request) error {

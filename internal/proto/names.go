@@ -1,6 +1,9 @@
 package proto
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Name is a protocol and what OpenCT calls it.
 type Name struct {
@@ -23,6 +26,11 @@ func Names() []Name {
 		{Eurochip, "Eurochip Countercard"},
 		{Escape, "escape"},
 	}
+}
+
+// Known says whether OpenCT has a protocol of this number, Default included.
+func (id ID) Known() bool {
+	return id == Default || slices.ContainsFunc(Names(), func(n Name) bool { return n.ID == id })
 }
 
 // String is OpenCT's name of the protocol.

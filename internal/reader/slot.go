@@ -110,6 +110,9 @@ func (s *Slot) PowerUp(ctx context.Context) error {
 // SetProtocol changes the protocol of a card that was reset; proto.Default
 // returns to the ATR's choice.
 func (s *Slot) SetProtocol(ctx context.Context, p proto.ID) error {
+	if !p.Known() {
+		return fmt.Errorf("set protocol %d: there is no such protocol", p)
+	}
 	if s.atr == nil {
 		return fmt.Errorf("set protocol %d: %w", p, s.reason)
 	}
