@@ -153,7 +153,10 @@ func makeInitrd(o options, tmp, moduleDir, path string) error {
 
 // libraries lists the shared libraries of a program, with the loader.
 func libraries(program string) ([]string, error) {
-	out, err := exec.Command("ldd", program).Output()
+	out, err := exec.Command("ldd", program).CombinedOutput()
+	if bytes.Contains(out, []byte("not a dynamic executable")) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("ldd %s: %w", program, err)
 	}

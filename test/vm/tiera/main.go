@@ -5,8 +5,8 @@
 //
 //	go run ./test/vm/tiera [-run REGEXP] [-root DIR] [package ...]
 //
-// The packages (default internal/usb/gousbdev) are built as tests with the
-// tag vhci. The kernel is Debian's linux-image-amd64, fetched with apt-get and
+// The packages (default internal/usb/gousbdev and cmd/openct-vtoken) are built
+// as tests with the tag vhci. The kernel is Debian's linux-image-amd64, fetched with apt-get and
 // unpacked into the cache, or one that is in DIR already.
 //
 // The same program is the guest's init.
@@ -31,7 +31,7 @@ func main() {
 	flag.Parse()
 	o.packages = flag.Args()
 	if len(o.packages) == 0 {
-		o.packages = []string{"./internal/usb/gousbdev"}
+		o.packages = []string{"./internal/usb/gousbdev", "./cmd/openct-vtoken"}
 	}
 	if err := host(o); err != nil {
 		fmt.Fprintln(os.Stderr, "tiera:", err)

@@ -1,0 +1,120 @@
+// Command openct-vtoken plugs a virtual token into this machine's kernel, where
+// udev, systemd, libusb and OpenCT see it as a real one. It is the token as
+// long as it runs; a second call gives it orders.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"openct/internal/cli"
+	"openct/internal/vusb"
+)
+
+const usage = `usage: openct-vtoken plug [options]
+       openct-vtoken ctl SOCKET order...
+
+Plugs a virtual token into this machine's kernel (module vhci-hcd, as root).
+
+plug stays in the foreground and is the token; SIGTERM pulls it. It prints a
+line of JSON each time the kernel has taken it:
+
+  {"driver":"etoken64","card":"piv","port":0,"busid":"1-1","devnode":"/dev/bus/usb/001/002"}
+
+options of plug:
+  --driver NAME     what it is (default etoken64)
+  --card NAME       the card in it: piv, echo, cardos (default piv)
+  --serial TEXT     its USB serial number (default none)
+  --control SOCKET  take orders on this socket
+  -h, --help        print this text
+  -v, --version     print the version
+
+orders:
+  unplug, plug      pull it; plug it in again, the same card in it
+  stall [N]         refuse the Nth transfer from now (default 1, the next)
+  hang [N]          do not answer it
+  drop [N]          be pulled in the middle of it
+  delay MS [N]      answer it so much later
+  short BYTES [N]   cut the answer to that length
+  garbage BYTES [N] answer with nonsense of that length
+  heal              forget the faults that have not happened
+  status            print the line of JSON, or "unplugged"
+
+A fault takes two more words: times=T hits T transfers in a row (-1: for
+ever), on=CODE counts only control requests with that bRequest (on=c86) or
+transfers on that endpoint (on=e82); both are hexadecimal.
+`
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+type options struct {
+	driver, card, serial, control string
+}
+
+func run(args []string, stdout, stderr io.Writer) int {
+	p := cli.New("openct-vtoken", usage, stdout, stderr)
+	var o options
+	p.Flags.StringVar(&o.driver, "driver", "etoken64", "")
+	p.Flags.StringVar(&o.card, "card", "piv", "")
+	p.Flags.StringVar(&o.serial, "serial", "", "")
+	p.Flags.StringVar(&o.control, "control", "", "")
+	words, err := p.Parse(args)
+	switch {
+	case err != nil:
+	case len(words) == 1 && words[0] == "plug":
+		err = plug(o, stdout, stderr)
+	case len(words) >= 3 && words[0] == "ctl":
+		var answer string
+		if answer, err = call(words[1], strings.Join(words[2:], " ")); err == nil {
+			fmt.Fprintln(stdout, answer)
+		}
+	default:
+		err = p.Misuse()
+	}
+	return p.Exit(err)
+}
+
+// plug is the token until a signal comes.
+func plug(o options, stdout, stderr io.Writer) error {
+	model, err := vusb.New(o.driver, o.card)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	t := &token{
+		options: o,
+		model:   withSerial(model, o.serial),
+		attach:  attachKernel,
+		plugged: func(p plugged) {
+			json.NewEncoder(stdout).Encode(p)
+		},
+		lost: func() {
+			fmt.Fprintln(stderr, "openct-vtoken: the token is out")
+		},
+	}
+	defer t.unplug()
+	if o.control == "" {
+		if err := t.plug(ctx); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return nil
+	}
+	// Listening comes first: whoever reads the line can give orders.
+	l, err := listen(o.control)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if err := t.plug(ctx); err != nil {
+		return err
+	}
+	return serve(ctx, l, t)
+}
