@@ -1,0 +1,81 @@
+package rules
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"openct/internal/driver"
+)
+
+// The file that is installed lists what the drivers take.
+func TestUdevIsCurrent(t *testing.T) {
+	got, err := os.ReadFile("../../udev/60-openct.rules")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := string(Udev(Entries(driver.Table())))
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Errorf("udev/60-openct.rules is stale, run \"go generate ./internal/rules\" (-want +got):\n%s", diff)
+	}
+}
+
+func TestUdevDevices(t *testing.T) {
+	text := string(Udev([]Entry{
+		{Vendor: 0x0529, Product: 0x0600, Driver: "etoken64"},
+		{Vendor: 0x04e6, Product: 0xe003, Driver: "ccid", OptIn: true},
+		{Vendor: 0x0529, Product: 0x0700, Driver: "etoken64"},
+	}))
+	_, text, _ = strings.Cut(text, "GOTO=\"openct_ask\"\n\n")
+	text, _, _ = strings.Cut(text, "\nENV{OPENCT_DRIVER}")
+	want := `# etoken64
+ATTR{idVendor}=="0529", ATTR{idProduct}=="0600", ENV{OPENCT_DRIVER}="etoken64"
+ATTR{idVendor}=="0529", ATTR{idProduct}=="0700", ENV{OPENCT_DRIVER}="etoken64"
+# ccid
+ATTR{idVendor}=="04e6", ATTR{idProduct}=="e003", GOTO="openct_ask"
+`
+	if diff := cmp.Diff(want, text); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// What went wrong with such rules before (systemd's NEWS for 247, and
+// systemd.device(5)).
+func TestUdevTraps(t *testing.T) {
+	text := string(Udev(Entries(driver.Table())))
+	var rules []string
+	for _, line := range strings.Split(text, "\n") {
+		if line != "" && !strings.HasPrefix(line, "#") {
+			rules = append(rules, line)
+		}
+	}
+	all := strings.Join(rules, "\n")
+	tests := []struct {
+		name, contains string
+		want           bool
+	}{
+		{"a bind event takes away what only an add event set", `ACTION=="add"`, false},
+		{"ATTRS matches the children as well", "ATTRS{", false},
+		{"udev kills what RUN leaves behind", "RUN", false},
+		{"without the tag SYSTEMD_WANTS has no effect", `TAG+="systemd", ENV{SYSTEMD_WANTS}+="openct-handler@`, true},
+		{"SYSTEMD_WANTS of others stays", `ENV{SYSTEMD_WANTS}=`, false},
+		{"libccid's rule comes later", `GROUP:="openctd"`, true},
+		{"what comes back from suspend is plugged anew", `ATTR{power/persist}="0"`, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := strings.Contains(all, tt.contains); got != tt.want {
+				t.Errorf("contains %q: %v, want %v", tt.contains, got, tt.want)
+			}
+		})
+	}
+	// Every jump must lead somewhere, or udev ignores its rule.
+	for _, r := range rules {
+		_, label, ok := strings.Cut(r, `GOTO="`)
+		if ok && !strings.Contains(all, `LABEL="`+label) {
+			t.Errorf("no label for %s", r)
+		}
+	}
+}
