@@ -21,7 +21,8 @@ type EToken struct {
 	chip    *card.T1
 	at      int    // how far in order; -1 before the first reset
 	atr     []byte // latched by the reset
-	block   []byte // from the host, not yet answered
+	block   []byte // from the host
+	pending bool   // block is not yet answered
 	crashed bool
 }
 
@@ -71,7 +72,7 @@ func (t *EToken) Descriptors() Descriptors { return t.desc }
 func (t *EToken) Reset() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.at, t.atr, t.block, t.crashed = -1, nil, nil, false
+	t.at, t.atr, t.pending, t.crashed = -1, nil, false, false
 }
 
 // Control implements Model.
@@ -87,7 +88,7 @@ func (t *EToken) Control(_ context.Context, s usb.Setup, out []byte, length int)
 	}
 	switch s.Request {
 	case 0x01:
-		t.at, t.atr, t.block = 0, t.chip.Reset(), nil
+		t.at, t.atr, t.pending = 0, t.chip.Reset(), false
 		return nil, nil
 	case 0x06:
 		return nil, t.take(out)
@@ -121,19 +122,18 @@ func (t *EToken) take(block []byte) error {
 	if len(block) > eTokenMaxBlock {
 		t.crashed = true // until it is plugged again
 	}
-	if t.at != len(t.order) || t.block != nil || len(block) < 4 || t.crashed {
+	if t.at != len(t.order) || t.pending || len(block) < 4 || t.crashed {
 		return ErrStall
 	}
-	t.block = append([]byte(nil), block...)
+	t.block, t.pending = append(t.block[:0], block...), true
 	return nil
 }
 
 // answer lets the card work on the block and returns the card's.
 func (t *EToken) answer(length int) ([]byte, error) {
-	if t.block == nil || length < 4 {
+	if !t.pending || length < 4 {
 		return nil, ErrStall
 	}
-	block := t.block
-	t.block = nil
-	return t.chip.Block(block), nil
+	t.pending = false
+	return t.chip.Block(t.block), nil
 }

@@ -260,22 +260,29 @@ func (d *device) fault(ctx context.Context, err error) error {
 
 // transferContext is the context of one transfer. Unlike
 // context.WithTimeout it starts no timer until somebody waits, which a model
-// that answers at once never does.
+// that answers at once never does. It belongs to the goroutine of the transfer;
+// a model that hands it to another one must have called Done before.
 type transferContext struct {
 	context.Context // the handle's: close and unplug
 	deadline        time.Time
 
-	once   sync.Once
-	waited context.Context
+	waited context.Context // nil until somebody waits
 	cancel context.CancelFunc
 }
 
+// transfers are contexts that nobody waited on, for the next transfer.
+var transfers = sync.Pool{New: func() any { return new(transferContext) }}
+
 func (d *device) transfer(timeout time.Duration) *transferContext {
-	return &transferContext{Context: d.open, deadline: time.Now().Add(timeout)}
+	t := transfers.Get().(*transferContext)
+	*t = transferContext{Context: d.open, deadline: time.Now().Add(timeout)}
+	return t
 }
 
 func (t *transferContext) wait() context.Context {
-	t.once.Do(func() { t.waited, t.cancel = context.WithDeadline(t.Context, t.deadline) })
+	if t.waited == nil {
+		t.waited, t.cancel = context.WithDeadline(t.Context, t.deadline)
+	}
 	return t.waited
 }
 
@@ -292,8 +299,9 @@ func (t *transferContext) Err() error {
 }
 
 func (t *transferContext) release() {
-	t.once.Do(func() {}) // nobody waited, and nobody may begin now
 	if t.cancel != nil {
-		t.cancel()
+		t.cancel() // a model may still hold it: it is not used again
+		return
 	}
+	transfers.Put(t)
 }

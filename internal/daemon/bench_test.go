@@ -1,0 +1,160 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"testing"
+
+	"openct/internal/driver"
+	"openct/internal/ifd"
+	"openct/internal/reader"
+	"openct/internal/socket"
+	"openct/internal/vusb"
+	"openct/internal/vusb/card"
+)
+
+// echoAPDUs are a command of 5 bytes answered by a status word, and one of 255
+// bytes answered by 255 and a status word.
+func echoAPDUs() map[string][]byte {
+	long := make([]byte, 255)
+	copy(long, []byte{0x00, 0xEE, 0x00, 0xFF, 250})
+	return map[string][]byte{
+		"5":   {0x00, 0xEE, 0x00, 0x00, 0x00},
+		"255": long,
+	}
+}
+
+// BenchmarkAPDU is one APDU from a client through the socket, the daemon, T=1
+// and a virtual eToken, and back.
+func BenchmarkAPDU(b *testing.B) {
+	for size, apdu := range echoAPDUs() {
+		for _, clients := range []int{1, 4, 16} {
+			b.Run(fmt.Sprintf("bytes=%s/clients=%d", size, clients), func(b *testing.B) {
+				h := benchHandler(b)
+				server := socket.NewServer(h, socket.Options{})
+				l, err := socket.Listen(b.TempDir()+"/0", socket.ListenOptions{UID: -1, GID: -1})
+				if err != nil {
+					b.Fatal(err)
+				}
+				go server.Serve(l)
+				b.Cleanup(func() { server.Close(); l.Close() })
+				b.ReportAllocs()
+				b.ResetTimer()
+				done := make(chan error)
+				for i := range clients {
+					n := b.N / clients
+					if i == 0 {
+						n += b.N % clients
+					}
+					go func() { done <- exchange(l.Path(), apdu, n) }()
+				}
+				for range clients {
+					if err := <-done; err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// exchange is a client without allocations of its own, so that those counted
+// are the daemon's.
+func exchange(path string, apdu []byte, n int) error {
+	nc, err := net.Dial("unix", path)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	reset, transact := request(socket.CmdReset, nil), request(socket.CmdTransact, apdu)
+	reply := make([]byte, socket.MaxPacket)
+	call := func(packet []byte) error {
+		if _, err := nc.Write(packet); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(nc, reply[:socket.HeaderSize]); err != nil {
+			return err
+		}
+		head := socket.ParseHeader(reply)
+		if _, err := io.ReadFull(nc, reply[:head.Count]); err != nil {
+			return err
+		}
+		if head.Error != socket.Success {
+			return head.Error
+		}
+		return nil
+	}
+	if err := call(reset); err != nil {
+		return err
+	}
+	for range n {
+		if err := call(transact); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func request(cmd socket.Command, apdu []byte) []byte {
+	packet := make([]byte, socket.HeaderSize+2, socket.MaxPacket)
+	packet[socket.HeaderSize] = byte(cmd)
+	args := socket.NewBuilder(packet, true)
+	args.Bytes(socket.TagCardRequest, apdu)
+	packet = args.Built()
+	socket.PutHeader(packet, socket.Header{XID: 1, Count: uint16(len(packet) - socket.HeaderSize)})
+	return packet
+}
+
+// BenchmarkDaemon is the daemon's own share: from a parsed request to a built
+// reply, without sockets. The virtual device's share is in it.
+func BenchmarkDaemon(b *testing.B) {
+	for size, apdu := range echoAPDUs() {
+		b.Run("bytes="+size, func(b *testing.B) {
+			h := benchHandler(b)
+			c := &socket.Conn{ID: 1}
+			args := socket.NewBuilder(make([]byte, 0, socket.MaxPacket), true)
+			args.Bytes(socket.TagCardRequest, apdu)
+			tlv, err := socket.ParseTLV(args.Built())
+			if err != nil {
+				b.Fatal(err)
+			}
+			req := &socket.Request{Cmd: socket.CmdTransact, Args: tlv}
+			out := make([]byte, 0, socket.MaxPacket)
+			reply := &socket.Reply{}
+			call := func(r *socket.Request) {
+				reply.Builder = socket.NewBuilder(out, true)
+				if code := h.Handle(context.Background(), c, r, reply); code != socket.Success {
+					b.Fatal(code)
+				}
+			}
+			call(&socket.Request{Cmd: socket.CmdReset})
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range b.N {
+				call(req)
+			}
+		})
+	}
+}
+
+func benchHandler(b *testing.B) *handler {
+	dev, err := vusb.Plug("virtual", vusb.NewEToken64(card.NewEcho())).Open()
+	if err != nil {
+		b.Fatal(err)
+	}
+	e, _ := driver.ByName("etoken64")
+	r, err := e.Open(dev, ifd.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	h := &handler{
+		name: e.Reader, reader: reader.New(r, log, func(int, ifd.Status) {}), log: log, enforce: true,
+		news: func() {}, fault: func(error) {},
+	}
+	b.Cleanup(func() { h.reader.Close() })
+	return h
+}
