@@ -90,7 +90,7 @@ func TestCPointer(t *testing.T) {
 	}{
 		{"pointer", "ptr", &s{ptr: &n}, true},
 		{"nil", "ptr", &s{}, false},
-		{"no pointer", "other", &s{}, false},
+		{"no pointer", "other", &s{other: 1}, false},
 		{"no such field", "gone", &s{}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -543,3 +543,35 @@ func TestDeviceInUdevDatabase(t *testing.T) {
 	_, err := dev.Control(usb.Setup{RequestType: usb.VendorDeviceIn, Request: 1}, make([]byte, 8), time.Second)
 	must(t, err)
 }
+
+// More than one virtual host controller has ports for, all at the same moment.
+func TestManyDevices(t *testing.T) {
+	const n = 20
+	attached := make(chan *vusb.Attachment, n)
+	for range n {
+		go func() {
+			a, err := vusb.AttachVHCI(t.Context(), standard())
+			if err != nil {
+				t.Error(err)
+			}
+			attached <- a
+		}()
+	}
+	nodes := make(map[string]bool)
+	for range n {
+		a := <-attached
+		if a == nil {
+			continue
+		}
+		defer a.Detach()
+		dev := open(t, a.Node)
+		if got := dev.Descriptor().Port; got != a.BusID {
+			t.Errorf("%s is at %s, want %s", a.Node, got, a.BusID)
+		}
+		must(t, dev.Claim(0, 0))
+		nodes[a.Node] = true
+	}
+	if len(nodes) != n {
+		t.Errorf("%d devices have %d nodes", n, len(nodes))
+	}
+}
