@@ -74,6 +74,37 @@ func Table() []Entry {
 				{0x0529, 0x0514, "Aladdin eToken PRO (4.2.5)"},
 			},
 		},
+		{
+			Name: "ikey2k", Reader: "Rainbow iKey 2032", Verified: Recorded, Open: openIKey2k,
+			IDs: []ID{{0x04B9, 0x1202, "Rainbow iKey 2032"}},
+		},
+		{
+			Name: "ikey3k", Reader: "Rainbow iKey 3000", Verified: Recorded, Open: openIKey3k,
+			IDs: []ID{{0x04B9, 0x1300, "Rainbow iKey 3000"}},
+		},
+		{
+			Name: "ePass3000", Reader: "FT SCR2000A", Verified: Emulated, Open: openEPass3000,
+			IDs: []ID{{0x096E, 0x0401, "Feitian ePass3000"}},
+		},
+		{
+			Name: "egate", Reader: "Schlumberger E-Gate", Verified: Recorded, Open: openEGate,
+			IDs: []ID{{0x0973, 0x0001, "Schlumberger e-gate"}},
+		},
+		{
+			Name: "eutron", Reader: "Eutron CryptoIdendity", Verified: Recorded, Open: openEutron, // sic
+			IDs: []ID{{0x073D, 0x0005, "Eutron CryptoIdentity IT-SEC"}},
+		},
+		{
+			Name: "starkey", Reader: "G&D Starkey 100", Verified: Emulated, Open: openStarKey,
+			IDs: []ID{{0x096E, 0x0005, "G&D StarKey 100"}},
+		},
+		{
+			Name: "rutoken", Reader: "Rutoken S driver", Verified: Recorded, Open: openRutoken,
+			IDs: []ID{
+				{0x0A89, 0x0020, "Aktiv Rutoken S"},
+				{0x0A89, 0x0012, "Aktiv uaToken S"},
+			},
+		},
 	}
 }
 

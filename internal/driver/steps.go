@@ -18,8 +18,8 @@ type step struct {
 	in      int    // longest data stage from the device, bytes
 	timeout time.Duration
 
-	// check refuses a wrong answer; nil takes any. An answer that holds the
-	// ATR is picked apart by atr instead.
+	// check refuses a wrong answer; nil takes any. atr, where it is set, takes
+	// the ATR out of an answer that passed.
 	check func(answer []byte) error
 	atr   func(answer []byte) ([]byte, error)
 }
@@ -36,11 +36,11 @@ func runSteps(ctx context.Context, dev usb.Device, steps []step) ([]byte, error)
 			return nil, err
 		}
 		answer, err := s.run(dev)
-		switch {
-		case err == nil && s.atr != nil:
-			atr, err = s.atr(answer)
-		case err == nil && s.check != nil:
+		if err == nil && s.check != nil {
 			err = s.check(answer)
+		}
+		if err == nil && s.atr != nil {
+			atr, err = s.atr(answer)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("reset step %d of %d (request %02x/%02x): %w",
@@ -95,6 +95,14 @@ func length(n int) func([]byte) error {
 	}
 }
 
+// rawATR takes an ATR that is the whole answer.
+func rawATR(answer []byte) ([]byte, error) {
+	if len(answer) == 0 {
+		return nil, ifd.ErrNoATR
+	}
+	return answer, nil
+}
+
 // prefixedATR takes an ATR that follows its length byte; padding may follow.
 func prefixedATR(answer []byte) ([]byte, error) {
 	if len(answer) == 0 || answer[0] == 0 {
@@ -105,4 +113,29 @@ func prefixedATR(answer []byte) ([]byte, error) {
 		return nil, fmt.Errorf("ATR of %d bytes in %d: %w", n, len(answer)-1, ifd.ErrInvalidATR)
 	}
 	return answer[1 : 1+n], nil
+}
+
+// statusByte asks a token for its one-byte status.
+func statusByte(dev usb.Device, s usb.Setup, timeout time.Duration) (byte, error) {
+	var b [1]byte
+	n, err := dev.Control(s, b[:], timeout)
+	if err == nil && n != 1 {
+		err = fmt.Errorf("token answered no status byte: %w", ifd.ErrComm)
+	}
+	return b[0], err
+}
+
+// pause waits between two looks at a token that is busy. It ends early when
+// nobody wants the answer any more or the token is pulled.
+func pause(ctx context.Context, dev usb.Device, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-dev.Gone():
+		return usb.Wrap("wait", dev.Descriptor().ID(), usb.ErrUnplugged)
+	}
 }

@@ -1,6 +1,8 @@
 package driver
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -57,4 +59,84 @@ func choose(p proto.ID, a *atr.ATR) (proto.ID, error) {
 		return 0, fmt.Errorf("protocol %d: %w", p, ifd.ErrNotSupported)
 	}
 	return p, nil
+}
+
+// preferT1 makes T=1 the default for a card that offers it at all, for tokens
+// that talk T=1 to such a card whatever the ATR puts first.
+func preferT1(p proto.ID, a *atr.ATR) proto.ID {
+	if p == proto.Default && a != nil && a.Offers(int(proto.T1)) {
+		return proto.T1
+	}
+	return p
+}
+
+// maxBusy bounds how long a token may call itself busy with one command. A
+// 2048-bit key takes such chips a minute or two.
+const maxBusy = 3 * time.Minute
+
+// phases is the state of a token that takes APDUs apart in several transfers
+// of its own. After a failed exchange nobody knows which of them it expects
+// next, and the card must be reset.
+type phases struct {
+	lost error // what every exchange gets until the reset, nil while all is well
+}
+
+// engine makes the engine for such a token. Its card runs T=0 behind the
+// token, and either name for that will do.
+func (ph *phases) engine(p proto.ID, x proto.Exchange) (proto.Engine, error) {
+	if p != proto.Default && p != proto.T0 && p != proto.Transparent {
+		return nil, fmt.Errorf("protocol %d: %w", p, ifd.ErrNotSupported)
+	}
+	return proto.NewTransparent(func(ctx context.Context, apdu, resp []byte) ([]byte, error) {
+		if ph.lost != nil {
+			return nil, ph.lost
+		}
+		out, err := x(ctx, apdu, resp)
+		if err != nil && !errors.Is(err, proto.ErrInvalidAPDU) {
+			ph.lost = fmt.Errorf("%w (earlier: %v)", proto.ErrResetRequired, err)
+			return nil, fmt.Errorf("%w; %w", err, proto.ErrResetRequired)
+		}
+		return out, err
+	}), nil
+}
+
+// tpdu is a short command APDU as T=0 carries it (ISO/IEC 7816-3, 12.2.1;
+// spec/protocols.md, 2.1).
+type tpdu struct {
+	header [5]byte // CLA INS P1 P2 P3; P3 is Lc or else Le
+	data   []byte
+	le     int // bytes of response data allowed, 0 to 256
+}
+
+func parseTPDU(apdu []byte) (tpdu, error) {
+	var t tpdu
+	switch n := copy(t.header[:], apdu); {
+	case n < 4:
+		return t, fmt.Errorf("%w: %d bytes, need 4", proto.ErrInvalidAPDU, n)
+	case n == 4: // case 1
+		return t, nil
+	case len(apdu) == 5: // case 2
+		t.le = orMax(t.header[4])
+		return t, nil
+	}
+	lc, body := int(t.header[4]), apdu[5:]
+	switch {
+	case lc == 0:
+		return t, fmt.Errorf("%w: this token takes no extended length", proto.ErrInvalidAPDU)
+	case len(body) == lc: // case 3
+	case len(body) == lc+1: // case 4
+		t.le = orMax(body[lc])
+	default:
+		return t, fmt.Errorf("%w: Lc is %d, but %d bytes follow", proto.ErrInvalidAPDU, lc, len(body))
+	}
+	t.data = body[:lc:lc]
+	return t, nil
+}
+
+// orMax decodes a length in which 0 stands for 256.
+func orMax(b byte) int {
+	if b == 0 {
+		return 256
+	}
+	return int(b)
 }
