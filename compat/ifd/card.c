@@ -67,17 +67,15 @@ static int reset_locked(struct channel *c)
 	return n;
 }
 
+/* After a reset there is no state of the card to protect: the next use takes
+ * the lock again. */
 static int power_up_locked(struct channel *c)
 {
-	bool was_locked = c->locked;
-	int rc;
+	int rc = c->locked ? 0 : lock_locked(c, &c->lock, LOCK_WAIT_MS);
 
-	if (!c->locked) {
-		rc = lock_locked(c, &c->lock, LOCK_WAIT_MS);
-		if (rc < 0)
-			return rc;
-	}
-	c->powered = false;
+	if (rc < 0)
+		return rc;
+	c->powered = c->locked = false;
 	c->atr_len = 0;
 	c->protocol = -1;
 	rc = reset_locked(c);
@@ -85,8 +83,7 @@ static int power_up_locked(struct channel *c)
 		c->powered = true;
 		c->atr_len = (size_t)rc;
 	}
-	if (!was_locked)
-		(void)ct_card_unlock(c->h, c->slot, c->lock);
+	(void)ct_card_unlock(c->h, c->slot, c->lock);
 	return rc;
 }
 
@@ -99,9 +96,29 @@ int channel_power_up(struct channel *c)
 	if (rc == 0)
 		rc = check_locked(c, power_up_locked(c));
 	pthread_mutex_unlock(&c->busy);
-	if (rc == IFD_ERROR_LOCKED)
+	if (rc == IFD_ERROR_LOCKED) {
 		channel_log(LOG_AS_INFO, "card is in use by another OpenCT program");
+		atomic_store(&c->refused, true);
+		channel_wake(c);
+	}
 	return rc;
+}
+
+/* Asks by taking it. Not now, if a command is under way. */
+bool channel_lock_is_free(struct channel *c)
+{
+	ct_lock_handle lock;
+	int rc;
+
+	if (pthread_mutex_trylock(&c->busy) != 0)
+		return false;
+	rc = connect_locked(c);
+	if (rc == 0)
+		rc = check_locked(c, lock_locked(c, &lock, 0));
+	if (rc == 0)
+		(void)ct_card_unlock(c->h, c->slot, lock);
+	pthread_mutex_unlock(&c->busy);
+	return rc != IFD_ERROR_LOCKED; /* gone is no longer locked, either */
 }
 
 /* What the program knows of the card must hold still: same ATR, same protocol. */

@@ -11,7 +11,8 @@
 
 enum {
 	START_MS = 5000,   /* how long a reader may take to start */
-	UNAWARE_MS = 1000, /* how often to look where C OpenCT's daemon serves */
+	UNAWARE_MS = 1000, /* how often to look where C OpenCT's daemon serves, ... */
+	REFUSED_MS = 500,  /* ... and for somebody else's lock to go */
 	LONG_MS = 600000,
 };
 
@@ -206,6 +207,8 @@ static unsigned int look_locked(struct channel *c)
 	oct_info_copy(&info, c->entry);
 	if (info.ct_pid == 0)
 		return READER_GONE; /* on its way out */
+	if (atomic_load(&c->refused))
+		return CARD_NONE;
 	return c->slot < info.ct_slots ? info.ct_card[c->slot] : CARD_NONE;
 }
 
@@ -229,6 +232,16 @@ unsigned int channel_presence(struct channel *c)
 	return state;
 }
 
+static unsigned int channel_reported(struct channel *c)
+{
+	unsigned int state;
+
+	pthread_mutex_lock(&c->watching);
+	state = c->reported;
+	pthread_mutex_unlock(&c->watching);
+	return state;
+}
+
 /* Sleeps on four things: the daemon's hanging up, the socket directory, a call
  * of channel_wake, and the time. */
 void channel_wait(struct channel *c, int ms)
@@ -245,12 +258,17 @@ void channel_wait(struct channel *c, int ms)
 		uint64_t count;
 		bool news;
 
+		if (atomic_load(&c->refused)) {
+			nap = REFUSED_MS;
+			if (channel_reported(c) == CARD_NONE && channel_lock_is_free(c))
+				atomic_store(&c->refused, false);
+		}
 		pthread_mutex_lock(&c->watching);
 		dirwatch_drain(c->events);
 		dirwatch_arm(c->events);
 		news = look_locked(c) != c->reported || c->lost;
 		pfd[2].fd = c->line;
-		if (c->line >= 0 && !c->announced)
+		if (c->line >= 0 && !c->announced && nap > UNAWARE_MS)
 			nap = UNAWARE_MS;
 		pthread_mutex_unlock(&c->watching);
 

@@ -3,13 +3,17 @@
  * points in ifd.c translate.
  *
  * Locks of the reader are shared with other OpenCT programs like this:
- *  - Powering the card up (pcscd does so whenever a card is put in) takes the
- *    exclusive lock for the length of the reset, and gives it back.
- *  - The first use after that takes it again and keeps it until the card is
- *    powered down, some seconds after the last program left it. The daemon
+ *  - Powering the card up (pcscd does so whenever a card is put in) or resetting
+ *    it takes the exclusive lock for as long as that lasts, and gives it back.
+ *  - The first use after that takes it again and keeps it until the next reset,
+ *    or until the card is powered down: pcscd does that some seconds after the
+ *    last program left without resetting the card. The daemon
  *    numbers locks: if anybody had one in between, the card is reset again, for
  *    it is not in the state that the program expects.
- *  - Powering down a card that somebody else used since leaves it alone. */
+ *  - Powering down a card that somebody else used since leaves it alone.
+ *  - A card that somebody else has locked for long cannot be powered up. It is
+ *    reported as absent until the lock is gone: pcscd, which would not try again
+ *    otherwise, takes it for a card put in. */
 #ifndef OPENCT_IFD_CHANNEL_H
 #define OPENCT_IFD_CHANNEL_H
 
@@ -30,6 +34,7 @@ struct channel {
 	unsigned int users;        /* calls inside, and one for the table */
 	unsigned int slot;
 	struct place place;
+	atomic_bool refused;       /* power up met somebody else's lock */
 	atomic_bool removed;       /* pcscd says that the device is unplugged */
 
 	pthread_mutex_t busy;      /* one command at a time; guards: */
@@ -72,6 +77,7 @@ void channel_info(struct channel *c, ct_info_t *info);
 /* Power: the length of the ATR in c->atr, or an error. Callers of these and
  * the following hold nothing; they take c->busy. */
 int channel_power_up(struct channel *c);
+bool channel_lock_is_free(struct channel *c);
 int channel_power_down(struct channel *c);
 int channel_protocol(struct channel *c, unsigned int protocol);
 void channel_card_gone(struct channel *c);

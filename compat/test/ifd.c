@@ -302,6 +302,15 @@ static void capabilities(DWORD lun)
 
 /* Power, protocol, APDUs and the locks around them */
 
+static void wait_ms(DWORD lun, int ms)
+{
+	RESPONSECODE (*wait)(DWORD, int) = NULL;
+	DWORD len = sizeof wait;
+
+	CHECK_INT(get(lun, TAG_IFD_POLLING_THREAD_WITH_TIMEOUT, &len, (PUCHAR)&wait), IFD_SUCCESS);
+	CHECK_INT(wait(lun, ms), IFD_SUCCESS);
+}
+
 static void sessions(struct fake_reader *r, DWORD lun)
 {
 	unsigned int log = atomic_load(&r->logged);
@@ -310,7 +319,7 @@ static void sessions(struct fake_reader *r, DWORD lun)
 	check_case("power up does not keep the lock");
 	CHECK_INT(power_up(lun, IFD_POWER_UP, ATR0), IFD_SUCCESS);
 	FAKE_LOG(r, &log, "0100c2000101", "1000", "020044000100");
-	check_case("the first use takes it, until power down");
+	check_case("the first use takes it, until reset or power down");
 	CHECK_INT(set_protocol(lun, SCARD_PROTOCOL_T1, 0, 0, 0, 0), IFD_SUCCESS);
 	FAKE_LOG(r, &log, "0100c2000101", "2200c8000101");
 	CHECK_STR(transmit_hex(lun, "00a40000", 258), "00a400009000");
@@ -319,11 +328,13 @@ static void sessions(struct fake_reader *r, DWORD lun)
 	CHECK_INT(other_call(other, "2100c4000400a40000"), -7);
 	log = atomic_load(&r->logged);
 	CHECK_INT(power_up(lun, IFD_RESET, ATR0), IFD_SUCCESS);
-	FAKE_LOG(r, &log, "1000");
+	FAKE_LOG(r, &log, "1000", "020044000101");
+	CHECK_STR(transmit_hex(lun, "00a40000", 258), "00a400009000");
+	FAKE_LOG(r, &log, "0100c2000101", "2100c4000400a40000");
 	CHECK_INT(power_down(lun), IFD_SUCCESS);
-	FAKE_LOG(r, &log, "1200", "020044000101");
+	FAKE_LOG(r, &log, "1200", "020044000102");
 	CHECK_INT(other_call(other, "0100c2000101"), 0);
-	CHECK_INT(other_call(other, "020044000102"), 0);
+	CHECK_INT(other_call(other, "020044000103"), 0);
 	log = atomic_load(&r->logged);
 
 	check_case("no card without power");
@@ -332,7 +343,7 @@ static void sessions(struct fake_reader *r, DWORD lun)
 	check_case("somebody worked with the card meanwhile: reset again");
 	CHECK_INT(power_up(lun, IFD_POWER_UP, ATR0), IFD_SUCCESS);
 	CHECK_INT(other_call(other, "0100c2000101"), 0);
-	CHECK_INT(other_call(other, "020044000104"), 0);
+	CHECK_INT(other_call(other, "020044000105"), 0);
 	log = atomic_load(&r->logged);
 	CHECK_STR(transmit_hex(lun, "00a40000", 258), "00a400009000");
 	FAKE_LOG(r, &log, "0100c2000101", "1000", "2100c4000400a40000");
@@ -348,8 +359,14 @@ static void sessions(struct fake_reader *r, DWORD lun)
 	check_case("and so does powering up, after a while");
 	CHECK_INT(power_up(lun, IFD_POWER_UP, ""), IFD_ERROR_POWER_ACTION);
 	CHECK(strstr(last_log, "in use by another OpenCT program"));
+	check_case("the card is away from pcscd meanwhile");
+	CHECK_INT(presence(lun), IFD_ICC_NOT_PRESENT);
+	wait_ms(lun, 20);
+	CHECK_INT(presence(lun), IFD_ICC_NOT_PRESENT);
 	check_case("a program that dies with a lock loses it");
 	close(other);
+	wait_ms(lun, 60000);
+	CHECK_INT(presence(lun), IFD_ICC_PRESENT);
 	CHECK_INT(power_up(lun, IFD_POWER_UP, ATR0), IFD_SUCCESS);
 
 	check_case("another card than before: not mixed up");
