@@ -85,6 +85,9 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	d := &daemon{Options: o, file: file, dev: dev, entry: entry, since: time.Now()}
+	if dev != nil {
+		d.gone = dev.Gone()
+	}
 	d.Log = o.Log.With("device", o.Target.Path, "driver", entry.Name)
 	err = d.serve(ctx)
 	if d.unplugged() {
@@ -109,7 +112,8 @@ func (o *Options) openStatus(ctx context.Context) (*status.File, error) {
 type daemon struct {
 	Options
 	file  *status.File
-	dev   usb.Device
+	dev   usb.Device      // nil: the reader is not on USB
+	gone  <-chan struct{} // closed when the device has left
 	entry driver.Entry
 	since time.Time
 
@@ -122,7 +126,7 @@ type daemon struct {
 
 func (d *daemon) unplugged() bool {
 	select {
-	case <-d.dev.Gone():
+	case <-d.gone:
 		return true
 	default:
 		return false
@@ -139,9 +143,7 @@ func (d *daemon) index() int {
 // serve opens the reader, registers it, and serves it to the end. What was
 // taken is given back on every way out, in reverse order.
 func (d *daemon) serve(ctx context.Context) (err error) {
-	// The device goes last: by then nobody is told of it any more.
-	defer d.closeDevice()
-	rd, err := d.entry.Open(d.dev, ifd.Options{Log: d.Log, Escape: d.Config.Escape})
+	rd, err := d.openReader()
 	if err != nil {
 		return fmt.Errorf("driver %s: %w", d.entry.Name, err)
 	}
@@ -151,7 +153,7 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 	}
 
 	if d.slot, err = d.claim(); err != nil {
-		rd.Close()
+		d.bounded("reader", rd.Close)
 		return err
 	}
 	defer func() { err = errors.Join(err, d.slot.Release()) }()
@@ -174,13 +176,34 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 	return d.listen(ctx)
 }
 
+// openReader lets the driver have the device. Whichever way that ends, the
+// device is closed in the end: by the reader, or here.
+func (d *daemon) openReader() (ifd.Reader, error) {
+	o := ifd.Options{Log: d.Log, Escape: d.Config.Escape}
+	if d.dev == nil {
+		rd, err := d.entry.OpenPath[d.Target.Type](d.Target.Path, o)
+		if g, ok := rd.(ifd.Removable); ok && err == nil {
+			d.gone = g.Gone()
+		}
+		return rd, err
+	}
+	rd, err := d.entry.Open(d.dev, o)
+	if err != nil {
+		d.bounded("device", d.dev.Close)
+	}
+	return rd, err
+}
+
 // identity is what stays the same in the side file.
 func (d *daemon) identity() status.Detail {
-	desc := d.dev.Descriptor()
 	detail := status.Detail{
 		Driver: d.entry.Name, Type: d.Target.Type, Device: d.Target.Path,
-		ID:   fmt.Sprintf("usb:%04x/%04x/%04x", desc.Vendor, desc.Product, desc.Release),
-		Port: desc.Port, Serial: desc.Serial, Unit: d.Notify.Unit(), Since: d.since,
+		Unit: d.Notify.Unit(), Since: d.since,
+	}
+	if d.dev != nil {
+		desc := d.dev.Descriptor()
+		detail.ID = devname.USBID(desc.Vendor, desc.Product, desc.Release).String()
+		detail.Port, detail.Serial = desc.Port, desc.Serial
 	}
 	if d.Target.Type == "virtual" {
 		detail.Device = "" // every one is a device of its own
@@ -262,7 +285,7 @@ func (d *daemon) listen(ctx context.Context) error {
 	}
 
 	select {
-	case <-d.dev.Gone():
+	case <-d.gone:
 		d.Notify.Stopping("unplugged")
 		d.server.Fail(socket.DeviceDisconnected)
 	case <-ctx.Done():
@@ -305,9 +328,8 @@ func (d *daemon) alive(ctx context.Context) error {
 	return nil
 }
 
-// closeReader and closeDevice end the reader, or give up on it.
+// closeReader ends the reader and with it the device, or gives up on it.
 func (d *daemon) closeReader() { d.bounded("reader", d.reader.Close) }
-func (d *daemon) closeDevice() { d.bounded("device", d.dev.Close) }
 
 func (d *daemon) bounded(what string, closer func() error) {
 	done := make(chan error, 1)

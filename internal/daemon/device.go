@@ -12,11 +12,15 @@ import (
 	"openct/internal/vusb"
 )
 
-// openDevice opens the device a target names and settles its driver.
+// openDevice opens the device a target names and settles its driver. The device
+// is nil for one that is not on USB.
 func openDevice(t devname.Target, c *config.Config, log *slog.Logger) (usb.Device, driver.Entry, error) {
 	entry, err := named(t.Driver)
 	if err != nil {
 		return nil, entry, err
+	}
+	if entry.OpenPath[t.Type] != nil {
+		return nil, entry, nil // the driver opens it by itself
 	}
 	dev, err := openType(t, log)
 	if err != nil {

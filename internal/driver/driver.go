@@ -8,6 +8,7 @@
 package driver
 
 import (
+	"openct/internal/ccid"
 	"openct/internal/ifd"
 	"openct/internal/usb"
 )
@@ -36,6 +37,9 @@ type Entry struct {
 	// Open takes a device that was opened for it, without card traffic. On
 	// success the reader owns the device and closes it.
 	Open func(usb.Device, ifd.Options) (ifd.Reader, error)
+
+	// OpenPath opens a reader that is not on USB, by device type.
+	OpenPath map[string]func(path string, o ifd.Options) (ifd.Reader, error)
 }
 
 // ID is a USB vendor and product.
@@ -104,6 +108,14 @@ func Table() []Entry {
 				{0x0A89, 0x0020, "Aktiv Rutoken S"},
 				{0x0A89, 0x0012, "Aktiv uaToken S"},
 			},
+		},
+		{
+			Name: "ccid", Reader: "CCID reader", Verified: Emulated, Open: ccid.Open, Class: ccid.Is,
+			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){
+				"pcmcia_block": ccid.OpenBlock,
+				"serial":       ccid.OpenSerial,
+			},
+			IDs: ccidIDs(),
 		},
 	}
 }

@@ -111,6 +111,12 @@ type Memory interface {
 	WriteMemory(ctx context.Context, p proto.ID, addr uint16, data []byte) error
 }
 
+// Removable is a reader that is not on USB and can be taken away all the same:
+// Gone is closed when that happened.
+type Removable interface {
+	Gone() <-chan struct{}
+}
+
 // Named is a reader with a name of its own; all others have that of their
 // driver's table entry.
 type Named interface {

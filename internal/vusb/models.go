@@ -18,6 +18,7 @@ func models() []model {
 	return []model{
 		{"etoken64", func(c card.Card) Model { return NewEToken64(c) }},
 		{"etoken", func(c card.Card) Model { return NewEToken(c) }},
+		{"ccid", func(c card.Card) Model { return NewCCID(CCIDProfile{}, c) }},
 	}
 }
 
