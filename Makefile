@@ -13,12 +13,17 @@ PREFIX     ?= /usr/local
 SBINDIR    ?= $(PREFIX)/sbin
 BINDIR     ?= $(PREFIX)/bin
 SYSCONFDIR ?= /etc
+MANDIR     ?= $(PREFIX)/share/man
+# systemd and udev look below /usr/local/lib as well. Debian 12 still wants
+# its own packages to use /lib: UNITDIR and RULESDIR say so in packaging/debian.
+UNITDIR    ?= $(PREFIX)/lib/systemd/system
+RULESDIR   ?= $(PREFIX)/lib/udev/rules.d
 FUZZTIME   ?= 30s
 
 GO          ?= go
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.6.1
 COMMANDS    := openct-control ifdhandler openct-tool openct-vtoken
-LDFLAGS     := -X openct/internal/cli.Version=$(VERSION) -X openct/internal/cli.ConfigFile=$(SYSCONFDIR)/openct.conf
+GO_LDFLAGS  := -X openct/internal/cli.Version=$(VERSION) -X openct/internal/cli.ConfigFile=$(SYSCONFDIR)/openct.conf
 
 .PHONY: all build commands compat demo test lint unit e2e bench fuzz install deb rpm generate clean
 
@@ -28,7 +33,7 @@ build: commands compat
 
 commands:
 	@scripts/deps build
-	$(GO) build -trimpath -buildmode=pie -ldflags '$(LDFLAGS)' -o build/ $(addprefix ./cmd/,$(COMMANDS))
+	$(GO) build -trimpath -buildmode=pie -ldflags '$(GO_LDFLAGS)' -o build/ $(addprefix ./cmd/,$(COMMANDS))
 
 compat:
 	@scripts/deps build
@@ -51,6 +56,38 @@ lint:
 unit:
 	@scripts/deps test
 	$(GO) test -race ./...
+
+e2e: deb
+	@scripts/deps e2e
+	$(GO) test -tags vm -count=1 -v -timeout 40m ./test/vm
+
+# An openct.conf that is there is kept; the new one goes beside it.
+install: build
+	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(SYSCONFDIR) $(DESTDIR)$(UNITDIR) $(DESTDIR)$(RULESDIR) \
+		$(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
+	install build/openct-control build/ifdhandler build/openct-vtoken $(DESTDIR)$(SBINDIR)
+	install build/openct-tool $(DESTDIR)$(BINDIR)
+	if [ -e $(DESTDIR)$(SYSCONFDIR)/openct.conf ]; then new=.new; fi; \
+		install -m 644 etc/openct.conf $(DESTDIR)$(SYSCONFDIR)/openct.conf$$new
+	for unit in systemd/*.service; do \
+		sed 's|/usr/sbin/|$(SBINDIR)/|' $$unit >build/unit && install -m 644 build/unit $(DESTDIR)$(UNITDIR)/$${unit#*/} || exit 1; done
+	sed 's|/usr/sbin/|$(SBINDIR)/|' udev/60-openct.rules >build/unit && install -m 644 build/unit $(DESTDIR)$(RULESDIR)/60-openct.rules
+	install -m 644 sysusers.d/openct.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/openct.conf
+	install -m 644 tmpfiles.d/openct.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/openct.conf
+	for page in $(wildcard man/*.[1-8]); do \
+		install -D -m 644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page#man/} || exit 1; done
+	for shell in bash/bash-completion/completions zsh/zsh/site-functions fish/fish/vendor_completions.d; do \
+		for file in completions/$${shell%%/*}/*; do \
+			install -D -m 644 $$file $(DESTDIR)$(PREFIX)/share/$${shell#*/}/$${file##*/} || exit 1; done; done
+	$(MAKE) -C compat install VERSION=$(VERSION) DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)
+
+deb:
+	@scripts/deps deb
+	packaging/deb $(VERSION)
+
+rpm:
+	@scripts/deps rpm
+	packaging/rpm $(VERSION)
 
 generate:
 	$(GO) generate ./...

@@ -1,0 +1,7 @@
+complete -c ifdhandler -s F -l foreground -d 'stay in the foreground'
+complete -c ifdhandler -s i -l info -d 'list drivers and protocols'
+complete -c ifdhandler -s d -l debug -d 'log more'
+complete -c ifdhandler -s s -l syslog -d 'log to syslog'
+complete -c ifdhandler -s f -l config -r -F -d 'configuration file'
+complete -c ifdhandler -s h -l help -d 'print help'
+complete -c ifdhandler -s v -l version -d 'print the version'

@@ -1,0 +1,15 @@
+complete -c openct-control -f
+complete -c openct-control -s f -l config -r -F -d 'configuration file'
+complete -c openct-control -s n -l no-coldplug -d 'leave alone what is plugged in'
+complete -c openct-control -s s -l syslog -d 'log to syslog'
+complete -c openct-control -s d -l debug -d 'log more'
+complete -c openct-control -l json -d 'print JSON'
+complete -c openct-control -s h -l help -d 'print help'
+complete -c openct-control -s v -l version -d 'print the version'
+set -l commands init attach status shutdown doctor
+complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a init -d 'start OpenCT'
+complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a attach -d 'serve a device'
+complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a status -d 'list the readers'
+complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a shutdown -d 'end all handlers'
+complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a doctor -d 'find what is wrong'
+complete -c openct-control -n '__fish_seen_subcommand_from attach' -a '/dev/bus/usb/*/*'
