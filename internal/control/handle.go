@@ -56,9 +56,11 @@ func Handle(o HandlerOptions) error {
 	if err != nil {
 		return err
 	}
-	log := logging.New(logging.Options{
-		Debug: max(o.Debug, cfg.Debug), Syslog: o.Syslog || detached, Stderr: o.Stderr, Ident: "ifdhandler",
-	})
+	to := logging.Options{Debug: max(o.Debug, cfg.Debug), Syslog: o.Syslog || detached, Stderr: o.Stderr, Ident: "ifdhandler"}
+	if detached {
+		to.Stderr = io.Discard // where there is no syslog either; what is fatal is told below
+	}
+	log := logging.New(to)
 	for _, w := range warnings {
 		log.Warn(w.String())
 	}

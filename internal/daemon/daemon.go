@@ -169,7 +169,7 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 		d.closeReader()
 		return err
 	}
-	if err := d.publish(name); err != nil {
+	if err := d.publish(ctx, name); err != nil {
 		d.closeReader()
 		return err
 	}
@@ -245,8 +245,15 @@ func (d *daemon) powerUp(ctx context.Context) error {
 }
 
 // publish fills the status entry.
-func (d *daemon) publish(name string) error {
+func (d *daemon) publish(ctx context.Context, name string) error {
 	display, keypad := d.reader.Features()
+	for i := range d.reader.Slots() {
+		// A removable card shows from the start. A reader that cannot tell now
+		// will tell later.
+		if s, err := d.reader.Slot(i); err == nil {
+			_, _ = s.Status(ctx)
+		}
+	}
 	err := d.slot.Publish(status.Info{Name: name, Slots: d.reader.Slots(), Display: display, Keypad: keypad})
 	for i := range d.reader.Slots() {
 		if s, serr := d.reader.Slot(i); serr == nil {
