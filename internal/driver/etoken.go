@@ -86,7 +86,7 @@ func (t *eToken) Protocol(_ context.Context, p proto.ID, a *atr.ATR) (proto.Engi
 		return nil, err
 	}
 	if p != proto.T1 {
-		return nil, fmt.Errorf("T=%d on an eToken: %w", p, ifd.ErrNotSupported)
+		return nil, fmt.Errorf("an eToken does not speak T=%d: %w", p, ifd.ErrNotSupported)
 	}
 	link := &controlLink{dev: t.dev, send: eTokenOut(eTokenBlock), get: eTokenIn(eTokenBlock)}
 	return proto.NewT1(link, proto.T1Params{

@@ -18,7 +18,7 @@ const (
 	pcbS       = 0xC0 // 11 R ttttt
 	pcbSAnswer = 0x20
 
-	sResynch = pcbS | 0
+	sResynch = pcbS
 	sIFS     = pcbS | 1
 	sAbort   = pcbS | 2
 	sWTX     = pcbS | 3
