@@ -1,7 +1,6 @@
 /* A fuzz target is LLVMFuzzerTestOneInput and its seeds. fuzz_main.c runs it
- * without libFuzzer: the same mutations for the same seed, any compiler. With
- * clang, leave fuzz_main.c out:
- *	clang -fsanitize=fuzzer,address -Itest -Ilibopenct test/fuzz_reply.c libopenct/[a-g]*.c ... */
+ * without a fuzzer: any compiler, and the same mutations for the same seed.
+ * `make libfuzzer` leaves fuzz_main.c out. */
 #ifndef OPENCT_TEST_FUZZ_H
 #define OPENCT_TEST_FUZZ_H
 
