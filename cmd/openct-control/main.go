@@ -63,7 +63,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return p.Misuse()
 		}
 		verb, rest := operands[0], operands[1:]
-		if len(rest) > 0 && verb != "attach" || len(rest) == 0 && verb == "attach" {
+		if takes := verb == "attach" || verb == "udev"; takes != (len(rest) > 0) {
 			return p.Misuse()
 		}
 		switch verb {
@@ -78,6 +78,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return c.Status()
 		case "shutdown":
 			return c.Shutdown()
+		case "udev": // for 60-openct.rules
+			return c.Udev(rest[0])
 		}
 		fmt.Fprintf(stderr, "Unknown command: %s\n", verb)
 		return cli.ErrExit(1)

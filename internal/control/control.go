@@ -9,7 +9,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"openct/internal/cli"
@@ -60,23 +59,21 @@ func (c *Control) Init(noColdplug bool) error {
 	return c.coldplug()
 }
 
-// coldplug attaches what is plugged in and has a driver, but for what udev has
-// handed to systemd: that gets its handler in a unit of its own.
+// coldplug attaches what is plugged in and has a driver. What udev has handed to
+// systemd gets its handler in a unit of its own.
 func (c *Control) coldplug() error {
 	devices, err := sysfs.List(filepath.Join(c.Root, sysfs.Root))
 	if err != nil {
 		return err
 	}
+	var units []string
 	for _, d := range devices {
-		desc := &usb.Descriptor{Vendor: d.Vendor, Product: d.Product}
-		for _, i := range d.Interfaces {
-			desc.Interfaces = append(desc.Interfaces, usb.Interface{Number: i.Number, Class: i.Class})
-		}
-		e, err := daemon.Pick(desc, c.Config)
-		if errors.Is(err, daemon.ErrNoDriver) || e.Class != nil && !c.Config.ClassReaders(true) {
+		e, ok, err := c.choose(d)
+		if !ok && err == nil {
 			continue
 		}
-		if c.handedToSystemd(d) {
+		if u := c.handedToSystemd(d); u != nil {
+			units = append(units, u...)
 			continue
 		}
 		if err == nil {
@@ -84,20 +81,7 @@ func (c *Control) coldplug() error {
 		}
 		c.complain(d.Node(), err)
 	}
-	return nil
-}
-
-// handedToSystemd reports whether udev's record of a device makes systemd start
-// a unit for it. Without systemd nobody would act on that.
-func (c *Control) handedToSystemd(d sysfs.Device) bool {
-	if _, err := os.Stat(filepath.Join(c.Root, "run/systemd/system")); err != nil {
-		return false
-	}
-	// usbfs nodes are character devices 189; 128 to a bus (Linux,
-	// Documentation/admin-guide/devices.txt).
-	minor := (d.Bus-1)*128 + d.Address - 1
-	record, err := os.ReadFile(filepath.Join(c.Root, fmt.Sprintf("run/udev/data/c189:%d", minor)))
-	return err == nil && strings.Contains("\n"+string(record), "\nE:SYSTEMD_WANTS=")
+	return startUnits(units)
 }
 
 func (c *Control) complain(what string, err error) {

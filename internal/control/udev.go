@@ -1,0 +1,128 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/coreos/go-systemd/v22/unit"
+
+	"openct/internal/config"
+	"openct/internal/daemon"
+	"openct/internal/devname"
+	"openct/internal/driver"
+	"openct/internal/usb"
+	"openct/internal/usb/sysfs"
+)
+
+// choose picks the driver for a plugged device. ok is false for what is none of
+// ours: no driver takes it, or it is a reader of the smart card class and those
+// are left to pcscd.
+func (c *Control) choose(d sysfs.Device) (e driver.Entry, ok bool, err error) {
+	desc := &usb.Descriptor{Vendor: d.Vendor, Product: d.Product}
+	for _, i := range d.Interfaces {
+		desc.Interfaces = append(desc.Interfaces, usb.Interface{Number: i.Number, Class: i.Class})
+	}
+	e, err = daemon.Pick(desc, c.Config)
+	if errors.Is(err, daemon.ErrNoDriver) {
+		return e, false, nil
+	}
+	_, asked := c.Config.DriverFor(d.Vendor, d.Product, 0)
+	return e, err == nil && (e.Class == nil || asked || c.Config.ClassReaders(true)), err
+}
+
+// Udev answers 60-openct.rules, which asks about a device that could be ours, by
+// its bus and device number (001-004): it prints properties for udev's record.
+// They carry openct.conf's decisions, so that init, attach and udev agree:
+//
+//	OPENCT_DRIVER=etoken64   the driver, or none: leave it alone
+//	PCSCLITE_IGNORE=1        pcscd is to leave it alone (pcsc-lite 2.3.2)
+func (c *Control) Udev(instance string) error {
+	t, err := devname.Parse([]string{instance}, os.DirFS(filepath.Join(c.Root, "/")))
+	if err != nil {
+		return err
+	}
+	devices, err := sysfs.List(filepath.Join(c.Root, sysfs.Root))
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(devices, func(d sysfs.Device) bool { return d.Node() == t.Path })
+	if i < 0 {
+		return fmt.Errorf("%s: no such device", t.Path)
+	}
+	e, ok, err := c.choose(devices[i])
+	if err != nil {
+		return err
+	}
+	if !ok {
+		fmt.Fprintln(c.Out, "OPENCT_DRIVER=none")
+		return nil
+	}
+	fmt.Fprintf(c.Out, "OPENCT_DRIVER=%s\n", e.Name)
+	// pcscd has a driver of its own for readers of the class: only one of us
+	// can have the device.
+	if e.Class != nil || c.Config.PCSC == config.PCSCIgnore {
+		fmt.Fprintln(c.Out, "PCSCLITE_IGNORE=1")
+	}
+	return nil
+}
+
+// handedToSystemd returns the units that udev's record of a device makes systemd
+// start for it. Without systemd nobody would act on that, and there are none.
+func (c *Control) handedToSystemd(d sysfs.Device) []string {
+	if _, err := os.Stat(filepath.Join(c.Root, "run/systemd/system")); err != nil {
+		return nil
+	}
+	// usbfs nodes are character devices 189; 128 to a bus (Linux,
+	// Documentation/admin-guide/devices.txt).
+	minor := (d.Bus-1)*128 + d.Address - 1
+	record, err := os.ReadFile(filepath.Join(c.Root, fmt.Sprintf("run/udev/data/c189:%d", minor)))
+	if err != nil {
+		return nil
+	}
+	var units []string
+	for _, line := range strings.Split(string(record), "\n") {
+		wants, ok := strings.CutPrefix(line, "E:SYSTEMD_WANTS=")
+		if !ok {
+			continue
+		}
+		for _, name := range strings.Fields(wants) {
+			// Every smart card reader wants smartcard.target; that serves
+			// nobody.
+			if !strings.HasSuffix(name, ".service") {
+				continue
+			}
+			if prefix, ok := strings.CutSuffix(name, "@.service"); ok {
+				// A template without instance: systemd fills in the
+				// device's place in sysfs (systemd.device(5)).
+				place, err := filepath.EvalSymlinks(filepath.Join(c.Root, "sys/bus/usb/devices", d.Name))
+				if err != nil {
+					continue
+				}
+				place = "/" + strings.TrimPrefix(place, strings.TrimSuffix(c.Root, "/")+"/")
+				name = prefix + "@" + unit.UnitNamePathEscape(place) + ".service"
+			}
+			units = append(units, name)
+		}
+	}
+	return units
+}
+
+// startUnits asks systemd to start the units of devices that were plugged in
+// before. While they have never been stopped there is nothing to do; after
+// "systemctl stop openct" nobody else would start them again.
+func startUnits(units []string) error {
+	if len(units) == 0 {
+		return nil
+	}
+	// They wait for this very command to end: no waiting for them.
+	out, err := exec.Command("systemctl", append([]string{"start", "--no-block", "--"}, units...)...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("start %s: %w: %s", strings.Join(units, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}

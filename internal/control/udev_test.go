@@ -1,0 +1,182 @@
+package control
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"openct/internal/config"
+	"openct/internal/usb/sysfs"
+)
+
+// machine makes the parts of a file system that tell about USB devices: an
+// eToken at 1-2, a reader of the smart card class at 1-3, a mouse at 1-4.
+func machine(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, d := range []struct{ name, vendor, product, devnum, class string }{
+		{"1-2", "0529", "0600", "4", "ff"},
+		{"1-3", "04e6", "ffff", "5", "0b"},
+		{"1-4", "046d", "c077", "6", "03"},
+	} {
+		dir := "sys/devices/pci0000:00/0000:00:14.0/usb1/" + d.name
+		write(dir+"/idVendor", d.vendor+"\n")
+		write(dir+"/idProduct", d.product+"\n")
+		write(dir+"/busnum", "1\n")
+		write(dir+"/devnum", d.devnum+"\n")
+		write(dir+"/"+d.name+":1.0/bInterfaceNumber", "00\n")
+		write(dir+"/"+d.name+":1.0/bInterfaceClass", d.class+"\n")
+		link := filepath.Join(root, "sys/bus/usb/devices", d.name)
+		if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(filepath.Join("../../../../", dir), link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+func TestUdev(t *testing.T) {
+	root := machine(t)
+	tests := []struct {
+		name, instance, conf, want string
+	}{
+		{"token", "001-004", "", "OPENCT_DRIVER=etoken64\n"},
+		{"token, by its node", "/dev/bus/usb/001/004", "", "OPENCT_DRIVER=etoken64\n"},
+		{"pcscd is to leave tokens alone", "001-004", "pcsc = ignore;", "OPENCT_DRIVER=etoken64\nPCSCLITE_IGNORE=1\n"},
+		{"readers of the class are not asked for", "001-005", "ccid = off;", "OPENCT_DRIVER=none\n"},
+		{"readers of the class are asked for", "001-005", "ccid = on;", "OPENCT_DRIVER=ccid\nPCSCLITE_IGNORE=1\n"},
+		{"one reader is asked for by its id", "001-005", "ccid = off; driver ccid { ids = { usb:04e6/ffff, }; };",
+			"OPENCT_DRIVER=ccid\nPCSCLITE_IGNORE=1\n"},
+		{"something else", "001-006", "", "OPENCT_DRIVER=none\n"},
+		{"something else is given to a driver", "001-006", "driver etoken { ids = { usb:046d/c077, }; };", "OPENCT_DRIVER=etoken\n"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg, _, err := config.Parse("openct.conf", []byte(tt.conf))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var out bytes.Buffer
+			c := &Control{Config: cfg, Out: &out, Err: io.Discard, Root: root}
+			if err := c.Udev(tt.instance); err != nil {
+				t.Fatal(err)
+			}
+			if got := out.String(); got != tt.want {
+				t.Errorf("printed %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// What udev gets on a failure is nothing: the rule's own default stands.
+func TestUdevFails(t *testing.T) {
+	root := machine(t)
+	tests := []struct{ name, instance, conf string }{
+		{"no device there", "001-099", ""},
+		{"no device name", "001", ""},
+		{"openct.conf names a driver that is not there", "001-004", "driver nonesuch { ids = { usb:0529/0600, }; };"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg, _, err := config.Parse("openct.conf", []byte(tt.conf))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var out bytes.Buffer
+			c := &Control{Config: cfg, Out: &out, Err: io.Discard, Root: root}
+			if err := c.Udev(tt.instance); err == nil {
+				t.Error("no error")
+			}
+			if out.Len() > 0 {
+				t.Errorf("printed %q", out.String())
+			}
+		})
+	}
+}
+
+func TestHandedToSystemd(t *testing.T) {
+	token := sysfs.Device{Name: "1-2", Bus: 1, Address: 4, Vendor: 0x0529, Product: 0x0600}
+	tests := []struct {
+		name, record string
+		want         []string
+	}{
+		{"no record", "", nil},
+		{"no wants", "E:ID_MODEL=token\nG:systemd\n", nil},
+		{"our rule", "E:SYSTEMD_WANTS=smartcard.target openct-handler@001-004.service\n", []string{"openct-handler@001-004.service"}},
+		{"no more than every reader wants", "E:SYSTEMD_WANTS=smartcard.target\n", nil},
+		{"classic", `E:SYSTEMD_WANTS=openct@usb:0529-0600-0100\x20usb\x20-dev-bus-usb-001-004.service` + "\n",
+			[]string{`openct@usb:0529-0600-0100\x20usb\x20-dev-bus-usb-001-004.service`}},
+		{"template without an instance", "E:SYSTEMD_WANTS=openct@.service\n",
+			[]string{`openct@sys-devices-pci0000:00-0000:00:14.0-usb1-1\x2d2.service`}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			root := machine(t)
+			for _, dir := range []string{"run/systemd/system", "run/udev/data"} {
+				if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// Bus 1, device 4: minor 3.
+			if err := os.WriteFile(filepath.Join(root, "run/udev/data/c189:3"), []byte(tt.record), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			c := &Control{Root: root}
+			if diff := cmp.Diff(tt.want, c.handedToSystemd(token)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if err := os.RemoveAll(filepath.Join(root, "run/systemd")); err != nil {
+				t.Fatal(err)
+			}
+			if got := c.handedToSystemd(token); got != nil {
+				t.Errorf("without systemd: %v", got)
+			}
+		})
+	}
+}
+
+// Starting must not wait: the units themselves wait for init.
+func TestStartUnits(t *testing.T) {
+	dir := t.TempDir()
+	log := filepath.Join(dir, "log")
+	script := "#!/bin/sh\necho \"$*\" >>" + log + "\ncase $* in *refused*) echo no such unit >&2; exit 5;; esac\n"
+	if err := os.WriteFile(filepath.Join(dir, "systemctl"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	if err := startUnits(nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := startUnits([]string{"a@1.service", "b@2.service"}); err != nil {
+		t.Fatal(err)
+	}
+	err := startUnits([]string{"refused@1.service"})
+	if err == nil || !strings.Contains(err.Error(), "no such unit") {
+		t.Errorf("refused: got %v", err)
+	}
+	got, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "start --no-block -- a@1.service b@2.service\nstart --no-block -- refused@1.service\n"
+	if string(got) != want {
+		t.Errorf("called %q, want %q", got, want)
+	}
+}
