@@ -1,0 +1,104 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+
+	"openct/internal/driver"
+	"openct/internal/rules"
+)
+
+// targets are all files that are made from the table.
+func targets() []target {
+	return []target{
+		{"README.md", between("<!-- devices -->\n", "<!-- /devices -->\n", markdown)},
+		{"man/ifdhandler.8", between(".\\\" devices\n", ".\\\" /devices\n", mdoc)},
+		{"compat/ifd/ids.tsv", whole(bundleIDs)},
+		{"udev/60-openct.rules", whole(func(table []driver.Entry) []byte {
+			return rules.Udev(rules.Entries(table))
+		})},
+	}
+}
+
+func whole(render func([]driver.Entry) []byte) func([]byte, []driver.Entry) ([]byte, error) {
+	return func(_ []byte, table []driver.Entry) ([]byte, error) { return render(table), nil }
+}
+
+var errMarks = errors.New("the lines that mark the list are missing")
+
+// between replaces what stands between two lines.
+func between(begin, end string, render func([]driver.Entry) []byte) func([]byte, []driver.Entry) ([]byte, error) {
+	return func(old []byte, table []driver.Entry) ([]byte, error) {
+		head, rest, ok := bytes.Cut(old, []byte(begin))
+		_, tail, ok2 := bytes.Cut(rest, []byte(end))
+		if !ok || !ok2 {
+			return nil, errMarks
+		}
+		return bytes.Join([][]byte{head, []byte(begin), render(table), []byte(end), tail}, nil), nil
+	}
+}
+
+// class is what lists say of a driver that takes a whole class of devices.
+const class = "readers of the USB smart card class (CCID)"
+
+// markdown is the table for README.md, which leaves the many ids of a class
+// to the manual page.
+func markdown(table []driver.Entry) []byte {
+	var b bytes.Buffer
+	b.WriteString("| USB id | Device | Driver | Verified by |\n|---|---|---|---|\n")
+	row := func(id, device string, e driver.Entry) {
+		fmt.Fprintf(&b, "| %s | %s | `%s` | %s |\n", id, strings.ReplaceAll(device, "|", "\\|"), e.Name, e.Verified)
+	}
+	for _, e := range table {
+		if e.Class != nil {
+			row("class 0b", fmt.Sprintf("%s, %d of them by their id", class, len(e.IDs)), e)
+			continue
+		}
+		for _, id := range e.IDs {
+			row(fmt.Sprintf("%04x:%04x", id.Vendor, id.Product), id.Model, e)
+		}
+	}
+	return b.Bytes()
+}
+
+// mdoc is the list for a manual page: an item for each driver, to stand in a
+// list of tags.
+func mdoc(table []driver.Entry) []byte {
+	var b bytes.Buffer
+	for _, e := range table {
+		fmt.Fprintf(&b, ".It Cm %s\n", e.Name)
+		for _, id := range e.IDs {
+			fmt.Fprintf(&b, "%04x:%04x %s\n.br\n", id.Vendor, id.Product, roff(id.Model))
+		}
+		if e.Class != nil {
+			fmt.Fprintf(&b, "%s\n.br\n", class)
+		}
+		fmt.Fprintf(&b, "verified by %s\n", e.Verified)
+	}
+	return b.Bytes()
+}
+
+// roff is text as roff prints it as it is. It never begins a line.
+func roff(s string) string {
+	return strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(s)
+}
+
+// bundleIDs is the list from which compat/Makefile makes the PC/SC bundle's
+// Info.plist. Readers of the smart card class are not in it: pcscd has a
+// driver for those, and where they are ours they are reached as "openct:N".
+func bundleIDs(table []driver.Entry) []byte {
+	var b bytes.Buffer
+	b.WriteString("# USB devices that pcscd gives to openct-ifd.bundle: vendor, product (hex), name;\n" +
+		"# tab-separated. Made from the driver table by \"go generate\"; do not edit.\n")
+	for _, e := range table {
+		if e.Class != nil {
+			continue
+		}
+		for _, id := range e.IDs {
+			fmt.Fprintf(&b, "%04x\t%04x\t%s\n", id.Vendor, id.Product, e.Reader)
+		}
+	}
+	return b.Bytes()
+}
