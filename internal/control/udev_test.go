@@ -29,16 +29,23 @@ func machine(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	for _, d := range []struct{ name, vendor, product, devnum, class string }{
-		{"1-2", "0529", "0600", "4", "ff"},
-		{"1-3", "04e6", "ffff", "5", "0b"},
-		{"1-4", "046d", "c077", "6", "03"},
+	for _, d := range []struct {
+		name, vendor, product, devnum, class string
+		descriptors                          []byte // device, configuration, interface (USB 2.0, 9.6)
+	}{
+		{"1-2", "0529", "0600", "4", "ff", []byte("\x12\x01\x10\x01\xff\x00\x00\x08\x29\x05\x00\x06\x00\x01\x00\x00\x00\x01" +
+			"\x09\x02\x12\x00\x01\x01\x00\x80\x1e" + "\x09\x04\x00\x00\x00\xff\x00\x00\x00")},
+		{"1-3", "04e6", "ffff", "5", "0b", []byte("\x12\x01\x10\x01\x00\x00\x00\x08\xe6\x04\xff\xff\x00\x01\x00\x00\x00\x01" +
+			"\x09\x02\x12\x00\x01\x01\x00\x80\x1e" + "\x09\x04\x00\x00\x00\x0b\x00\x00\x00")},
+		{"1-4", "046d", "c077", "6", "03", []byte("\x12\x01\x10\x01\x00\x00\x00\x08\x6d\x04\x77\xc0\x00\x01\x00\x00\x00\x01" +
+			"\x09\x02\x12\x00\x01\x01\x00\x80\x1e" + "\x09\x04\x00\x00\x00\x03\x00\x00\x00")},
 	} {
 		dir := "sys/devices/pci0000:00/0000:00:14.0/usb1/" + d.name
 		write(dir+"/idVendor", d.vendor+"\n")
 		write(dir+"/idProduct", d.product+"\n")
 		write(dir+"/busnum", "1\n")
 		write(dir+"/devnum", d.devnum+"\n")
+		write(dir+"/descriptors", string(d.descriptors))
 		write(dir+"/"+d.name+":1.0/bInterfaceNumber", "00\n")
 		write(dir+"/"+d.name+":1.0/bInterfaceClass", d.class+"\n")
 		link := filepath.Join(root, "sys/bus/usb/devices", d.name)
