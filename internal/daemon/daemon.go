@@ -140,9 +140,19 @@ func (d *daemon) index() int {
 	return d.slot.Index()
 }
 
-// serve opens the reader, registers it, and serves it to the end. What was
+// serve registers the reader, opens it, and serves it to the end. What was
 // taken is given back on every way out, in reverse order.
 func (d *daemon) serve(ctx context.Context) (err error) {
+	// The entry comes first: that another daemon serves the device shows there,
+	// and says more than an interface that is taken.
+	if d.slot, err = d.claim(); err != nil {
+		if d.dev != nil {
+			d.bounded("device", d.dev.Close)
+		}
+		return err
+	}
+	defer func() { err = errors.Join(err, d.slot.Release()) }()
+
 	rd, err := d.openReader()
 	if err != nil {
 		return fmt.Errorf("driver %s: %w", d.entry.Name, err)
@@ -151,12 +161,6 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 	if n, ok := rd.(ifd.Named); ok {
 		name = n.Name()
 	}
-
-	if d.slot, err = d.claim(); err != nil {
-		d.bounded("reader", rd.Close)
-		return err
-	}
-	defer func() { err = errors.Join(err, d.slot.Release()) }()
 
 	d.report = newReport(d, name)
 	d.reader = reader.New(rd, d.Log, d.cardChanged)

@@ -225,6 +225,11 @@ func TestUnplugAnswersWhoWaits(t *testing.T) {
 	s.wait()
 }
 
+// taken is a device whose interface another process holds.
+type taken struct{ usb.Device }
+
+func (taken) Claim(number, alt uint8) error { return &usb.BusyError{} }
+
 func TestSecondAttachOfADevice(t *testing.T) {
 	dir := initialised(t)
 	usbTarget := func(o *Options) {
@@ -236,7 +241,7 @@ func TestSecondAttachOfADevice(t *testing.T) {
 	o.Open = func() (usb.Device, driver.Entry, error) {
 		dev, err := vusb.Plug("second", vusb.NewEToken64(card.NewEcho())).Open()
 		e, _ := driver.ByName("etoken64")
-		return dev, e, err
+		return taken{dev}, e, err
 	}
 	err := Run(context.Background(), o)
 	var served *status.ServedError
