@@ -1,0 +1,101 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"testing"
+
+	"openct/internal/driver"
+	"openct/internal/ifd"
+	"openct/internal/lock"
+	"openct/internal/proto"
+	"openct/internal/reader"
+	"openct/internal/socket"
+	"openct/internal/usb"
+	"openct/internal/vusb"
+	"openct/internal/vusb/card"
+)
+
+func TestCodes(t *testing.T) {
+	tests := []struct {
+		name string
+		err  error
+		want socket.Code
+	}{
+		{"nothing", nil, socket.Success},
+		{"a code of its own", fmt.Errorf("PIN data: %w", socket.InvalidArg), socket.InvalidArg},
+		{"unplugged in a transfer", fmt.Errorf("transmit: %w", usb.Wrap("control 40/06", "x", usb.ErrUnplugged)), socket.DeviceDisconnected},
+		{"unplugged, and the session lost over it", errors.Join(proto.ErrResetRequired, usb.ErrUnplugged), socket.DeviceDisconnected},
+		{"timeout, and the session lost over it", errors.Join(proto.ErrResetRequired, usb.ErrTimeout), socket.Timeout},
+		{"stall", usb.Wrap("x", "y", usb.ErrStall), socket.CommError},
+		{"session lost before", proto.ErrResetRequired, socket.CommError},
+		{"never reset", reader.ErrNoProtocol, socket.Generic},
+		{"never usable", fmt.Errorf("%w: %w", reader.ErrNoProtocol, ifd.ErrNotSupported), socket.Generic},
+		{"no card", ifd.ErrNoCard, socket.NoCard},
+		{"no keypad", ifd.ErrNotSupported, socket.NotSupported},
+		{"locked", lock.ErrLocked, socket.Locked},
+		{"too many locks", lock.ErrTooMany, socket.NoMemory},
+		{"slow user", ifd.ErrUserTimeout, socket.UserTimeout},
+		{"response too long", proto.ErrTooLong, socket.BufferTooSmall},
+		{"something unheard of", errors.New("?"), socket.Generic},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := codeOf(tt.err); got != tt.want {
+				t.Errorf("%v: got %d, want %d", tt.err, got, tt.want)
+			}
+		})
+	}
+}
+
+// Whatever a client sends, it gets a code that clients know, and the next
+// client a card that works.
+func FuzzHandle(f *testing.F) {
+	f.Add(byte(socket.CmdTransact), byte(0), []byte{0xC4, 0, 5, 0, 0xEE, 0, 0, 0})
+	f.Add(byte(socket.CmdTransactOld), byte(0), []byte{0, 0xEE, 0, 2})
+	f.Add(byte(socket.CmdReset), byte(0), []byte{0xC0, 0, 1, 5, 0xC1, 0, 1, 'x'})
+	f.Add(byte(socket.CmdLock), byte(0), []byte{0xC2, 0, 1, 1})
+	f.Add(byte(socket.CmdSetProtocol), byte(0), []byte{0xC8, 0, 4, 0xFF, 0xFF, 0xFF, 0xFF})
+	f.Add(byte(socket.CmdVerify), byte(0), []byte{0xC3, 0, 7, 1, 6, 0, 0x20, 0, 1, 8})
+	f.Add(byte(socket.CmdMemoryRead), byte(0), []byte{0xC5, 0, 1, 0, 0xC7, 0, 2, 0xFF, 0xFF})
+	f.Add(byte(socket.CmdStatus), byte(socket.UnitReader), []byte{})
+	f.Fuzz(func(t *testing.T, cmd, unit byte, args []byte) {
+		tlv, err := socket.ParseTLV(args)
+		if err != nil && socket.Command(cmd) != socket.CmdTransactOld {
+			return // the server refuses it
+		}
+		dev, err := vusb.Plug("virtual", vusb.NewEToken64(card.NewEcho())).Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, _ := driver.ByName("etoken64")
+		r, err := e.Open(dev, ifd.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := slog.New(slog.DiscardHandler)
+		h := &handler{
+			name: e.Reader, reader: reader.New(r, log, func(int, ifd.Status) {}), log: log, enforce: true,
+			news: func() {}, fault: func(error) {},
+		}
+		defer h.reader.Close()
+		c := &socket.Conn{ID: 1}
+		call := func(req *socket.Request) (socket.Code, int) {
+			reply := &socket.Reply{Builder: socket.NewBuilder(make([]byte, 0, socket.MaxPayload), true)}
+			code := h.Handle(context.Background(), c, req, reply)
+			return code, reply.Len()
+		}
+		reset := &socket.Request{Cmd: socket.CmdReset}
+		if code, _ := call(reset); code != socket.Success {
+			t.Fatalf("reset: %v", code)
+		}
+		if code, _ := call(&socket.Request{Cmd: socket.Command(cmd), Unit: unit, Args: tlv, Raw: args}); code > 0 || code < socket.MissingArg {
+			t.Fatalf("command %#x: code %d", cmd, code)
+		}
+		if code, n := call(reset); code != socket.Success || n == 0 {
+			t.Fatalf("reset after command %#x: %v, %d bytes", cmd, code, n)
+		}
+	})
+}

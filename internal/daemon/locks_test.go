@@ -1,0 +1,172 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"openct/internal/socket"
+	"openct/internal/status"
+	"openct/internal/vusb"
+	"openct/internal/vusb/card"
+)
+
+var someAPDU = []byte{0x00, 0xEE, 0x00, 0x02}
+
+// Another client's exclusive lock keeps the card from everybody else, for
+// every command that touches it (spec/socket-protocol.md, 6.5).
+func TestLocksAreEnforced(t *testing.T) {
+	pin := socket.PINRequest{APDU: []byte{0x00, 0x20, 0x00, 0x80, 0x08, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF}}
+	commands := []struct {
+		name string
+		run  func(context.Context, *socket.Client) error
+	}{
+		{"transact", func(ctx context.Context, c *socket.Client) error { _, err := c.Transact(ctx, 0, someAPDU); return err }},
+		{"transact old", func(ctx context.Context, c *socket.Client) error {
+			_, err := c.TransactOld(ctx, 0, someAPDU)
+			return err
+		}},
+		{"reset", func(ctx context.Context, c *socket.Client) error { _, err := c.Reset(ctx, 0); return err }},
+		{"eject", func(ctx context.Context, c *socket.Client) error { return c.Eject(ctx, 0, 0, "") }},
+		{"set protocol", func(ctx context.Context, c *socket.Client) error { return c.SetProtocol(ctx, 0, 1) }},
+		{"verify", func(ctx context.Context, c *socket.Client) error { _, err := c.Verify(ctx, 0, pin); return err }},
+		{"change PIN", func(ctx context.Context, c *socket.Client) error { _, err := c.ChangePIN(ctx, 0, pin); return err }},
+		{"read memory", func(ctx context.Context, c *socket.Client) error { _, err := c.ReadMemory(ctx, 0, 0, 4); return err }},
+		{"write memory", func(ctx context.Context, c *socket.Client) error {
+			return c.WriteMemory(ctx, 0, 0, []byte{1})
+		}},
+		{"lock", func(ctx context.Context, c *socket.Client) error { _, err := c.Lock(ctx, 0, false); return err }},
+	}
+	s := start(t, initialised(t), card.NewEcho(), func(o *Options) { o.Config.LockWait = 0 })
+	ctx := context.Background()
+	holder, other := s.client(0), s.client(0)
+	if _, err := holder.Reset(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := holder.Lock(ctx, 0, true); err != nil {
+		t.Fatal(err)
+	}
+	for _, cmd := range commands {
+		t.Run(cmd.name, func(t *testing.T) {
+			if err := cmd.run(ctx, other); !errors.Is(err, socket.Locked) {
+				t.Errorf("other client: got %v, want %v", err, socket.Locked)
+			}
+		})
+	}
+	if _, err := holder.Transact(ctx, 0, someAPDU); err != nil {
+		t.Errorf("holder: %v", err)
+	}
+	if _, _, err := other.CardStatus(ctx, 0); err != nil {
+		t.Errorf("status needs no card and heeds no lock: %v", err)
+	}
+}
+
+func TestLocksCanBeAdvisory(t *testing.T) {
+	s := start(t, initialised(t), card.NewEcho(), func(o *Options) { o.Config.EnforceLocks = false })
+	ctx := context.Background()
+	holder, other := s.client(0), s.client(0)
+	if _, err := holder.Lock(ctx, 0, true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Reset(ctx, 0); err != nil {
+		t.Errorf("with lock.enforce off: %v", err)
+	}
+}
+
+// A short lock of somebody else costs patience, not an error.
+func TestRequestWaitsForALock(t *testing.T) {
+	s := start(t, initialised(t), card.NewEcho(), func(o *Options) { o.Config.LockWait = patience })
+	ctx := context.Background()
+	holder, other := s.client(0), s.client(0)
+	handle, err := holder.Lock(ctx, 0, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := other.Reset(ctx, 0)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		t.Fatalf("reset beside an exclusive lock came back with %v", err)
+	case <-time.After(50 * time.Millisecond): // long enough for a wrong answer to arrive
+	}
+	if err := holder.Unlock(ctx, 0, handle); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Errorf("after the unlock: %v", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("reset still waits")
+	}
+}
+
+// A client that dies with a lock and an APDU under way leaves neither behind.
+func TestDeadClientLeavesNoLock(t *testing.T) {
+	s := start(t, initialised(t), card.NewEcho(), nil)
+	ctx := context.Background()
+	dying, other := s.client(0), s.client(0)
+	if _, err := dying.Reset(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dying.Lock(ctx, 0, true); err != nil {
+		t.Fatal(err)
+	}
+	dying.Close()
+	if _, err := other.Lock(ctx, 0, true); err != nil {
+		t.Errorf("lock after the holder died: %v", err)
+	}
+}
+
+// What people see: who is connected, who holds a lock, what went wrong.
+func TestSideFileTells(t *testing.T) {
+	s := start(t, initialised(t), card.NewEcho(), nil)
+	ctx := context.Background()
+	c := s.client(0)
+	if _, err := c.Reset(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Lock(ctx, 0, true); err != nil {
+		t.Fatal(err)
+	}
+	s.port.Inject(vusb.Fault{On: vusb.Transfer{Control: true, Code: 0x86}, Stall: true})
+	if _, err := c.Transact(ctx, 0, someAPDU); !errors.Is(err, socket.CommError) {
+		t.Fatalf("got %v, want %v", err, socket.CommError)
+	}
+	d := s.detail(func(d status.Detail) bool { return d.LastError != "" && len(d.Locks) == 1 })
+	if d.Clients != 1 || d.Locks[0].PID != os.Getpid() || !d.Locks[0].Exclusive || d.Driver != "etoken64" {
+		t.Errorf("side file: %+v", d)
+	}
+	if !strings.Contains(d.LastError, "stall") {
+		t.Errorf("last error %q does not say what happened", d.LastError)
+	}
+}
+
+// detail reads the side file until it says what is waited for.
+func (s *served) detail(good func(status.Detail) bool) status.Detail {
+	s.t.Helper()
+	f, err := status.OpenReadOnly(s.dir)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer f.Close()
+	var d status.Detail
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		e, err := f.Entry(0)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if d, err = f.ReadDetail(e); err == nil && good(d) {
+			return d
+		}
+	}
+	s.t.Fatalf("side file never got there: %+v", d)
+	return d
+}
