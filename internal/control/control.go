@@ -11,11 +11,14 @@ import (
 	"strconv"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"openct/internal/cli"
 	"openct/internal/config"
 	"openct/internal/daemon"
 	"openct/internal/devname"
 	"openct/internal/notify"
+	"openct/internal/socket"
 	"openct/internal/status"
 	"openct/internal/usb"
 	"openct/internal/usb/sysfs"
@@ -44,7 +47,7 @@ func (c *Control) Init(noColdplug bool) error {
 		return err
 	}
 	if err := status.Init(c.Dir, status.Options{UID: uid, GID: gid}); err != nil {
-		return err
+		return c.explainInit(err)
 	}
 	for _, r := range c.Config.Readers {
 		t, err := r.Target()
@@ -57,6 +60,25 @@ func (c *Control) Init(noColdplug bool) error {
 		return nil
 	}
 	return c.coldplug()
+}
+
+// explainInit adds what to do about a directory that cannot be used.
+func (c *Control) explainInit(err error) error {
+	hint := ""
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		hint = fmt.Sprintf("make the directory: systemd-tmpfiles --create openct.conf (or: mkdir -m 755 %s)", c.Dir)
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		hint = "run it as root, or as the owner of " + c.Dir
+	case errors.Is(err, unix.EROFS):
+		hint = fmt.Sprintf("%s must be writable; %s names another directory", c.Dir, socket.EnvDir)
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		hint = "make room in " + c.Dir
+	}
+	if hint == "" {
+		return err
+	}
+	return &cli.Hint{Err: err, Hint: hint}
 }
 
 // coldplug attaches what is plugged in and has a driver. What udev has handed to

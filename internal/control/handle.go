@@ -115,11 +115,17 @@ func detach(o HandlerOptions) error {
 		err = fmt.Errorf("%s: not ready after %v", o.Target.Path, readyWait)
 		return errors.Join(err, cmd.Process.Kill(), cmd.Wait())
 	}
+	// It ended before it was ready: with success, if the device is served
+	// already.
+	err = cmd.Wait()
 	var exit *exec.ExitError
-	if err := cmd.Wait(); errors.As(err, &exit) {
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &exit) && exit.Exited():
 		return cli.ErrExit(1)
 	}
-	return err
+	return fmt.Errorf("%s: handler: %w", o.Target.Path, err)
 }
 
 // args is the command line of a handler with these options.
@@ -164,7 +170,7 @@ func explain(err error) error {
 	case errors.Is(err, daemon.ErrNoDriver):
 		hint = "if it is a sibling of a supported device, add its id to openct.conf: driver NAME { ids = { usb:VVVV/PPPP, }; };"
 	case errors.Is(err, usb.ErrNotFound):
-		hint = "lsusb shows what is plugged and where"
+		hint = "lsusb shows what is plugged in, and where"
 	}
 	if hint == "" {
 		return err

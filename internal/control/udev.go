@@ -15,7 +15,6 @@ import (
 	"openct/internal/daemon"
 	"openct/internal/devname"
 	"openct/internal/driver"
-	"openct/internal/usb"
 	"openct/internal/usb/sysfs"
 )
 
@@ -23,15 +22,15 @@ import (
 // ours: no driver takes it, or it is a reader of the smart card class and those
 // are left to pcscd.
 func (c *Control) choose(d sysfs.Device) (e driver.Entry, ok bool, err error) {
-	desc := &usb.Descriptor{Vendor: d.Vendor, Product: d.Product}
-	for _, i := range d.Interfaces {
-		desc.Interfaces = append(desc.Interfaces, usb.Interface{Number: i.Number, Class: i.Class})
+	desc, err := d.Descriptor()
+	if err != nil {
+		return e, false, err
 	}
 	e, err = daemon.Pick(desc, c.Config)
 	if errors.Is(err, daemon.ErrNoDriver) {
 		return e, false, nil
 	}
-	_, asked := c.Config.DriverFor(d.Vendor, d.Product, 0)
+	_, asked := c.Config.DriverFor(desc.Vendor, desc.Product, desc.Release)
 	return e, err == nil && (e.Class == nil || asked || c.Config.ClassReaders(true)), err
 }
 

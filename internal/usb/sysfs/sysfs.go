@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"openct/internal/usb"
 )
 
 // Root is where sysfs is mounted.
@@ -23,6 +25,19 @@ type Device struct {
 	Manufacturer, Model string
 	Serial              string
 	Interfaces          []Interface
+
+	raw []byte // device and configuration descriptors
+}
+
+// Descriptor is the device's own account, as if it had been opened.
+func (d Device) Descriptor() (*usb.Descriptor, error) {
+	desc, err := usb.ParseDescriptors(d.raw)
+	if err != nil {
+		return nil, usb.Wrap("read descriptors", d.Node(), err)
+	}
+	desc.Bus, desc.Address, desc.Port = d.Bus, d.Address, d.Name
+	desc.Manufacturer, desc.ProductString, desc.Serial = d.Manufacturer, d.Model, d.Serial
+	return desc, nil
 }
 
 // Interface is one interface of a device's active configuration.
@@ -85,6 +100,10 @@ func read(base, name string) (d Device, ok bool) {
 	d = Device{
 		Name: name, Bus: int(bus), Address: int(address), Vendor: uint16(vendor), Product: uint16(product),
 		Manufacturer: text(dir, "manufacturer"), Model: text(dir, "product"), Serial: text(dir, "serial"),
+	}
+	var err error
+	if d.raw, err = os.ReadFile(filepath.Join(dir, "descriptors")); err != nil {
+		return d, false
 	}
 	children, err := os.ReadDir(dir)
 	if err != nil {
