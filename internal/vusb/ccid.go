@@ -51,31 +51,6 @@ type ccidUnit struct {
 	stale   []byte
 }
 
-// pipe is what waits on an IN endpoint, packet by packet. wake is closed and
-// replaced whenever something is added.
-type pipe struct {
-	packets [][]byte
-	size    int // of a full packet
-	wake    chan struct{}
-}
-
-func newPipe(size int) pipe { return pipe{size: size, wake: make(chan struct{})} }
-
-// add appends one transfer. end says whether an empty packet follows a last
-// full one.
-func (q *pipe) add(b []byte, end bool) {
-	rest := b
-	for len(rest) >= q.size {
-		q.packets = append(q.packets, append([]byte(nil), rest[:q.size]...))
-		rest = rest[q.size:]
-	}
-	if len(rest) > 0 || len(b) == 0 || end {
-		q.packets = append(q.packets, append([]byte(nil), rest...))
-	}
-	close(q.wake)
-	q.wake = make(chan struct{})
-}
-
 // NewCCID makes a reader with cards in its first slots, in the order of
 // interfaces; nil leaves a slot empty.
 func NewCCID(p CCIDProfile, cards ...card.Card) *CCIDReader {
@@ -230,42 +205,13 @@ func (r *CCIDReader) In(ctx context.Context, ep uint8, max int) ([]byte, error) 
 	for n, u := range r.units {
 		switch ep {
 		case ccidIn(n):
-			return r.read(ctx, &u.in, max)
+			return u.in.read(ctx, &r.mu, max)
 		case ccidInterrupt(n):
-			return r.read(ctx, &u.notices, max)
+			return u.notices.read(ctx, &r.mu, max)
 		}
 	}
 	<-ctx.Done() // the keyboard, on which nobody types
 	return nil, ctx.Err()
-}
-
-// read gathers packets into one transfer: it ends at a short packet or when
-// the buffer is full. A packet that does not fit is lost, as on a real bus.
-func (r *CCIDReader) read(ctx context.Context, q *pipe, max int) ([]byte, error) {
-	var b []byte
-	for {
-		r.mu.Lock()
-		for len(q.packets) > 0 {
-			p := q.packets[0]
-			q.packets = q.packets[1:]
-			if len(b)+len(p) > max {
-				r.mu.Unlock()
-				return nil, usb.ErrOverflow
-			}
-			b = append(b, p...)
-			if len(p) < q.size || len(b) == max {
-				r.mu.Unlock()
-				return b, nil
-			}
-		}
-		wake := q.wake
-		r.mu.Unlock()
-		select {
-		case <-wake:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
 }
 
 // notifyLocked sends NotifySlotChange for a slot that has changed (CCID 1.1,

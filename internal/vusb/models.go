@@ -10,31 +10,68 @@ import (
 // model is how a virtual counterpart of a driver's devices is made.
 type model struct {
 	driver string
+	atr    []byte // the card's ATR, where it cannot be any; nil: its own
 	make   func(card.Card) Model
 }
 
-// models lists them by driver name, in the order of the driver table.
+// models lists them by driver name, in the order of the driver table. An
+// ePass3000 and an e-gate know T=0 alone, and have an ATR that does not make
+// clients take the card in it for their own. The iKey 2032 and the Rutoken hand
+// out ATRs of one length only.
 func models() []model {
+	t0 := card.T0ATR("OpenCT")
 	return []model{
-		{"etoken64", func(c card.Card) Model { return NewEToken64(c) }},
-		{"etoken", func(c card.Card) Model { return NewEToken(c) }},
-		{"ccid", func(c card.Card) Model { return NewCCID(CCIDProfile{}, c) }},
+		{"etoken64", nil, func(c card.Card) Model { return NewEToken64(c) }},
+		{"etoken", nil, func(c card.Card) Model { return NewEToken(c) }},
+		{"ikey2k", IKey2kATR[:], func(c card.Card) Model { return NewIKey2k(c) }},
+		{"ikey3k", nil, func(c card.Card) Model { return NewIKey3k(c) }},
+		{"ePass3000", t0, func(c card.Card) Model { return NewEPass3000(c) }},
+		{"egate", t0, func(c card.Card) Model { return NewEGate(c) }},
+		{"eutron", nil, func(c card.Card) Model { return NewEutron(c) }},
+		{"starkey", nil, func(c card.Card) Model { return NewStarKey(c) }},
+		{"rutoken", card.RutokenATR[:], func(c card.Card) Model { return NewRutoken(c) }},
+		{"ccid", nil, func(c card.Card) Model { return NewCCID(CCIDProfile{}, c) }},
 	}
 }
 
 // New makes the virtual device for a driver, with a fresh card of the named
-// kind in it ("piv", "echo" ...; see card.New).
+// kind in it ("piv", "echo" ...; see card.New). A Rutoken translates what it
+// carries: a PIV card is not found in it, the card "rutoken" is.
 func New(driver, cardName string) (Model, error) {
+	m, err := find(driver)
+	if err != nil {
+		return nil, err
+	}
+	c, err := card.NewATR(cardName, m.atr)
+	if err != nil {
+		return nil, err
+	}
+	return m.make(c), nil
+}
+
+// NewWith is New with a card of the caller's.
+func NewWith(driver string, c card.Card) (Model, error) {
+	m, err := find(driver)
+	if err != nil {
+		return nil, err
+	}
+	return m.make(c), nil
+}
+
+// ATR is the answer to reset a card needs in the virtual device for a driver,
+// nil if any will do that offers T=1.
+func ATR(driver string) []byte {
+	m, _ := find(driver)
+	return m.atr
+}
+
+func find(driver string) (model, error) {
 	var known []string
 	for _, m := range models() {
 		if m.driver == driver {
-			c, err := card.New(cardName)
-			if err != nil {
-				return nil, err
-			}
-			return m.make(c), nil
+			return m, nil
 		}
 		known = append(known, m.driver)
 	}
-	return nil, fmt.Errorf("no virtual device for driver %q; there are: %s", driver, strings.Join(known, ", "))
+	return model{}, fmt.Errorf("no virtual device for driver %q; there are: %s", driver, strings.Join(known, ", "))
 }

@@ -62,6 +62,7 @@ func TestNew(t *testing.T) {
 		{"piv", "3B 84 81 31 FE 45 56 50 49 56 96"},
 		{"echo", "3B 84 81 31 FE 45 45 43 48 4F 8E"},
 		{"cardos", "3B F2 18 00 02 C1 0A 31 FE 58 C8 09 75"},
+		{"rutoken", "3B 6F 00 FF 00 56 72 75 54 6F 6B 6E 73 30 20 00 00 90 00"},
 	}
 	var names []string
 	for _, tt := range tests {

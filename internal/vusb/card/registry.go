@@ -22,6 +22,7 @@ func kinds() []kind {
 			return NewEchoATR(atr), nil
 		}},
 		{"cardos", func(atr []byte) (Card, error) { return NewCardOSATR(atr), nil }},
+		{"rutoken", func(atr []byte) (Card, error) { return NewRutokenATR(atr), nil }},
 	}
 }
 
@@ -34,7 +35,8 @@ func Names() []string {
 	return names
 }
 
-// New makes a fresh card of the named kind: "piv", "echo" or "cardos".
+// New makes a fresh card of the named kind: "piv", "echo", "cardos" or
+// "rutoken".
 func New(name string) (Card, error) {
 	return NewATR(name, nil)
 }
