@@ -57,8 +57,7 @@ func eutronOut(request uint8, value uint16) usb.Setup {
 
 // eutron is the slot.
 type eutron struct {
-	dev      usb.Device
-	selected bool // the card has had its PPS since the reset
+	dev usb.Device
 }
 
 func openEutron(dev usb.Device, _ ifd.Options) (ifd.Reader, error) {
@@ -66,7 +65,6 @@ func openEutron(dev usb.Device, _ ifd.Options) (ifd.Reader, error) {
 }
 
 func (t *eutron) Reset(ctx context.Context) ([]byte, error) {
-	t.selected = false
 	for _, request := range []uint8{eutronA3, eutronA1, eutronA2, eutronA0} {
 		if err := t.command(request, 0); err != nil {
 			return nil, fmt.Errorf("reset: %w", err)
@@ -122,12 +120,9 @@ func (t *eutron) Protocol(ctx context.Context, p proto.ID, a *atr.ATR) (proto.En
 	return e, nil
 }
 
-// selectProtocol does the PPS, which the card takes once after a reset, and
-// not at all in specific mode, and tells the token that it is over.
+// selectProtocol does the PPS, but not with a card in specific mode, and tells
+// the token that it is over.
 func (t *eutron) selectProtocol(ctx context.Context, p proto.ID, a *atr.ATR) error {
-	if t.selected {
-		return nil
-	}
 	if _, specific := a.Specific(); !specific {
 		request, err := a.PPS(int(p), atr.Absent)
 		if err != nil {
@@ -149,7 +144,6 @@ func (t *eutron) selectProtocol(ctx context.Context, p proto.ID, a *atr.ATR) err
 			return err
 		}
 	}
-	t.selected = true
 	return nil
 }
 
@@ -200,35 +194,38 @@ func (l *eutronLink) Send(b []byte) error {
 func (l *eutronLink) Recv(buf []byte, timeout time.Duration) (int, error) {
 	limit := time.Now().Add(timeout)
 	end, left := l.silence(limit), timeout
-	for wait := eutronPauseMin; len(l.in) < len(buf); {
+	for wait := eutronPauseMin; ; left = time.Until(end) {
 		var fresh [eutronBuffer]byte
-		n, err := l.t.read(fresh[:eutronBuffer-len(l.in)], left)
-		if err != nil {
-			return 0, err
-		}
-		if l.in = append(l.in, fresh[:n]...); len(l.in) >= len(buf) {
-			break
-		}
-		if n > 0 {
-			l.begun, wait = true, eutronPauseMin
-			end = l.silence(limit)
-		}
-		if left = time.Until(end); left <= 0 {
-			err := usb.ErrTimeout
-			if l.begun && l.gap > 0 {
-				err = proto.ErrCorrupted
+		if len(l.in) < len(buf) {
+			n, err := l.t.read(fresh[:eutronBuffer-len(l.in)], max(left, time.Millisecond))
+			if err != nil {
+				return 0, err
 			}
-			return 0, fmt.Errorf("%d of %d bytes: %w", len(l.in), len(buf), err)
+			if n > 0 {
+				l.in = append(l.in, fresh[:n]...)
+				l.begun, wait = true, eutronPauseMin
+				if l.gap == 0 { // every byte may take that long
+					limit = time.Now().Add(timeout)
+				}
+				end = l.silence(limit)
+			}
+		}
+		switch left = time.Until(end); {
+		case len(l.in) >= len(buf):
+			n := copy(buf, l.in)
+			l.in = append(l.in[:0], l.in[n:]...)
+			return n, nil
+		case left > 0:
+		case l.begun && l.gap > 0:
+			return 0, fmt.Errorf("%d of %d bytes: %w", len(l.in), len(buf), proto.ErrCorrupted)
+		default:
+			return 0, fmt.Errorf("%d of %d bytes: %w", len(l.in), len(buf), usb.ErrTimeout)
 		}
 		if err := pause(context.Background(), l.t.dev, min(wait, left)); err != nil {
 			return 0, err
 		}
 		wait = min(2*wait, eutronPause)
 	}
-	l.begun = true
-	n := copy(buf, l.in)
-	l.in = append(l.in[:0], l.in[n:]...)
-	return n, nil
 }
 
 // silence is until when it may last from now on.

@@ -324,8 +324,8 @@ func TestTokenProtocols(t *testing.T) {
 		{"egate", &eGate{}, eGateATR1, []proto.ID{proto.Default, proto.T0, proto.Transparent}, []proto.ID{proto.T1, proto.Escape}},
 		{"starkey", &starKey{}, starcosATR, []proto.ID{proto.Default, proto.T1}, []proto.ID{proto.T0, proto.Transparent}},
 		{"rutoken", &rutoken{}, rutokenATR, []proto.ID{proto.Default, proto.T0, proto.Transparent}, []proto.ID{proto.T1, -7}},
-		{"eutron after its PPS", &eutron{selected: true}, "3B 00", []proto.ID{proto.Default, proto.T0}, []proto.ID{proto.T1, proto.Transparent}},
-		{"eutron, T=0 first", &eutron{selected: true}, starcosT0, nil, []proto.ID{proto.T0, proto.Transparent}},
+		{"eutron, T=0 alone", &eutron{}, "3B 00", nil, []proto.ID{proto.T1, proto.Transparent}},
+		{"eutron, T=0 first", &eutron{}, starcosT0, nil, []proto.ID{proto.T0, proto.Transparent}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

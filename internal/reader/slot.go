@@ -31,6 +31,7 @@ type Slot struct {
 	// Guarded by turn.
 	engine proto.Engine // nil: no protocol
 	atr    *atr.ATR     // of the last reset, nil if unparsable
+	asked  proto.ID     // what engine was made for; proto.Default after a reset
 	reason error        // why engine is nil, for the next client that asks
 
 	mu     sync.Mutex
@@ -66,6 +67,7 @@ func (s *Slot) Request(ctx context.Context, timeout time.Duration, message strin
 func (s *Slot) reset(ctx context.Context, power func(context.Context) ([]byte, error)) ([]byte, error) {
 	// Whatever happens, the old session is over.
 	s.engine, s.atr, s.reason, s.genNow = nil, nil, ErrNoProtocol, s.generation()
+	s.asked = proto.Default
 
 	raw, err := power(ctx)
 	if errors.Is(err, ifd.ErrNoCard) {
@@ -116,14 +118,14 @@ func (s *Slot) SetProtocol(ctx context.Context, p proto.ID) error {
 	if s.atr == nil {
 		return fmt.Errorf("set protocol %d: %w", p, s.reason)
 	}
-	if s.engine != nil && s.engine.ID() == p {
-		return nil
+	if s.engine != nil && (p == s.engine.ID() || p == s.asked) {
+		return nil // a new engine would number the card's blocks anew
 	}
 	e, err := s.card.Protocol(ctx, p, s.atr)
 	if err != nil {
 		return fmt.Errorf("set protocol %d: %w", p, err)
 	}
-	s.engine, s.genNow = e, s.generation()
+	s.engine, s.asked, s.genNow = e, p, s.generation()
 	return nil
 }
 
