@@ -122,6 +122,7 @@ func newConn(t transport, slots int, room chan struct{}, log *slog.Logger) *conn
 func (c *conn) close() {
 	close(c.stop)
 	<-c.done
+	c.lose(usb.ErrClosed)
 }
 
 // leave ends the reading without waiting for a read that is under way: the
@@ -434,6 +435,8 @@ func (c *conn) failLocked(err error) {
 func (c *conn) lose(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.lost = err
+	if c.lost == nil {
+		c.lost = err
+	}
 	c.failLocked(err)
 }

@@ -1,0 +1,560 @@
+//go:build go1.25
+
+package ccid
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"openct/internal/ifd"
+	"openct/internal/proto"
+	"openct/internal/usb"
+	"openct/internal/vusb"
+)
+
+// serialReader is a virtual CCID reader behind the serial framing.
+type serialReader struct {
+	model  *vusb.CCIDReader
+	echo   bool
+	mangle func(answer []byte) []byte // what goes wrong on the line
+	frames [][]byte                   // from the host
+}
+
+// frame wraps a message as the line wants it.
+func frame(msg []byte) []byte {
+	b := append([]byte{0x03, 0x06}, msg...)
+	return append(b, xorOf(b))
+}
+
+// take gets what the host wrote and returns what the reader sends.
+func (r *serialReader) take(b []byte) []byte {
+	r.frames = append(r.frames, bytes.Clone(b))
+	if len(b) < 13 || b[0] != 0x03 || b[1] != 0x06 || xorOf(b) != 0 {
+		return []byte{0x03, 0x15, 0x16}
+	}
+	var out []byte
+	if r.echo {
+		out = bytes.Clone(b)
+	}
+	if err := r.model.Out(context.Background(), 0x02, b[2:len(b)-1]); err != nil {
+		panic(err) // the model has this endpoint
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // whatever is not there now does not come
+	if msg, err := r.model.In(ctx, 0x81, 1<<17); err == nil {
+		out = append(out, frame(msg)...)
+	}
+	if r.mangle != nil {
+		out = r.mangle(out)
+	}
+	return out
+}
+
+// line is a serial line with a reader at its end.
+type line struct {
+	r      *serialReader
+	bytes  chan byte
+	speed  uint32
+	speeds []uint32
+	mute   func() bool // the reader does not understand this speed
+	gone   chan struct{}
+	closed bool
+}
+
+func newLine(r *serialReader) *line {
+	return &line{r: r, bytes: make(chan byte, 1<<17), speed: serialSpeed, gone: make(chan struct{})}
+}
+
+func (l *line) name() string { return "/dev/ttyTEST" }
+
+func (l *line) write(b []byte) error {
+	select {
+	case <-l.gone:
+		return usb.ErrUnplugged
+	default:
+	}
+	if l.mute != nil && l.mute() {
+		return nil
+	}
+	for _, c := range l.r.take(b) {
+		l.bytes <- c
+	}
+	return nil
+}
+
+func (l *line) read(buf []byte, timeout time.Duration) (int, error) {
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case b, ok := <-l.bytes:
+		if !ok {
+			return 0, usb.ErrClosed
+		}
+		buf[0] = b
+		return 1, nil
+	case <-l.gone:
+		return 0, usb.ErrUnplugged
+	case <-timer.C:
+		return 0, usb.ErrTimeout
+	}
+}
+
+func (l *line) setSpeed(baud uint32) error {
+	l.speed = baud
+	l.speeds = append(l.speeds, baud)
+	return nil
+}
+
+func (l *line) close() error {
+	if !l.closed {
+		l.closed = true
+		close(l.bytes)
+	}
+	return nil
+}
+
+// model finds a serial model by name.
+func modelNamed(t testing.TB, name string) serialModel {
+	t.Helper()
+	_, m, err := serialName("/dev/ttyS0:" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// onLine opens the driver on a line with a card in the reader.
+func onLine(t testing.TB, name string, chip *testCard, edit func(*serialReader)) (*bench, *line) {
+	t.Helper()
+	m := modelNamed(t, name)
+	r := &serialReader{echo: name == "GemPCTwin", model: vusb.NewCCID(vusb.CCIDProfile{
+		Features: uint32(m.features), Clock: m.clock, MaxRate: m.maxRate, IFSD: 254, Slots: m.slots, NoInterrupt: true,
+	}, chip)}
+	if edit != nil {
+		edit(r)
+	}
+	l := newLine(r)
+	b := &bench{t: t, model: r.model}
+	reader, err := openSerial(l, m, b.options())
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	b.reader = reader
+	t.Cleanup(func() {
+		if err := reader.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return b, l
+}
+
+// TestSerialModels: every model, with T=0 and T=1.
+func TestSerialModels(t *testing.T) {
+	for _, m := range serialModels {
+		for i, a := range [][]byte{atrT0, atrT1} {
+			t.Run(fmt.Sprintf("%s/T=%d", m.name, i), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					chip := &testCard{atr: a, answer: func([]byte) []byte { return counting(250) }}
+					b, l := onLine(t, m.name, chip, nil)
+					if n := len(b.reader.Slots()); n != m.slots {
+						t.Fatalf("%d slots, want %d", n, m.slots)
+					}
+					b.transmit(b.engine(0), []byte{0x00, 0xB0, 0x00, 0x00, 0xFA}, counting(250))
+					st, err := b.slot(0).(ifd.Presence).Status(context.Background())
+					if err != nil || !st.Present {
+						t.Errorf("status %+v, %v", st, err)
+					}
+					if l.speed != serialSpeed {
+						t.Errorf("line at %d", l.speed)
+					}
+					if _, ok := b.reader.(ifd.Notifier); ok {
+						t.Error("Notifier")
+					}
+					b.clean()
+				})
+			})
+		}
+	}
+}
+
+// TestSerialGreeting: the frames of the opening sequence, byte by byte.
+func TestSerialGreeting(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		_, l := onLine(t, "GemPCTwin", &testCard{atr: atrT0}, nil)
+		want := []string{
+			"03 06 6B 01 00 00 00 00 01 00 00 00 02 6C",
+			"03 06 6B 03 00 00 00 00 02 00 00 00 01 01 01 6E",
+		}
+		for i, w := range want {
+			if got := fmt.Sprintf("% X", l.r.frames[i]); got != w {
+				t.Errorf("frame %d: %s, want %s", i, got, w)
+			}
+		}
+	})
+	// The example of spec/emulating-readers.md, 3.4.
+	if got := fmt.Sprintf("% X", frame(getSlotStatus().append(nil, 0, 0))); got != "03 06 65 00 00 00 00 00 00 00 00 00 60" {
+		t.Errorf("GetSlotStatus is %s", got)
+	}
+}
+
+// TestSerialNoReader: nobody answers; the port is given back.
+func TestSerialNoReader(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		l := newLine(&serialReader{model: vusb.NewCCID(vusb.CCIDProfile{Features: 0x00010230})})
+		l.mute = func() bool { return true }
+		b := &bench{t: t}
+		_, err := openSerial(l, modelNamed(t, "GemPCTwin"), b.options())
+		wantErr(t, "open", err, ifd.ErrIncompatible)
+		if !l.closed {
+			t.Error("the port stays open")
+		}
+	})
+}
+
+// TestSerialSlowStart: a reader that still listens at 9600 bit/s.
+func TestSerialSlowStart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		m := modelNamed(t, "GemCoreSIMPro2")
+		r := &serialReader{model: vusb.NewCCID(vusb.CCIDProfile{Features: 0x00010230, Slots: 2}, &testCard{atr: atrT0})}
+		l := newLine(r)
+		fast := false
+		l.mute = func() bool {
+			if l.speed == serialSlowSpeed && len(r.frames) == 2 {
+				fast = true
+			}
+			return fast != (l.speed == serialSpeed)
+		}
+		b := &bench{t: t, model: r.model}
+		// It hears GetSlotStatus and the speed command at 9600, the rest at 115200.
+		l.mute = func() bool { return (len(r.frames) < 2) != (l.speed == serialSlowSpeed) }
+		reader, err := openSerial(l, m, b.options())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.reader = reader
+		b.transmit(b.engine(0), selectMF, okSW)
+		if fmt.Sprint(l.speeds) != "[9600 115200]" {
+			t.Errorf("speeds %v", l.speeds)
+		}
+		if err := reader.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestSerialLine: what may happen between and within frames.
+func TestSerialLine(t *testing.T) {
+	once := func(f func([]byte) []byte) func([]byte) []byte {
+		done := false
+		return func(b []byte) []byte {
+			if done {
+				return b
+			}
+			done = true
+			return f(b)
+		}
+	}
+	prefix := func(p ...byte) func([]byte) []byte {
+		return func(b []byte) []byte { return append(p, b...) }
+	}
+	for _, c := range []struct {
+		name   string
+		mangle func([]byte) []byte
+		want   error
+	}{
+		{"card inserted before the answer", prefix(0x50, 0x03), nil},
+		{"card removed before the answer", prefix(0x50, 0x02), nil},
+		{"more time before the answer", prefix(0x80), nil},
+		{"noise before the answer", prefix(0x00, 0x7F), nil},
+		{"refused once", once(func([]byte) []byte { return []byte{0x03, 0x15, 0x16} }), nil},
+		{"refused for ever", func([]byte) []byte { return []byte{0x03, 0x15, 0x16} }, ifd.ErrComm},
+		{"echo only, after a card's movement", once(func(b []byte) []byte { return append([]byte{0x50, 0x03}, b[:len(b)/2]...) }), nil},
+		{"wrong checksum", func(b []byte) []byte { b[len(b)-1] ^= 1; return b }, ifd.ErrComm},
+		{"wrong control byte", func(b []byte) []byte { return []byte{0x03, 0x07} }, ifd.ErrComm},
+		{"cut short", func(b []byte) []byte { return b[:len(b)-1] }, ifd.ErrComm},
+		{"endless length", func(b []byte) []byte { return []byte{3, 6, 0x80, 0xFF, 0xFF, 0xFF, 0x7F, 0, 0, 0, 0, 0} }, ifd.ErrComm},
+		{"silence", func([]byte) []byte { return nil }, usb.ErrTimeout},
+		{"more time for ever", func([]byte) []byte { return bytes.Repeat([]byte{0x80}, 10) }, usb.ErrTimeout},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				b, l := onLine(t, "GemPCTwin", &testCard{atr: atrT0}, nil)
+				e := b.engine(0)
+				if c.name == "echo only, after a card's movement" {
+					// Both halves are of one length: the echo of GetSlotStatus
+					// and its answer.
+					l.r.mangle = c.mangle
+					st, err := b.slot(0).(ifd.Presence).Status(context.Background())
+					if err != nil || !st.Present {
+						t.Errorf("status %+v, %v", st, err)
+					}
+					return
+				}
+				l.r.mangle = c.mangle
+				out, err := e.Transmit(context.Background(), selectMF, nil)
+				l.r.mangle = nil
+				if !errors.Is(err, c.want) || err == nil && !bytes.Equal(out, okSW) {
+					t.Fatalf("Transmit: % X, %v; want %v", out, err, c.want)
+				}
+				b.transmit(b.engine(0), selectMF, okSW)
+			})
+		})
+	}
+}
+
+// TestSerialPulled: the adapter is pulled while a command is under way.
+func TestSerialPulled(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b, l := onLine(t, "GemPCTwin", &testCard{atr: atrT0}, nil)
+		e := b.engine(0)
+		l.r.mangle = func([]byte) []byte { close(l.gone); return nil }
+		_, err := e.Transmit(context.Background(), selectMF, nil)
+		wantErr(t, "Transmit", err, usb.ErrUnplugged)
+		before := len(l.r.frames)
+		_, err = b.slot(0).Reset(context.Background())
+		wantErr(t, "Reset", err, usb.ErrUnplugged)
+		if len(l.r.frames) != before {
+			t.Error("something was sent to a line that is not there")
+		}
+	})
+}
+
+func TestSerialNames(t *testing.T) {
+	for _, c := range []struct {
+		name, in, path, model string
+		bad                   bool
+	}{
+		{name: "plain", in: "/dev/ttyS0", path: "/dev/ttyS0", model: "GemPCTwin"},
+		{name: "with a model", in: "/dev/ttyUSB1:GemPCPinPad", path: "/dev/ttyUSB1", model: "GemPCPinPad"},
+		{name: "unknown model", in: "/dev/ttyS0:Towitoko", bad: true},
+		{name: "empty model", in: "/dev/ttyS0:", bad: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path, m, err := serialName(c.in)
+			if (err != nil) != c.bad || !c.bad && (path != c.path || m.name != c.model) {
+				t.Errorf("%q, %q, %v", path, m.name, err)
+			}
+		})
+	}
+}
+
+// control runs f on a file's descriptor and leaves the file to Go's poller.
+func control(t testing.TB, file *os.File, f func(fd int) error) {
+	t.Helper()
+	c, err := file.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed error
+	if err := c.Control(func(fd uintptr) { failed = f(int(fd)) }); err != nil || failed != nil {
+		t.Fatal(err, failed)
+	}
+}
+
+// openPTY makes a pseudo-terminal.
+func openPTY(t testing.TB) (master *os.File, slave string) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	control(t, master, func(fd int) (err error) {
+		if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+			return err
+		}
+		n, err = unix.IoctlGetInt(fd, unix.TIOCGPTN)
+		return err
+	})
+	return master, fmt.Sprintf("/dev/pts/%d", n)
+}
+
+// TestSerialPTY: the real terminal code, from open to hang-up.
+func TestSerialPTY(t *testing.T) {
+	master, slave := openPTY(t)
+	r := &serialReader{echo: true, model: vusb.NewCCID(vusb.CCIDProfile{Features: 0x00010230, IFSD: 254}, &testCard{atr: atrT1})}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		var have []byte
+		buf := make([]byte, 512)
+		for {
+			n, err := master.Read(buf)
+			if err != nil {
+				return
+			}
+			have = append(have, buf[:n]...)
+			for len(have) >= 12 && int64(len(have)) >= messageLength(have[2:])+3 {
+				n := messageLength(have[2:]) + 3
+				if _, err := master.Write(r.take(have[:n])); err != nil {
+					return
+				}
+				have = have[n:]
+			}
+		}
+	}()
+	b := &bench{t: t, model: r.model}
+	reader, err := OpenSerial(slave, b.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.reader = reader
+	var tio *unix.Termios
+	control(t, master, func(fd int) (err error) {
+		tio, err = unix.IoctlGetTermios(fd, unix.TCGETS)
+		return err
+	})
+	if tio.Cflag&unix.CBAUD != unix.B115200 || tio.Cflag&unix.CSIZE != unix.CS8 || tio.Cflag&unix.CSTOPB == 0 ||
+		tio.Cflag&unix.CRTSCTS != 0 || tio.Lflag != 0 {
+		t.Errorf("terminal %+v", tio)
+	}
+	e := b.engine(0)
+	b.transmit(e, selectMF, okSW)
+	if err := master.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	_, err = e.Transmit(context.Background(), selectMF, nil)
+	wantErr(t, "Transmit after the hang-up", err, usb.ErrUnplugged)
+	if err := reader.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if _, err := OpenSerial("/dev/tty-that-is-not-there", b.options()); !errors.Is(err, usb.ErrUnplugged) {
+		t.Errorf("no such port: %v", err)
+	}
+}
+
+// blockReader serves a reader over a socket that keeps message borders, as
+// cm4040_cs does.
+func blockReader(t testing.TB, chip *testCard, answer func([]byte) []byte) (*blockTransport, *vusb.CCIDReader, func()) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	model := vusb.NewCCID(vusb.CCIDProfile{Features: uint32(cm4040.Features), NoInterrupt: true}, chip)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		buf := make([]byte, 512)
+		for {
+			n, err := unix.Read(fds[1], buf)
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if err != nil || n == 0 {
+				return
+			}
+			if err := model.Out(context.Background(), 0x02, buf[:n]); err != nil {
+				return
+			}
+			msg, err := model.In(context.Background(), 0x81, 1<<17)
+			if err != nil {
+				return
+			}
+			if msg = answer(msg); msg == nil {
+				return
+			}
+			if _, err := unix.Write(fds[1], msg); err != nil {
+				return
+			}
+		}
+	}()
+	pull := func() { _ = unix.Shutdown(fds[1], unix.SHUT_RDWR) }
+	t.Cleanup(func() {
+		pull()
+		<-ended
+		_ = unix.Close(fds[1])
+	})
+	tr, err := newBlockTransport("/dev/cmx0", fds[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tr, model, pull
+}
+
+// TestBlock: the CardMan 4040's way, and its end.
+func TestBlock(t *testing.T) {
+	tr, model, pull := blockReader(t, &testCard{atr: atrT1, answer: func([]byte) []byte { return counting(256) }},
+		func(m []byte) []byte { return m })
+	b := &bench{t: t, model: model}
+	reader, err := openTransport(tr, &cm4040, nil, nil, b.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.reader = reader
+	e := b.engine(0)
+	b.transmit(e, []byte{0x00, 0xB0, 0x00, 0x00, 0x00}, counting(256))
+	st, err := b.slot(0).(ifd.Presence).Status(context.Background())
+	if err != nil || !st.Present {
+		t.Errorf("status %+v, %v", st, err)
+	}
+	b.clean()
+	pull()
+	_, err = e.Transmit(context.Background(), selectMF, nil)
+	wantErr(t, "Transmit after the pull", err, usb.ErrUnplugged)
+	_, err = b.slot(0).Reset(context.Background())
+	wantErr(t, "Reset after the pull", err, usb.ErrUnplugged)
+	if err := reader.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+}
+
+// TestBlockHostile: messages that are not what their header says.
+func TestBlockHostile(t *testing.T) {
+	spoil := false
+	tr, model, _ := blockReader(t, &testCard{atr: atrT1}, func(m []byte) []byte {
+		if spoil {
+			spoil = false
+			return m[:len(m)-1]
+		}
+		return m
+	})
+	b := &bench{t: t, model: model}
+	reader, err := openTransport(tr, &cm4040, nil, nil, b.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.reader = reader
+	e := b.engine(0)
+	spoil = true
+	_, err = e.Transmit(context.Background(), selectMF, nil)
+	wantErr(t, "Transmit", err, ifd.ErrComm)
+	b.transmit(b.engine(0), selectMF, okSW)
+	_, err = e.Transmit(context.Background(), append([]byte{0, 0xD6, 0, 0, 0, 2, 0}, make([]byte, 512)...), nil)
+	wantErr(t, "an extended APDU", err, proto.ErrInvalidAPDU)
+	if err := reader.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if err := tr.close(); err != nil {
+		t.Errorf("second close: %v", err)
+	}
+}
+
+// TestFileErrors: what the kernel says, in the words of package usb.
+func TestFileErrors(t *testing.T) {
+	for _, c := range []struct {
+		in, want error
+	}{
+		{nil, nil}, {unix.ENODEV, usb.ErrUnplugged}, {unix.ENXIO, usb.ErrUnplugged}, {unix.ENOENT, usb.ErrUnplugged},
+		{unix.EBUSY, usb.ErrBusy}, {unix.EACCES, usb.ErrAccess}, {unix.EPERM, usb.ErrAccess}, {unix.EBADF, usb.ErrClosed},
+		{os.ErrClosed, usb.ErrClosed}, {os.ErrDeadlineExceeded, usb.ErrTimeout}, {unix.EIO, usb.ErrIO}, {unix.EINVAL, usb.ErrIO},
+	} {
+		if got := fileError(c.in); !errors.Is(got, c.want) {
+			t.Errorf("%v: %v, want %v", c.in, got, c.want)
+		}
+	}
+	if err := ttyError(unix.EIO); !errors.Is(err, usb.ErrUnplugged) {
+		t.Errorf("EIO of a terminal: %v", err)
+	}
+	if _, err := OpenBlock("/dev/cmx-that-is-not-there", ifd.Options{}); !errors.Is(err, usb.ErrUnplugged) {
+		t.Errorf("no such device: %v", err)
+	}
+}
