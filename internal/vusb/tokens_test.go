@@ -126,7 +126,7 @@ func variants(t *testing.T) []variant {
 		variant{"eutron", "T=0, dribbling", func(c card.Card) vusb.Model { m := vusb.NewEutron(c); m.Dribble = 1; return m }, t0},
 		variant{"starkey", "an ATR for every reset", func(c card.Card) vusb.Model { m := vusb.NewStarKey(c); m.Again = true; return m }, nil},
 		variant{"starkey", "empty packets first", func(c card.Card) vusb.Model { m := vusb.NewStarKey(c); m.Empty = 50; return m }, nil},
-		variant{"rutoken", "busy", func(c card.Card) vusb.Model { m := vusb.NewRutoken(c); m.Busy = 1000; return m }, vusb.ATR("rutoken")},
+		variant{"rutoken", "busy", func(c card.Card) vusb.Model { m := vusb.NewRutoken(c); m.Busy = 40; return m }, vusb.ATR("rutoken")},
 	)
 }
 
@@ -235,7 +235,10 @@ func everyDriver(t *testing.T, v variant) {
 		}
 		want([]byte{0, 0xB0, 0, 2, 2}, append(count(2), ok...))
 		// Long commands and responses, where the protocol has them.
-		for _, n := range []int{257, 1000, 4079, 65535} {
+		for _, n := range []int{257, 1000, 65535} {
+			if n > 1000 && v.way != "" {
+				break
+			}
 			resp, err := c.transmit([]byte{0, 0xB0, byte(n >> 8), byte(n), 0, byte(n >> 8), byte(n)})
 			if err == nil && !bytes.Equal(resp, append(count(n), ok...)) {
 				t.Fatalf("%d bytes in: got %d", n, len(resp))
@@ -253,7 +256,7 @@ func everyDriver(t *testing.T, v variant) {
 	reset()
 	script()
 	reset()
-	script()
+	want([]byte{0, 0xB0, 0, 3, 3}, append(count(3), ok...))
 
 	// Asking for the protocol in use, by either way, changes nothing.
 	if err := slot.SetProtocol(ctx, proto.Default); err != nil {
@@ -360,16 +363,20 @@ func TestEveryTokenDescribesItself(t *testing.T) {
 // PIV behind every token that carries APDUs as they are: the application is
 // found, its longest object comes whole, and a wrong PIN is counted.
 func TestEveryDriverPIV(t *testing.T) {
+	piv, err := card.New("piv") // one for all: its keys take long to make
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, v := range variants(t) {
 		if v.way != "" {
 			continue
 		}
 		t.Run(v.driver, func(t *testing.T) {
-			m, err := vusb.New(v.driver, "piv")
-			if err != nil {
-				t.Fatal(err)
+			atr := piv.ATR()
+			if v.atr != nil {
+				atr = v.atr
 			}
-			_, slot := openToken(t, v.driver, m)
+			_, slot := openToken(t, v.driver, v.make(withATR{piv, atr}))
 			if _, err := slot.Reset(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -398,9 +405,21 @@ func TestEveryDriverPIV(t *testing.T) {
 			if err != nil || len(got) != 2 || got[0] != 0x63 {
 				t.Errorf("wrong PIN: % X, %v", got, err)
 			}
+			got, err = c.transmit([]byte{0, 0x20, 0, 0x80, 8, '1', '2', '3', '4', '5', '6', 0xFF, 0xFF})
+			if err != nil || !bytes.Equal(got, []byte{0x90, 0x00}) {
+				t.Errorf("PIN: % X, %v", got, err)
+			}
 		})
 	}
 }
+
+// withATR is a card with another ATR.
+type withATR struct {
+	card.Card
+	atr []byte
+}
+
+func (c withATR) ATR() []byte { return c.atr }
 
 // The Rutoken's own card through the driver: what a client sees of files.
 func TestRutokenFiles(t *testing.T) {
