@@ -5,3 +5,4 @@ complete -c ifdhandler -s s -l syslog -d 'log to syslog'
 complete -c ifdhandler -s f -l config -r -F -d 'configuration file'
 complete -c ifdhandler -s h -l help -d 'print help'
 complete -c ifdhandler -s v -l version -d 'print the version'
+complete -c ifdhandler -n __fish_is_first_arg -x -a "(ifdhandler -i 2>/dev/null | sed -n '/^Reader/,/^Protocols/{/:\$/d;s/[ ,][ ,]*/\n/g;p}')" -d driver

@@ -12,4 +12,4 @@ complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a att
 complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a status -d 'list the readers'
 complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a shutdown -d 'end all handlers'
 complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a doctor -d 'find what is wrong'
-complete -c openct-control -n '__fish_seen_subcommand_from attach' -a '/dev/bus/usb/*/*'
+complete -c openct-control -n '__fish_seen_subcommand_from attach' -a '(for f in /dev/bus/usb/*/*; echo $f; end)'

@@ -1,0 +1,10 @@
+complete -c openct-vtoken -f
+complete -c openct-vtoken -l driver -x -a "(ifdhandler -i 2>/dev/null | sed -n '/^Reader/,/^Protocols/{/:\$/d;s/[ ,][ ,]*/\n/g;p}')" -d 'what it is'
+complete -c openct-vtoken -l card -x -a 'piv echo cardos rutoken' -d 'the card in it'
+complete -c openct-vtoken -l serial -x -d 'its USB serial number'
+complete -c openct-vtoken -l control -r -F -d 'take orders on this socket'
+complete -c openct-vtoken -s h -l help -d 'print help'
+complete -c openct-vtoken -s v -l version -d 'print the version'
+complete -c openct-vtoken -n __fish_use_subcommand -a plug -d 'be a virtual token'
+complete -c openct-vtoken -n __fish_use_subcommand -a ctl -d 'give an order to one'
+complete -c openct-vtoken -n '__fish_seen_subcommand_from ctl' -F -a 'unplug plug stall hang drop delay short garbage heal status'
