@@ -125,8 +125,11 @@ func (t *tool) unknown() error {
 // number reads a number as strtoul with base 0 does.
 func number(what, s string, bits int) (uint64, error) {
 	n, err := strconv.ParseUint(s, 0, bits)
-	if err != nil {
-		return 0, fmt.Errorf("%s %q: %w", what, s, errors.Unwrap(err))
+	switch {
+	case errors.Is(err, strconv.ErrRange):
+		return 0, fmt.Errorf("%s %q: more than %d", what, s, uint64(1)<<bits-1)
+	case err != nil:
+		return 0, fmt.Errorf("%s %q: not a number", what, s)
 	}
 	return n, nil
 }

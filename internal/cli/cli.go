@@ -4,14 +4,13 @@
 // Results go to standard output and are an interface; scripts parse them.
 // Everything else goes to standard error. An error is one line that begins
 // with the program's name, in lower case and without a full stop; a second
-// line may say what to do next. Exit status is 0 or 1.
+// line may say what to do next ("next: ..."). Exit status is 0 or 1.
 package cli
 
 import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/spf13/pflag"
 )
@@ -56,7 +55,7 @@ func (e ErrExit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 // answered here, with an ErrExit.
 func (p *Program) Parse(args []string) ([]string, error) {
 	if err := p.Flags.Parse(args); err != nil {
-		fmt.Fprintf(p.Err, "%s: %v\n", p.Name, err)
+		fmt.Fprintf(p.Err, "%s: %s\n", p.Name, mistake(err))
 		return nil, p.Misuse()
 	}
 	switch {
@@ -68,6 +67,27 @@ func (p *Program) Parse(args []string) ([]string, error) {
 		return nil, ErrExit(0)
 	}
 	return p.Flags.Args(), nil
+}
+
+// mistake says what is wrong with an option in getopt's words, which C OpenCT's
+// users know.
+func mistake(err error) string {
+	var unknown *pflag.NotExistError
+	var bare *pflag.ValueRequiredError
+	var invalid *pflag.InvalidValueError
+	switch {
+	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() != "":
+		return fmt.Sprintf("invalid option -- '%s'", unknown.GetSpecifiedName())
+	case errors.As(err, &unknown):
+		return fmt.Sprintf("unrecognized option '--%s'", unknown.GetSpecifiedName())
+	case errors.As(err, &bare) && bare.GetSpecifiedShortnames() != "":
+		return fmt.Sprintf("option requires an argument -- '%s'", bare.GetSpecifiedName())
+	case errors.As(err, &bare):
+		return fmt.Sprintf("option '--%s' requires an argument", bare.GetSpecifiedName())
+	case errors.As(err, &invalid):
+		return fmt.Sprintf("invalid argument '%s' for option '--%s'", invalid.GetValue(), invalid.GetFlag().Name)
+	}
+	return err.Error()
 }
 
 // Misuse prints the usage to standard error, as for any wrong command line.
@@ -88,7 +108,7 @@ func (p *Program) Exit(err error) int {
 	}
 	fmt.Fprintf(p.Err, "%s: %v\n", p.Name, err)
 	if errors.As(err, &hint) {
-		fmt.Fprintf(p.Err, "%s: %s\n", strings.Repeat(" ", len(p.Name)), hint.Hint)
+		fmt.Fprintf(p.Err, "next: %s\n", hint.Hint)
 	}
 	return 1
 }

@@ -1,0 +1,210 @@
+package script
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"sync"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+
+	"openct/internal/status"
+)
+
+// world is what one script has started.
+type world struct {
+	dir string // of status file and sockets
+
+	mu     sync.Mutex
+	notify *net.UnixConn
+}
+
+type worldKey struct{}
+
+var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
+	"handlers":      command(1, func(w *world, args []string) error { return w.handlers(args[0]) }),
+	"signal":        command(2, func(w *world, args []string) error { return w.signal(args[0], args[1]) }),
+	"listen-notify": command(1, func(w *world, args []string) error { return w.listenNotify(args[0]) }),
+	"notified":      command(1, func(w *world, args []string) error { return w.notified(args[0]) }),
+}
+
+func command(n int, f func(w *world, args []string) error) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != n {
+			ts.Fatalf("takes %d arguments, and cannot be negated", n)
+		}
+		ts.Check(f(ts.Value(worldKey{}).(*world), args))
+	}
+}
+
+// processes are the handlers that serve a directory. What tells them from
+// others is their environment, which stays readable until they end.
+func processes(dir string) ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		comm, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "comm"))
+		environ, err := os.ReadFile(filepath.Join("/proc", e.Name(), "environ"))
+		if err != nil || string(comm) != "ifdhandler\n" && string(comm) != "openct-control\n" {
+			continue // gone, or another user's
+		}
+		if bytes.Contains(append([]byte{0}, environ...), []byte("\x00OPENCT_SOCKETDIR="+dir+"\x00")) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// handlers waits until want handlers are left.
+func (w *world) handlers(want string) error {
+	n, err := strconv.Atoi(want)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := deadline()
+	defer cancel()
+	for {
+		pids, err := processes(w.dir)
+		if err != nil || len(pids) == n {
+			return err
+		}
+		if len(pids) < n {
+			return fmt.Errorf("%d handlers, not %d", len(pids), n)
+		}
+		if err := anyEnds(ctx, pids); err != nil {
+			return fmt.Errorf("%d handlers (%v), not %d: %w", len(pids), pids, n, err)
+		}
+	}
+}
+
+// anyEnds waits until one of the processes has ended, and takes it off the
+// process table if it is an orphan.
+func anyEnds(ctx context.Context, pids []int) error {
+	var fds []unix.PollFd
+	for _, pid := range pids {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if errors.Is(err, unix.ESRCH) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+	}
+	for {
+		n, err := unix.Poll(fds, 100)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		if n > 0 {
+			break
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	for i, pid := range pids {
+		// A detached handler leads its session. Others are waited for by
+		// whoever started them.
+		if sid, err := unix.Getsid(pid); fds[i].Revents != 0 && err == nil && sid == pid {
+			_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
+		}
+	}
+	return nil
+}
+
+// signal sends reader n's handler a signal that ends it.
+func (w *world) signal(name, reader string) error {
+	n, err := strconv.Atoi(reader)
+	if err != nil {
+		return err
+	}
+	f, err := status.OpenReadOnly(w.dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	e, err := f.Entry(n)
+	if err != nil {
+		return err
+	}
+	if !e.InUse() {
+		return fmt.Errorf("there is no reader %d", n)
+	}
+	if err := unix.Kill(e.PID, unix.SignalNum("SIG"+name)); err != nil {
+		return err
+	}
+	ctx, cancel := deadline()
+	defer cancel()
+	return anyEnds(ctx, []int{e.PID})
+}
+
+// listenNotify listens as systemd does. Scripts give the path to services in
+// NOTIFY_SOCKET.
+func (w *world) listenNotify(path string) error {
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.notify = l
+	return nil
+}
+
+func (w *world) notified(pattern string) error {
+	re, err := regexp.Compile("(?m)" + pattern)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := deadline()
+	defer cancel()
+	end, _ := ctx.Deadline()
+	if err := w.notify.SetReadDeadline(end); err != nil {
+		return err
+	}
+	var seen []string
+	for {
+		b := make([]byte, 4096)
+		n, err := w.notify.Read(b)
+		if err != nil {
+			return fmt.Errorf("waited for %q, got %q: %w", pattern, seen, err)
+		}
+		if re.Match(b[:n]) {
+			return nil
+		}
+		seen = append(seen, string(b[:n]))
+	}
+}
+
+// end kills what the script has left running.
+func (w *world) end() error {
+	if w.notify != nil {
+		w.notify.Close()
+	}
+	pids, err := processes(w.dir)
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+	}
+	return w.handlers("0")
+}
