@@ -4,6 +4,10 @@ import (
 	"encoding/binary"
 )
 
+// keptCommands bounds the record of what the host sent; the older half of it
+// is forgotten when it is full.
+const keptCommands = 1 << 13
+
 // ccidAnswer is an answer under construction.
 type ccidAnswer struct {
 	typ   byte
@@ -43,6 +47,9 @@ func (u *ccidUnit) command(b []byte) {
 	c := CCIDCommand{
 		Type: b[0], Slot: b[5], Seq: b[6], Param: [3]byte(b[7:10]),
 		Data: append([]byte(nil), b[10:]...), Unit: u.n,
+	}
+	if len(r.commands) == keptCommands {
+		r.commands = append(r.commands[:0], r.commands[keptCommands/2:]...)
 	}
 	r.commands = append(r.commands, c)
 	if int(c.Slot) >= len(u.slots) {

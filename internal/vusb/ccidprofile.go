@@ -154,8 +154,7 @@ func (p CCIDProfile) class() []byte {
 	le.PutUint32(b[6:], p.Protocols)
 	le.PutUint32(b[10:], p.Clock)
 	le.PutUint32(b[14:], p.Clock)
-	b[18] = 1 // one clock
-	le.PutUint32(b[19:], uint32(uint64(p.Clock)*1000/372))
+	le.PutUint32(b[19:], uint32((uint64(p.Clock)*1000+186)/372))
 	le.PutUint32(b[23:], p.MaxRate)
 	b[27] = p.NumRates
 	le.PutUint32(b[28:], p.IFSD)
