@@ -1,83 +1,13 @@
 /* The PC/SC bundle, loaded and driven as pcscd does it. */
 #include "check.h"
 #include "fake.h"
+#include "ifdhost.h"
 
-#include <PCSC/wintypes.h>
-#include <PCSC/pcsclite.h>
-#include <PCSC/ifdhandler.h>
-#include <PCSC/reader.h>
-
-#include <dlfcn.h>
-#include <fcntl.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
-
-#define USB(n) "usb:0529/0600:libudev:0:/dev/bus/usb/001/00" #n
-
-static __typeof__(IFDHCreateChannelByName) *create_by_name;
-static __typeof__(IFDHCreateChannel) *create;
-static __typeof__(IFDHCloseChannel) *close_channel;
-static __typeof__(IFDHGetCapabilities) *get;
-static __typeof__(IFDHSetCapabilities) *set;
-static __typeof__(IFDHSetProtocolParameters) *set_protocol;
-static __typeof__(IFDHPowerICC) *power;
-static __typeof__(IFDHTransmitToICC) *transmit;
-static __typeof__(IFDHControl) *control;
-static __typeof__(IFDHICCPresence) *presence;
-
-static char last_log[256];
-
-/* pcscd has this for its drivers. */
-void log_msg(const int priority, const char *fmt, ...);
-void log_msg(const int priority, const char *fmt, ...)
-{
-	va_list ap;
-
-	(void)priority;
-	va_start(ap, fmt);
-	vsnprintf(last_log, sizeof last_log, fmt, ap);
-	va_end(ap);
-}
-
-static void load(void)
-{
-	char path[4096];
-	const char *build = getenv("BUILD");
-	void *lib;
-
-	snprintf(path, sizeof path, "%s/libopenct-ifd.so", build ? build : ".");
-	lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-	if (!lib) {
-		fprintf(stderr, "%s\n", dlerror());
-		exit(3);
-	}
-	*(void **)&create_by_name = dlsym(lib, "IFDHCreateChannelByName");
-	*(void **)&create = dlsym(lib, "IFDHCreateChannel");
-	*(void **)&close_channel = dlsym(lib, "IFDHCloseChannel");
-	*(void **)&get = dlsym(lib, "IFDHGetCapabilities");
-	*(void **)&set = dlsym(lib, "IFDHSetCapabilities");
-	*(void **)&set_protocol = dlsym(lib, "IFDHSetProtocolParameters");
-	*(void **)&power = dlsym(lib, "IFDHPowerICC");
-	*(void **)&transmit = dlsym(lib, "IFDHTransmitToICC");
-	*(void **)&control = dlsym(lib, "IFDHControl");
-	*(void **)&presence = dlsym(lib, "IFDHICCPresence");
-	if (!create_by_name || !create || !close_channel || !get || !set || !set_protocol ||
-			!power || !transmit || !control || !presence)
-		exit(3);
-}
-
-/* pcscd's names are not const. */
-static RESPONSECODE open_name(DWORD lun, const char *name)
-{
-	char copy[128];
-
-	snprintf(copy, sizeof copy, "%s", name);
-	return create_by_name(lun, copy);
-}
 
 static void side_file(unsigned int reader, unsigned int device, bool announces)
 {
@@ -90,43 +20,6 @@ static void side_file(unsigned int reader, unsigned int device, bool announces)
 			getpid(), device, announces ? "true" : "false");
 	world_side_file(reader, json);
 }
-
-static const char *transmit_hex(DWORD lun, const char *apdu, DWORD size)
-{
-	static char text[2 * 4200];
-	static unsigned char tx[70000], rx[70000];
-	SCARD_IO_HEADER pci = { SCARD_PROTOCOL_T1, 8 }, rpci = { 0, 0 };
-	DWORD len = size;
-	RESPONSECODE rv = transmit(lun, pci, tx, unhex(apdu, tx, sizeof tx), rx, &len, &rpci);
-	char *h;
-
-	if (rv != IFD_SUCCESS) {
-		CHECK_INT(len, 0);
-		snprintf(text, sizeof text, "!%ld", (long)rv);
-		return text;
-	}
-	h = hex(rx, len);
-	snprintf(text, sizeof text, "%s", h);
-	free(h);
-	return text;
-}
-
-static RESPONSECODE power_up(DWORD lun, DWORD action, const char *want_atr)
-{
-	unsigned char atr[MAX_ATR_SIZE];
-	DWORD len = sizeof atr;
-	RESPONSECODE rv = power(lun, action, atr, &len);
-
-	CHECK_HEX(atr, len, want_atr);
-	return rv;
-}
-
-static RESPONSECODE power_down(DWORD lun)
-{
-	return power_up(lun, IFD_POWER_DOWN, "");
-}
-
-#define ATR0 "3b848131fe455249475083"
 
 /* A second OpenCT program, by hand: requests over a connection of its own. */
 static int other_connect(unsigned int reader)
@@ -582,129 +475,6 @@ static void removed_device(void)
 	CHECK_INT(close_channel(0), IFD_SUCCESS);
 }
 
-/* PC/SC part 10 */
-
-static DWORD feature(DWORD lun, unsigned char tag)
-{
-	unsigned char list[64];
-	DWORD len = 0;
-
-	CHECK_INT(control(lun, CM_IOCTL_GET_FEATURE_REQUEST, NULL, 0, list, sizeof list, &len), IFD_SUCCESS);
-	CHECK_INT(len % 6, 0);
-	for (DWORD i = 0; i + 6 <= len; i += 6)
-		if (list[i] == tag)
-			return (DWORD)list[i + 2] << 24 | (DWORD)list[i + 3] << 16 |
-				(DWORD)list[i + 4] << 8 | list[i + 5];
-	return 0;
-}
-
-static const char *control_hex(DWORD lun, DWORD code, const char *tx)
-{
-	static char text[256];
-	unsigned char in[128], out[64];
-	DWORD len = 99;
-	RESPONSECODE rv = control(lun, code, in, unhex(tx, in, sizeof in), out, sizeof out, &len);
-	char *h;
-
-	if (rv != IFD_SUCCESS) {
-		CHECK_INT(len, 0);
-		snprintf(text, sizeof text, "!%ld", (long)rv);
-		return text;
-	}
-	h = hex(out, len);
-	snprintf(text, sizeof text, "%s", h);
-	free(h);
-	return text;
-}
-
-static void keypad(struct fake_reader *r, DWORD lun)
-{
-	/* timeouts, format, block, length format, max and min digits, validation,
-	 * messages, language, index, prologue, length; the command */
-	static const struct { const char *name, *tx, *want, *log; } verify[] = {
-		{ "ASCII, 8 bytes of padding",
-			"1e00 82 08 00 0804 02 01 0904 00 000000 0d000000 0020000108ffffffffffffffff",
-			"9000", "1400c000011ec3000f01060020000108ffffffffffffffff" },
-		{ "length in big endian, no timeout",
-			"0000 82 08 00 0804 02 01 0904 00 000000 0000000d 0020000108ffffffffffffffff",
-			"9000", "1400c3000f01060020000108ffffffffffffffff" },
-		{ "BCD at byte 1, fixed length",
-			"0000 89 08 00 0606 02 01 0904 00 000000 04000000 00200001",
-			"9000", "1400c30006600700200001" },
-		{ "position in bits",
-			"0000 42 08 00 0804 02 01 0904 00 000000 04000000 00200001",
-			"9000", "1400c30006010700200001" },
-		{ "binary PIN", "0000 80 08 00 0804 02 01 0904 00 000000 04000000 00200001", "!606", NULL },
-		{ "right justified", "0000 86 08 00 0804 02 01 0904 00 000000 04000000 00200001", "!606", NULL },
-		{ "length field", "0000 82 48 00 0804 02 01 0904 00 000000 04000000 00200001", "!606", NULL },
-		{ "half bytes", "0000 22 08 00 0804 02 01 0904 00 000000 04000000 00200001", "!606", NULL },
-		{ "wrong length", "0000 82 08 00 0804 02 01 0904 00 000000 05000000 00200001", "!612", NULL },
-		{ "no command", "0000 82 08 00 0804 02 01 0904 00 000000 00000000", "!612", NULL },
-		{ "nothing", "", "!612", NULL },
-	};
-	static const char modify_both[] = "1e00 82 08 00 00 08 0804 03 02 03 0904 00 01 02 000000 05000000 0024000110";
-	static const char modify_new[] = "0000 82 08 00 00 00 0804 01 02 02 0904 00 01 02 000000 05000000 0024010108";
-	static const struct { const char *name, *reply, *want; } answers[] = {
-		{ "wrong PIN", "63c2", "63c2" }, { "user is slow", "!-12", "6400" },
-		{ "user cancels", "!-13", "6401" }, { "PINs differ", "!-14", "6402" },
-		{ "reader is confused", "!-5", "!612" },
-	};
-	DWORD code;
-	unsigned int log;
-
-	check_case("without a keypad");
-	CHECK_INT(feature(lun, FEATURE_VERIFY_PIN_DIRECT), 0);
-	code = feature(lun, FEATURE_GET_TLV_PROPERTIES);
-	CHECK(code != 0);
-	CHECK_STR(control_hex(lun, code, ""), "090100" "0a04e60f0000");
-	CHECK_STR(control_hex(lun, SCARD_CTL_CODE(3506), verify[0].tx), "!606");
-	CHECK_STR(control_hex(lun, SCARD_CTL_CODE(1), "00"), "!606");
-
-	world_entries[0].ct_keypad = 1;
-	check_case("with one");
-	code = feature(lun, FEATURE_VERIFY_PIN_DIRECT);
-	CHECK(code != 0);
-	CHECK_INT(feature(lun, FEATURE_MODIFY_PIN_DIRECT), 0); /* an old daemon */
-	CHECK_STR(control_hex(lun, feature(lun, FEATURE_IFD_PIN_PROPERTIES), ""), "00000200");
-	check_case("a short answer buffer");
-	{
-		unsigned char out[11];
-		DWORD len = 0;
-
-		CHECK_INT(control(lun, CM_IOCTL_GET_FEATURE_REQUEST, NULL, 0, out, sizeof out, &len),
-				IFD_ERROR_INSUFFICIENT_BUFFER);
-		CHECK_INT(len, 0);
-	}
-	CHECK_INT(power_up(lun, IFD_POWER_UP, ATR0), IFD_SUCCESS);
-	CHECK_STR(transmit_hex(lun, "00a40000", 258), "00a400009000");
-	for (size_t i = 0; i < sizeof verify / sizeof verify[0]; i++) {
-		check_case(verify[i].name);
-		log = atomic_load(&r->logged);
-		CHECK_STR(control_hex(lun, code, verify[i].tx), verify[i].want);
-		if (verify[i].log)
-			FAKE_LOG(r, &log, verify[i].log);
-		CHECK_INT(atomic_load(&r->logged), log);
-	}
-	for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
-		check_case(answers[i].name);
-		strcpy(r->verify_reply, answers[i].reply);
-		CHECK_STR(control_hex(lun, code, verify[0].tx), answers[i].want);
-	}
-	check_case("change PIN");
-	strcpy(r->verify_reply, "9000");
-	r->knows_change_pin = true;
-	code = feature(lun, FEATURE_MODIFY_PIN_DIRECT);
-	CHECK(code != 0);
-	log = atomic_load(&r->logged);
-	CHECK_STR(control_hex(lun, code, modify_both), "9000");
-	FAKE_LOG(r, &log, "1500c000011ec3000801060e0024000110");
-	CHECK_STR(control_hex(lun, code, modify_new), "9000");
-	FAKE_LOG(r, &log, "1500c300080100060024010108");
-	CHECK_STR(control_hex(lun, code, "0000"), "!612");
-	CHECK_INT(power_down(lun), IFD_SUCCESS);
-	world_entries[0].ct_keypad = 0;
-}
-
 static atomic_uint wrong;
 
 static void *busy(void *arg)
@@ -757,7 +527,7 @@ int main(void)
 	const DWORD lun = 0x30000;
 	pid_t server;
 
-	load();
+	host_load();
 	world_open();
 	names();
 	finds_its_own();
@@ -772,7 +542,6 @@ int main(void)
 	sessions(r, lun);
 	long_apdus(lun);
 	second_slot(r, lun);
-	keypad(r, lun);
 	news(lun, &server, r);
 	CHECK_INT(close_channel(lun), IFD_SUCCESS);
 	side_file(0, 4, false);

@@ -3,7 +3,7 @@
 
 TESTS = abi client hostile status threads ctapi
 ifeq ($(HAVE_PCSC),1)
-TESTS += ifd
+TESTS += ifd ifdpin
 endif
 FUZZERS = fuzz_reply fuzz_ctbcs
 ifeq ($(HAVE_PCSC),1)
@@ -27,10 +27,11 @@ $(SHARED_TESTS): %: %.o $(HELPERS) $(BUILD)/libopenct.so.1.0.0
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(HELPERS) -L$(BUILD) -lopenct -Wl,-rpath,$(abspath $(BUILD))
 
 # Loaded as their users load them.
-$(BUILD)/test/ctapi $(BUILD)/test/ifd: %: %.o $(HELPERS)
-	$(CC) $(CFLAGS) $(LDFLAGS) -rdynamic -o $@ $< $(HELPERS) -ldl
-$(BUILD)/test/ctapi: $(BUILD)/libopenctapi.so
-$(BUILD)/test/ifd: $(BUILD)/libopenct-ifd.so
+$(BUILD)/test/ctapi: %: %.o $(HELPERS) $(BUILD)/libopenctapi.so
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(HELPERS) -ldl
+IFD_HELPERS = $(HELPERS) $(BUILD)/test/ifdhost.o
+$(BUILD)/test/ifd $(BUILD)/test/ifdpin: %: %.o $(IFD_HELPERS) $(BUILD)/libopenct-ifd.so
+	$(CC) $(CFLAGS) $(LDFLAGS) -rdynamic -o $@ $< $(IFD_HELPERS) -ldl
 
 # With the parts inside, for the static archive has them all.
 FUZZ_MAIN = $(BUILD)/test/fuzz_main.o
