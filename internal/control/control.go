@@ -46,6 +46,9 @@ func (c *Control) Init(noColdplug bool) error {
 	if err != nil {
 		return err
 	}
+	if err := c.openDirectory(); err != nil {
+		return c.explainInit(err)
+	}
 	if err := status.Init(c.Dir, status.Options{UID: uid, GID: gid}); err != nil {
 		return c.explainInit(err)
 	}
