@@ -1,8 +1,6 @@
-//go:generate go run ./gen -o ../../udev/60-openct.rules
-
-// Package rules writes the files by which the rest of the system learns what
-// OpenCT drives. They come from the driver table, so that a driver is listed
-// in one place only.
+// Package rules writes the rules by which udev learns what OpenCT drives. They
+// come from the driver table, so that a driver is listed in one place only;
+// internal/gen puts them where they belong.
 package rules
 
 import (

@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"os"
 	"strings"
 	"testing"
 
@@ -9,18 +8,6 @@ import (
 
 	"openct/internal/driver"
 )
-
-// The file that is installed lists what the drivers take.
-func TestUdevIsCurrent(t *testing.T) {
-	got, err := os.ReadFile("../../udev/60-openct.rules")
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := string(Udev(Entries(driver.Table())))
-	if diff := cmp.Diff(want, string(got)); diff != "" {
-		t.Errorf("udev/60-openct.rules is stale, run \"go generate ./internal/rules\" (-want +got):\n%s", diff)
-	}
-}
 
 func TestUdevDevices(t *testing.T) {
 	text := string(Udev([]Entry{
