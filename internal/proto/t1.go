@@ -51,6 +51,11 @@ const (
 	// t1MaxWait bounds a single wait, whatever the card asks for.
 	t1MaxWait = 10 * time.Minute
 
+	// t1MaxBusy bounds what a card may be granted for one APDU in all. Cards
+	// ask for more than they need, and a key takes some minutes: this is for
+	// those that never end.
+	t1MaxBusy = time.Hour
+
 	t1Attempts = 3 // exchanges without progress before a resynchronisation
 	t1Resynchs = 3 // S(RESYNCH request) in one APDU
 
@@ -253,7 +258,7 @@ func (e *T1Engine) exchange(ctx context.Context) (t1Block, *t1Fault, error) {
 	}
 	timeout := e.params.Timeout
 	if e.wtx != 0 {
-		timeout += time.Duration(e.wtx) * max(e.params.BWT, t1MinWTX)
+		timeout += e.extension(e.wtx)
 		timeout = max(e.params.Timeout, min(timeout, t1MaxWait))
 		e.wtx = 0
 	}
@@ -272,6 +277,11 @@ func (e *T1Engine) exchange(ctx context.Context) (t1Block, *t1Fault, error) {
 		e.drain()
 	}
 	return b, fault, nil
+}
+
+// extension is the time a card gets that asks for it.
+func (e *T1Engine) extension(multiplier byte) time.Duration {
+	return min(time.Duration(multiplier)*max(e.params.BWT, t1MinWTX), t1MaxWait)
 }
 
 // receive returns the bytes of one answer and none from earlier ones.

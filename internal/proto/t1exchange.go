@@ -3,6 +3,7 @@ package proto
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 // t1Phase is who has the word.
@@ -31,6 +32,8 @@ type t1Exchange struct {
 	resynchs int // S(RESYNCH request) so far
 	requests int // S(IFS), S(ABORT) requests since the last progress
 	empty    int // I-blocks without data
+
+	granted time.Duration // by waiting time extensions
 }
 
 // t1Verdict is what a block from the card leads to.
@@ -44,6 +47,7 @@ const (
 	t1Done                    // the response is complete
 	t1Ended                   // the card has aborted
 	t1Flood                   // the response has no end
+	t1Busy                    // the card has asked for time often enough
 )
 
 // run exchanges blocks until the response is complete.
@@ -71,6 +75,8 @@ func (x *t1Exchange) run(ctx context.Context) error {
 			return fmt.Errorf("T=1: %w", ErrAborted)
 		case t1Flood:
 			return e.lose("T=1", fmt.Errorf("%w: no end after %d bytes", ErrTooLong, x.received))
+		case t1Busy:
+			return e.lose("T=1", fmt.Errorf("%w: it asked for more than %v", ErrProtocol, t1MaxBusy))
 		}
 
 		// Nothing gained. Repeat or ask for a repetition, then resynchronise.
@@ -204,6 +210,9 @@ func (x *t1Exchange) handleS(b t1Block) (t1Verdict, *t1Fault) {
 	case sWTX:
 		if b.inf[0] == 0 {
 			return t1Refuse, faultValue
+		}
+		if x.granted += e.extension(b.inf[0]); x.granted > t1MaxBusy {
+			return t1Busy, nil
 		}
 		e.wtx = b.inf[0]
 	case sIFS:

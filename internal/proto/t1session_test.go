@@ -251,3 +251,15 @@ func TestCRC(t *testing.T) {
 		t.Errorf("%04X, want 6F91", got)
 	}
 }
+
+// A card that asks for more time for ever is left alone at some time.
+func TestEndlessWaiting(t *testing.T) {
+	const ask, grant = "C 00 C3 01 FF 3D\n", "H 00 E3 01 FF 1D\n"
+	// 255 times 2 s are 510 s, and the hour has 3600.
+	script := hSelect + strings.Repeat(ask+grant, 7) + ask
+	e := NewT1(prototest.Blocks(t, script), T1Params{BWT: 2 * time.Second})
+	_, err := e.Transmit(context.Background(), unhex(t, selectMF), nil)
+	if !errors.Is(err, ErrProtocol) || !errors.Is(err, ErrResetRequired) {
+		t.Errorf("got %v, want %v", err, ErrProtocol)
+	}
+}
