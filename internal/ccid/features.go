@@ -22,8 +22,6 @@ const (
 	LevelExtAPDU    Features = 0x00040000
 	WakeUp          Features = 0x00100000 // wakes the host on insertion and removal
 
-	levelMask = LevelTPDU | LevelShortAPDU | LevelExtAPDU
-
 	// usbICC in the low word marks a USB token of ISO/IEC 7816-12: there are
 	// no contacts, so nothing to negotiate, and nothing to take out.
 	usbICC     Features = 0x00000840

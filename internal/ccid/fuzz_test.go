@@ -178,3 +178,57 @@ func FuzzResponse(f *testing.F) {
 		_, _ = s.Status(ctx)
 	})
 }
+
+// noise is a serial line on which only these bytes ever come.
+type noise struct {
+	rest    []byte
+	written int
+}
+
+func (n *noise) name() string          { return "noise" }
+func (n *noise) setSpeed(uint32) error { return nil }
+func (n *noise) close() error          { return nil }
+func (n *noise) write(b []byte) error  { n.written += len(b); return nil }
+func (n *noise) read(buf []byte, _ time.Duration) (int, error) {
+	if len(n.rest) == 0 {
+		return 0, usb.ErrUnplugged
+	}
+	c := copy(buf, n.rest)
+	n.rest = n.rest[c:]
+	return c, nil
+}
+
+// FuzzSerial: whatever comes over a serial line, recv returns whole messages
+// or errors, and does not repeat a command without end.
+func FuzzSerial(f *testing.F) {
+	for _, s := range []string{
+		"03 06 81 00000000 00 01 01 00 00 84", "03 15 16", "50 03", "80", "03 06 65 00000000 00 01 00 00 00 61",
+		"50 02 03 06 65 00000000 00 01 00 00 00 61 03 06 81 00000000 00 01 02 00 00 87", "03 06 80 FFFFFF7F 00 00 00 00 00 00", "03 07",
+	} {
+		f.Add(fromHex(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n := &noise{rest: b}
+		tr := newSerialTransport(n)
+		if err := tr.send(getSlotStatus().append(nil, 0, 1)); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			msg, err := tr.recv(time.Second)
+			if err == nil {
+				if _, err := parseResponse(msg); err != nil {
+					t.Fatalf("% X: %v", msg, err)
+				}
+				continue
+			}
+			if isGone(tr) {
+				wantIs(t, err, usb.ErrUnplugged)
+				break
+			}
+			wantIs(t, err, errMalformed)
+		}
+		if limit := (1 + serialRepeats) * 13; n.written > limit {
+			t.Errorf("%d bytes written, at most %d are due", n.written, limit)
+		}
+	})
+}

@@ -79,7 +79,7 @@ func Open(dev usb.Device, opts ifd.Options) (ifd.Reader, error) {
 			continue
 		}
 		if err != nil {
-			r.abandon(dev)
+			r.abandon()
 			return nil, err
 		}
 		watchers = append(watchers, &watcher{dev: dev, fn: fns[i], slots: p.slots, first: len(r.plain), log: log})
@@ -93,7 +93,7 @@ func Open(dev usb.Device, opts ifd.Options) (ifd.Reader, error) {
 		r.slots = append(r.slots, &escapeSlot{r.plain[0]})
 	}
 	if err := r.start(q); err != nil {
-		r.abandon(dev)
+		r.abandon()
 		return nil, err
 	}
 	if !notifies || !hasEvents(r.parts) {
@@ -226,7 +226,7 @@ func (p *part) probe(ctx context.Context, q quirk) error {
 
 // abandon undoes a failed Open; the device stays the caller's. Its pending
 // transfers, if any, end with it.
-func (r *reader) abandon(usb.Device) {
+func (r *reader) abandon() {
 	for _, p := range r.parts {
 		p.c.leave()
 	}

@@ -45,7 +45,6 @@ type CCIDKeys struct {
 	Cancel   bool // the red key
 	Nothing  bool // no key at all, until the reader's time is up
 	Mismatch bool // the two new PINs differ: SW 6402
-	Typing   time.Duration
 }
 
 // Inject adds a fault; at most one hits a command, the first that can.

@@ -62,7 +62,7 @@ func parsePINEntry(b []byte, support uint8) (e ccidPINEntry, code byte) {
 	e.ascii = b[2]&3 == 2
 	e.block = int(b[3] & 0x0F)
 	at := int(b[2] >> 3 & 0x0F)
-	rest := b[5:]
+	var rest []byte // prologue and command
 	if e.modify {
 		if len(b) < 20 {
 			return e, 1
