@@ -89,6 +89,15 @@ rpm:
 	@scripts/deps rpm
 	packaging/rpm $(VERSION)
 
+bench:
+	@scripts/deps test
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+fuzz:
+	@scripts/deps test
+	GO=$(GO) scripts/fuzz $(FUZZTIME)
+	$(MAKE) -C compat fuzz
+
 generate:
 	$(GO) generate ./...
 
