@@ -23,7 +23,7 @@ type CCIDProfile struct {
 	Rates     []uint32
 	NumRates  uint8 // bNumDataRatesSupported where it is not len(Rates)
 	IFSD      uint32
-	Features  uint32
+	Features  uint32 // dwFeatures, default 000404BA with IFSD 254
 	Message   uint32 // dwMaxCCIDMessageLength, default 271
 	LCD       uint16
 	PIN       uint8
@@ -107,6 +107,9 @@ func (p CCIDProfile) withDefaults() CCIDProfile {
 	}
 	if p.DescriptorType == 0 {
 		p.DescriptorType = 0x21
+	}
+	if p.Features == 0 {
+		p.Features, p.IFSD = 0x000404BA, max(p.IFSD, 254)
 	}
 	if p.Slots == 0 {
 		p.Slots = 1
