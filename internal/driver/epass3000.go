@@ -39,6 +39,9 @@ const (
 	// value. The ATR has no such excuse.
 	ePassWork = 200 * time.Second
 
+	// ePassGap is how far the rest of an answer can be once it has begun.
+	ePassGap = 2 * time.Second
+
 	// ePassStale is the silence after which nothing is left of an answer
 	// that nobody waited for.
 	ePassStale = 100 * time.Millisecond
@@ -47,7 +50,8 @@ const (
 // ePass3000 is the slot.
 type ePass3000 struct {
 	dev    usb.Device
-	packet int // bytes in a full packet: reads are a multiple of it
+	packet int  // bytes in a full packet: reads are a multiple of it
+	full   bool // the last read ended in a full one, and an empty one may follow
 }
 
 func openEPass3000(dev usb.Device, _ ifd.Options) (ifd.Reader, error) {
@@ -80,7 +84,7 @@ func (t *ePass3000) Reset(ctx context.Context) ([]byte, error) {
 	case n > atr.MaxLen:
 		return nil, fmt.Errorf("reset: ATR of %d bytes: %w", n, ifd.ErrInvalidATR)
 	}
-	return value[ePassBefore : ePassBefore+n], nil
+	return rawATR(value[ePassBefore : ePassBefore+n])
 }
 
 func (t *ePass3000) Protocol(_ context.Context, p proto.ID, a *atr.ATR) (proto.Engine, error) {
@@ -127,22 +131,21 @@ func (t *ePass3000) write(command uint16, value []byte) error {
 // a short one, and returns its value.
 func (t *ePass3000) read(timeout time.Duration) ([]byte, error) {
 	var frame []byte
-	end := time.Now().Add(timeout)
-	left, want := timeout, ePassHeader
-	for empty := 0; len(frame) < want; left = time.Until(end) {
+	for want := ePassHeader; len(frame) < want; {
 		missing := want - len(frame)
 		buf := make([]byte, (missing+t.packet-1)/t.packet*t.packet)
-		n, err := t.dev.Bulk(ePassIn, buf, max(left, time.Millisecond))
+		n, err := t.dev.Bulk(ePassIn, buf, timeout)
 		if err != nil {
 			return nil, err
 		}
-		if n == 0 { // the end of a transfer that filled its last packet
-			if empty++; empty > 2 {
-				return nil, fmt.Errorf("answer breaks off after %d bytes: %w", len(frame), ifd.ErrComm)
-			}
+		if n == 0 && t.full {
+			t.full = false // the end of the answer before this one
 			continue
 		}
-		frame = append(frame, buf[:n]...)
+		if n == 0 {
+			return nil, fmt.Errorf("answer breaks off after %d bytes: %w", len(frame), ifd.ErrComm)
+		}
+		frame, t.full, timeout = append(frame, buf[:n]...), n%t.packet == 0, min(timeout, ePassGap)
 		if len(frame) < ePassHeader {
 			continue
 		}
@@ -150,19 +153,20 @@ func (t *ePass3000) read(timeout time.Duration) ([]byte, error) {
 			return nil, fmt.Errorf("answer begins with %04X, want %04X: %w", tag, ePassTag, ifd.ErrComm)
 		}
 		want = ePassHeader + int(binary.BigEndian.Uint16(frame[4:]))
-		if want > ePassHeader+ePassValue {
+		switch {
+		case want == ePassHeader:
+			return nil, fmt.Errorf("empty answer, status %04X: %w", binary.BigEndian.Uint16(frame[2:]), ifd.ErrComm)
+		case want > ePassHeader+ePassValue:
 			return nil, fmt.Errorf("answer announces %d bytes: %w", want-ePassHeader, ifd.ErrComm)
 		}
 	}
-	if want == ePassHeader {
-		return nil, fmt.Errorf("empty answer, status %04X: %w", binary.BigEndian.Uint16(frame[2:]), ifd.ErrComm)
-	}
-	return frame[ePassHeader:want], nil
+	return frame[ePassHeader : ePassHeader+int(binary.BigEndian.Uint16(frame[4:]))], nil
 }
 
 // drain throws away what is left of an answer nobody has read to its end, the
 // last owner's of the token included.
 func (t *ePass3000) drain(ctx context.Context) error {
+	t.full = false
 	buf := make([]byte, t.packet)
 	for range 2 * (ePassHeader + ePassValue) / t.packet {
 		if err := ctx.Err(); err != nil {

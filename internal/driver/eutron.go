@@ -80,13 +80,11 @@ func (t *eutron) Reset(ctx context.Context) ([]byte, error) {
 		return nil, fmt.Errorf("reset: %w", err)
 	}
 	raw, err := t.collect(ctx, eutronATR, atr.Complete)
-	switch {
-	case err != nil:
+	if err == nil {
+		raw, err = rawATR(raw)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("reset: %w", err)
-	case len(raw) == 0:
-		return nil, fmt.Errorf("reset: %w", ifd.ErrNoATR)
-	case !atr.Complete(raw):
-		return nil, fmt.Errorf("reset: only % x of the ATR: %w", raw, ifd.ErrInvalidATR)
 	}
 	return raw, nil
 }

@@ -178,6 +178,9 @@ func (t *rutoken) fetchOnce(ctx context.Context, header [5]byte) (data []byte, s
 	st, err := t.status(ctx)
 	if err == nil && st == rutokenData {
 		data, err = t.read(ctx, orMax(header[4]))
+		if err == nil && len(data) == 0 {
+			err = fmt.Errorf("token has no data where it announced some: %w", ifd.ErrComm)
+		}
 	}
 	if err == nil {
 		sw, err = t.readSW(ctx)

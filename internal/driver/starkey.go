@@ -43,7 +43,13 @@ func (t *starKey) Reset(ctx context.Context) ([]byte, error) {
 	}
 	raw, err := t.readATR(ctx, wait)
 	if err == nil {
-		t.atr = raw
+		_, err := atr.Parse(raw)
+		switch {
+		case errors.Is(err, atr.ErrInvalid):
+			return nil, fmt.Errorf("reset: %w: %w", ifd.ErrInvalidATR, err)
+		case err == nil:
+			t.atr = raw // one that may be garbled is not kept
+		}
 		return raw, nil
 	}
 	if t.atr == nil || !errors.Is(err, usb.ErrTimeout) {

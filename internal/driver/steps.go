@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"openct/internal/atr"
 	"openct/internal/ifd"
 	"openct/internal/usb"
 )
@@ -30,7 +31,7 @@ const controlTimeout = 10 * time.Second
 
 // runSteps runs a sequence and returns the ATR that one of its steps yields.
 func runSteps(ctx context.Context, dev usb.Device, steps []step) ([]byte, error) {
-	var atr []byte
+	var raw []byte
 	for i, s := range steps {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -40,14 +41,14 @@ func runSteps(ctx context.Context, dev usb.Device, steps []step) ([]byte, error)
 			err = s.check(answer)
 		}
 		if err == nil && s.atr != nil {
-			atr, err = s.atr(answer)
+			raw, err = s.atr(answer)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("reset step %d of %d (request %02x/%02x): %w",
 				i+1, len(steps), s.setup.RequestType, s.setup.Request, err)
 		}
 	}
-	return atr, nil
+	return raw, nil
 }
 
 func (s *step) run(dev usb.Device) ([]byte, error) {
@@ -95,10 +96,14 @@ func length(n int) func([]byte) error {
 	}
 }
 
-// rawATR takes an ATR that is the whole answer.
+// rawATR takes an ATR that is the whole answer, and so tells by itself whether
+// it is one. What may follow it is left to whoever reads it.
 func rawATR(answer []byte) ([]byte, error) {
-	if len(answer) == 0 {
+	switch {
+	case len(answer) == 0:
 		return nil, ifd.ErrNoATR
+	case answer[0] != atr.TSDirect && answer[0] != atr.TSInverse, !atr.Complete(answer):
+		return nil, fmt.Errorf("ATR % x: %w", answer, ifd.ErrInvalidATR)
 	}
 	return answer, nil
 }

@@ -209,16 +209,22 @@ func TestTokenTranscripts(t *testing.T) {
 			BULK 02 [52 36 00 02 00 05 00 C0 00 00 1C] T d
 			BULK 81 len 64 T 200000 52 36
 			BULK 81 len 64 00 00 00 1E 01*28 90
-			BULK 81 len 64
 			BULK 81 len 64 00
 			BULK 02 [52 36 00 02 00 07 00 A4 00 00 02 3F 00]
 			BULK 81 len 64 52 36 00 00 00 7A 02*58
-			BULK 81 len 64 02*62 90 00`,
+			BULK 81 len 64 02*62 90 00
+			BULK 02 [52 36 00 02 00 05 00 44 00 00 00]
+			BULK 81 len 64
+			BULK 81 len 64 T 200000 52 36 00 00 00 02 90 00
+			BULK 02 [52 36 00 02 00 05 00 44 00 00 00]
+			BULK 81 len 64`,
 			[]exchange{
 				{selectMF, "61 1C", nil},
 				{"00 C0 00 00 1C", strings.Repeat("01 ", 28) + ok, nil},
 				// newer firmware: data at once; the whole is two full packets
 				{selectMF + " 00", strings.Repeat("02 ", 120) + ok, nil},
+				{"00 44 00 00", ok, nil},
+				{"00 44 00 00", "", ifd.ErrComm},
 			}},
 		{"ePass3000: wrong tag", "ePass3000", ePassATR, proto.T0, ePassReset + `
 			BULK 02 [52 36 00 02 00 07 00 A4 00 00 02 3F 00]
