@@ -25,6 +25,7 @@ type Detail struct {
 	Serial    string    `json:"serial,omitempty"` // the device's own
 	Unit      string    `json:"unit,omitempty"`   // systemd unit
 	Since     time.Time `json:"since"`            // ready since
+	Announces bool      `json:"announces"`        // news of cards changes the times of the status file
 	Clients   int       `json:"clients"`          // connections open now
 	Locks     []Lock    `json:"locks,omitempty"`
 	LastError string    `json:"last_error,omitempty"`
@@ -64,6 +65,7 @@ func (s *Slot) WriteDetail(d Detail) error {
 
 func writeDetail(dir string, n int, d Detail) error {
 	path := detailPath(dir, n)
+	d.Announces = true
 	b, err := json.Marshal(d.clean())
 	if err != nil {
 		return wrap("write", path, err)

@@ -16,7 +16,8 @@ import (
 )
 
 var sample = Detail{
-	Driver: "etoken64", Type: "usb", Device: "/dev/bus/usb/001/004", ID: "usb:0529/0600",
+	Announces: true,
+	Driver:    "etoken64", Type: "usb", Device: "/dev/bus/usb/001/004", ID: "usb:0529/0600",
 	Port: "1-2.3", Unit: "openct-handler@001-004.service", Since: time.Unix(1700000000, 0).UTC(), Clients: 2,
 	Locks: []Lock{{Slot: 0, Exclusive: true, PID: 42, UID: 1000, Since: time.Unix(1700000100, 0).UTC()}},
 }
@@ -67,7 +68,7 @@ func TestDetailOfACrashedDaemonGoes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(Detail{PID: os.Getpid()}, d); diff != "" {
+	if diff := cmp.Diff(Detail{PID: os.Getpid(), Announces: true}, d); diff != "" {
 		t.Errorf("side file after claim (-want +got):\n%s", diff)
 	}
 }

@@ -215,7 +215,18 @@ func (s *Slot) write(fn func(entry []uint32)) error {
 	if err == nil && !ours {
 		err = wrap("write entry in", s.f.path(), ErrLost)
 	}
+	if err == nil {
+		s.f.announce()
+	}
 	return err
+}
+
+// announce wakes programs that watch the file: a store to the mapping raises no
+// event, a change of its times does (inotify(7), IN_ATTRIB). Whoever does not
+// watch looks now and then, as clients always had to.
+func (f *File) announce() {
+	now := []unix.Timespec{{Nsec: unix.UTIME_NOW}, {Nsec: unix.UTIME_NOW}}
+	_ = unix.UtimesNanoAt(unix.AT_FDCWD, f.path(), now, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 // Release clears the entry, the pid first, removes the side file and lets others
