@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"openct/internal/cli"
 	"openct/internal/config"
 	"openct/internal/control"
+	"openct/internal/doctor"
 	"openct/internal/socket"
 )
 
@@ -25,6 +27,8 @@ commands:
                     usb:0529/0600/0100 usb /dev/bus/usb/001/004,
                     DRIVER TYPE PATH, or any of them escaped by systemd
   status          list the readers; --json tells all that is known
+  doctor          tell what is wrong, and what to do next; exit status 0 when
+                  all is well
   shutdown        end all handlers, take the status file away
 
 options:
@@ -32,7 +36,7 @@ options:
   -n, --no-coldplug  init: leave alone what is plugged in
   -s, --syslog       log to syslog
   -d, --debug        log more; may be repeated
-      --json         status: print JSON
+      --json         status, doctor: print JSON
   -h, --help         print this text
   -v, --version      print the version
 `
@@ -51,6 +55,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		operands, err := p.Parse(args)
 		if err != nil {
 			return err
+		}
+		if len(operands) == 1 && operands[0] == "doctor" {
+			return examine(c, *asJSON) // also when openct.conf is broken
 		}
 		var warnings []config.Warning
 		if c.Config, warnings, err = config.Load(c.ConfigFile); err != nil {
@@ -84,4 +91,22 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "Unknown command: %s\n", verb)
 		return cli.ErrExit(1)
 	}())
+}
+
+// examine finds out what is wrong. That something is, is exit status 1.
+func examine(c *control.Control, asJSON bool) error {
+	report := doctor.Diagnose(doctor.Gather(context.Background(), doctor.Options{
+		Root: c.Root, Dir: c.Dir, ConfigFile: c.ConfigFile,
+	}))
+	print := report.Print
+	if asJSON {
+		print = report.PrintJSON
+	}
+	if err := print(c.Out); err != nil {
+		return err
+	}
+	if !report.OK {
+		return cli.ErrExit(1)
+	}
+	return nil
 }

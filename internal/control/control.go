@@ -267,5 +267,5 @@ func (c *Control) Shutdown() error {
 	} else {
 		fmt.Fprintf(c.Out, "%d processes killed.\n", killed)
 	}
-	return err
+	return explain(err)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -165,6 +166,8 @@ func explain(err error) error {
 		hint = "start OpenCT with: openct-control init (or: systemctl start openct.service)"
 	case errors.Is(err, usb.ErrAccess):
 		hint = "the device node must be readable and writable for this user; see: openct-control doctor"
+	case errors.Is(err, fs.ErrPermission):
+		hint = "run it as root, or as the owner of OpenCT's directory; see: openct-control doctor"
 	case errors.Is(err, usb.ErrBusy):
 		hint = "stop the program that uses the device, or keep it off with a udev rule; see: openct-control doctor"
 	case errors.Is(err, daemon.ErrNoDriver):

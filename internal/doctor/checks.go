@@ -1,0 +1,236 @@
+package doctor
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// entries is how many readers the status file has room for.
+const entries = 16
+
+func checkConfig(f *Facts) []Finding {
+	c := f.Config
+	switch {
+	case c.Err != "":
+		return found(Fail, "correct "+c.File+" where the error is", "%s", c.Err)
+	case c.Missing:
+		return fine("there is no %s, so the defaults apply", c.File)
+	case len(c.Warnings) == 0:
+		return fine("%s is read without complaint", c.File)
+	}
+	var all []Finding
+	for _, w := range c.Warnings {
+		all = append(all, found(Warn, "correct "+c.File+" where the warning is", "%s", w)...)
+	}
+	return all
+}
+
+func checkDirectory(f *Facts) []Finding {
+	d := f.Dir
+	named := ""
+	if d.FromEnv {
+		named = " (named by OPENCT_SOCKETDIR)"
+	}
+	switch {
+	case d.Missing && d.FromEnv:
+		return found(Fail, "make the directory "+d.Path+", or unset OPENCT_SOCKETDIR", "there is no directory %s%s", d.Path, named)
+	case d.Missing && f.Systemd:
+		return found(Fail, "systemd-tmpfiles --create openct.conf", "there is no directory %s", d.Path)
+	case d.Missing:
+		return found(Fail, "mkdir -m 755 "+d.Path, "there is no directory %s", d.Path)
+	case d.Err != "":
+		return found(Fail, "put "+d.Path+" right", "%s", d.Err)
+	}
+	return fine("%s%s belongs to %s, group %s, mode %04o", d.Path, named, d.Owner, d.Group, d.Mode)
+}
+
+func checkAccess(f *Facts) []Finding {
+	d, c := f.Dir, f.Caller
+	switch {
+	case d.Missing || d.Err != "":
+		return nil // told already
+	case d.MayEnter:
+		return fine("you (%s) may use the readers in %s", c.Name, d.Path)
+	case c.IsMember && !c.InGroup:
+		return found(Fail, "log out and in again (or, for one shell: newgrp "+d.Group+")",
+			"you (%s) are in group %s, but were not yet when you logged in", c.Name, d.Group)
+	case d.Mode&0o010 != 0 && d.Group != "root":
+		return found(Fail, fmt.Sprintf("as root: usermod -aG %s %s; then log out and in again", d.Group, c.Name),
+			"you (%s) are not in group %s, whose members may use the readers", c.Name, d.Group)
+	}
+	return found(Fail, "in openct.conf, socket { group = scard; dir-mode = 0750; }; then restart OpenCT",
+		"only %s may use the readers: %s has mode %04o", d.Owner, d.Path, d.Mode)
+}
+
+// start is how to start OpenCT here.
+func (f *Facts) start() string {
+	if f.Systemd && f.Service.Load == "loaded" {
+		return "systemctl start openct.service"
+	}
+	return "openct-control init"
+}
+
+func checkStarted(f *Facts) []Finding {
+	switch {
+	case f.Dir.Missing || f.Dir.Err != "" || f.Status.Unknown:
+		return nil
+	case f.Status.Missing:
+		return found(Fail, f.start(), "OpenCT is not started: there is no status file in %s", f.Dir.Path)
+	case f.Status.Err != "":
+		return found(Fail, "openct-control init", "%s", f.Status.Err)
+	}
+	n := 0
+	for _, r := range f.Readers {
+		if r.Alive {
+			n++
+		}
+	}
+	return fine("started, %d of %d readers in use", n, entries)
+}
+
+func checkService(f *Facts) []Finding {
+	s := f.Service
+	if !f.Systemd {
+		return fine("systemd does not run here: attach devices with openct-control attach")
+	}
+	switch {
+	case s.Load == "":
+		return nil // it did not answer
+	case s.Load == "not-found":
+		return found(Warn, "install openct.service and openct-handler@.service (make install), then: systemctl daemon-reload",
+			"systemd knows no openct.service: nothing starts OpenCT at boot")
+	case s.Load == "masked":
+		return found(Warn, "systemctl unmask openct.service", "openct.service is masked")
+	case s.Load != "loaded":
+		return found(Warn, "systemctl status openct.service", "openct.service cannot be loaded (%s)", s.Load)
+	case s.Active == "failed":
+		return found(Fail, "journalctl -u openct.service -n 20", "openct.service has failed (%s)", s.Result)
+	case s.Active != "active":
+		return found(Warn, "systemctl enable --now openct.service", "openct.service is %s", s.Active)
+	}
+	return fine("openct.service is active")
+}
+
+// install is how to get the rules there.
+const install = "install 60-openct.rules (make install), then: udevadm control --reload"
+
+// current are the files that have an effect.
+func (r Rules) current() []RulesFile {
+	return slices.DeleteFunc(slices.Clone(r.Files), func(f RulesFile) bool { return f.Masked != "" })
+}
+
+func checkRules(f *Facts) []Finding {
+	if !f.Rules.Running {
+		return fine("udev does not run here: attach devices with openct-control attach")
+	}
+	var all []Finding
+	var paths []string
+	for _, r := range f.Rules.Files {
+		switch {
+		case r.Masked != "" && r.Starts:
+			all = append(all, found(Warn, "remove "+r.Masked+", then: udevadm control --reload",
+				"%s has no effect: %s takes its place", r.Path, r.Masked)...)
+		case r.Masked != "":
+		case r.Runs > 0:
+			all = append(all, found(Warn, fmt.Sprintf("in %s, use SYSTEMD_WANTS in place of RUN, as 60-openct.rules does", r.Path),
+				"%s:%d starts handlers with RUN: udev kills them", r.Path, r.Runs)...)
+		default:
+			paths = append(paths, r.Path)
+		}
+	}
+	if len(paths) > 0 {
+		all = append(all, fine("udev rules: %s", strings.Join(paths, ", "))...)
+	}
+	if len(all) == 0 {
+		all = found(Warn, install, "no udev rule is about OpenCT: what is plugged in is not served by itself")
+	}
+	return all
+}
+
+// checkReaders looks at readers that are not on USB, or whose device is not
+// known.
+func checkReaders(f *Facts) []Finding {
+	var all []Finding
+	for i := range f.Readers {
+		r := &f.Readers[i]
+		if !r.Alive || f.served(r) {
+			continue
+		}
+		if r.SocketErr != "" {
+			all = append(all, found(Fail, fmt.Sprintf("kill %d, then attach the reader again", r.PID),
+				"process %d serves reader %d (%s), but does not answer: %s", r.PID, r.Index, r.Name, r.SocketErr)...)
+			continue
+		}
+		all = append(all, fine("process %d serves reader %d (%s) on %s", r.PID, r.Index, r.Name, r.Socket)...)
+	}
+	return all
+}
+
+// served says whether a reader is that of one of the devices.
+func (f *Facts) served(r *Reader) bool {
+	return slices.ContainsFunc(f.Devices, func(d Device) bool { return d.Reader == r })
+}
+
+func checkRoom(f *Facts) []Finding {
+	alive := 0
+	for _, r := range f.Readers {
+		if r.Alive {
+			alive++
+		}
+	}
+	if alive < entries {
+		return nil
+	}
+	for i := range f.Devices {
+		if d := &f.Devices[i]; d.Ours() && d.Reader == nil {
+			return found(Fail, "unplug a reader, or stop one: systemctl stop openct-handler@...",
+				"all %d reader numbers are in use, and %s waits for one", entries, d.Port)
+		}
+	}
+	return nil
+}
+
+func checkStale(f *Facts) []Finding {
+	var all []Finding
+	for _, r := range f.Readers {
+		if !r.Alive {
+			all = append(all, found(Warn, "openct-control init (it tidies up; running readers go on)",
+				"reader %d (%s) is of process %d, which is gone without tidying up", r.Index, r.Name, r.PID)...)
+		}
+	}
+	return all
+}
+
+func checkPrograms(f *Facts) []Finding {
+	var all []Finding
+	for _, p := range f.Others {
+		text := "%s runs; it may want the same devices"
+		if p.Name == "pcscd" {
+			text = "%s runs; PC/SC programs find OpenCT's readers there, by its driver for them"
+		}
+		all = append(all, fine(text, p)...)
+	}
+	return all
+}
+
+func checkPlugged(f *Facts) []Finding {
+	for _, r := range f.Readers {
+		if r.Alive {
+			return nil
+		}
+	}
+	var strangers []string
+	for i := range f.Devices {
+		d := &f.Devices[i]
+		if d.Driver != "" || d.DriverErr != "" {
+			return nil
+		}
+		strangers = append(strangers, d.ID())
+	}
+	next := "plug the token in; lsusb must list it"
+	if len(strangers) > 0 {
+		next += fmt.Sprintf(" (if it is %s: openct.conf can give it to a driver)", strings.Join(strangers, " or "))
+	}
+	return found(Warn, next, "no device is plugged in that OpenCT has a driver for")
+}

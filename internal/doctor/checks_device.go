@@ -1,0 +1,191 @@
+package doctor
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+func checkDriver(_ *Facts, d *Device) []Finding {
+	name := d.ID()
+	if d.Label != "" {
+		name = fmt.Sprintf("%s (%s)", d.Label, d.ID())
+	}
+	switch {
+	case d.DriverErr != "":
+		return found(Fail, "correct openct.conf; ifdhandler -i lists the drivers", "%s: %s", name, d.DriverErr)
+	case d.Left:
+		return fine("%s is left to pcscd, as all readers of the smart card class (ccid in openct.conf)", name)
+	case d.Driver == "":
+		return fine("%s is none of OpenCT's: no driver lists it (openct.conf can give it to one)", name)
+	}
+	return fine("%s has driver %s, %s; the driver was verified by %s", name, d.Driver, d.Why, d.Verified)
+}
+
+// retrigger makes udev look at a device again.
+func (d *Device) retrigger() string {
+	return "udevadm trigger --action=add /sys/bus/usb/devices/" + d.Port + " (or plug it in anew)"
+}
+
+func checkNode(f *Facts, d *Device) []Finding {
+	n := d.Node
+	if !d.Ours() {
+		return nil
+	}
+	user := n.User
+	if user == "" {
+		user = "you"
+	}
+	switch {
+	case n.Missing && f.Rules.Running:
+		return found(Fail, "udevadm trigger --action=add /sys/bus/usb/devices/"+d.Port, "there is no node %s", n.Path)
+	case n.Missing:
+		return found(Fail, "in a container, give it /dev/bus/usb; else start udev", "there is no node %s", n.Path)
+	case n.UserMay:
+		return fine("%s belongs to %s, group %s, mode %04o: %s may open it", n.Path, n.Owner, n.Group, n.Mode, user)
+	case d.Reader != nil && d.Reader.Alive:
+		return fine("%s belongs to %s, group %s, mode %04o: its handler has it open", n.Path, n.Owner, n.Group, n.Mode)
+	}
+	next := fmt.Sprintf("run it as root, or as a user who may open %s", n.Path)
+	switch {
+	case n.User == "" || !f.Rules.Running:
+	case len(f.Rules.current()) == 0:
+		next = install
+	default:
+		next = d.retrigger()
+	}
+	return found(Fail, next, "%s belongs to %s, group %s, mode %04o: %s may not open it", n.Path, n.Owner, n.Group, n.Mode, user)
+}
+
+func checkRecord(f *Facts, d *Device) []Finding {
+	if !f.Rules.Running {
+		return nil
+	}
+	if d.Driver != "" && !d.Left && d.Udev.Driver == "none" {
+		return fine("udev's rules tell OpenCT to leave it alone (OPENCT_DRIVER=none)")
+	}
+	if !d.Ours() {
+		return nil
+	}
+	level := Fail
+	if d.Reader != nil && d.Reader.Alive {
+		level = Warn // works until it is plugged in again
+	}
+	switch {
+	case len(f.Rules.current()) == 0:
+		return found(level, install, "udev has no rule for it")
+	case len(d.Udev.Wants) == 0:
+		return found(level, d.retrigger(), "udev does not ask for a handler: it was plugged in before the rule was there, or no rule matches")
+	case !d.Udev.Tagged:
+		return found(level, "add TAG+=\"systemd\" to the rule that sets SYSTEMD_WANTS, then: "+d.retrigger(),
+			"udev asks for %s, but without the tag that makes systemd look", strings.Join(d.Udev.Wants, " "))
+	case !f.Systemd:
+		return found(level, "openct-control attach "+d.Instance(), "udev asks for %s, but systemd does not run", strings.Join(d.Udev.Wants, " "))
+	}
+	return fine("udev asks for %s", strings.Join(d.Udev.Wants, " "))
+}
+
+// served says whether a living handler has the device.
+func (d *Device) served() bool { return d.Reader != nil && d.Reader.Alive }
+
+func checkHolder(_ *Facts, d *Device) []Finding {
+	if !d.Ours() || d.served() {
+		return nil
+	}
+	var all []Finding
+	for _, p := range d.Holders {
+		var next string
+		switch p.Name {
+		case "pcscd":
+			next = "pcsc = ignore in openct.conf, or, if PC/SC is not needed: systemctl stop pcscd.socket pcscd.service; then plug the token in anew"
+		case "scdaemon":
+			next = "gpgconf --kill scdaemon, and disable-ccid in ~/.gnupg/scdaemon.conf"
+		default:
+			next = fmt.Sprintf("end %s, or plug the token in anew", p)
+		}
+		all = append(all, found(Fail, next, "%s has it open", p)...)
+	}
+	switch {
+	case len(all) > 0:
+	case d.Claimed:
+		return found(Fail, "run openct-control doctor as root, to see which one", "a program has claimed its interface")
+	case d.Kernel != "":
+		return found(Fail, fmt.Sprintf("keep the kernel's driver off: echo 'blacklist %s' >/etc/modprobe.d/openct.conf; modprobe -r %s", d.Kernel, d.Kernel),
+			"the kernel's driver %s has its interface", d.Kernel)
+	}
+	return all
+}
+
+func checkUnit(f *Facts, d *Device) []Finding {
+	if !f.Systemd || !d.Ours() {
+		return nil
+	}
+	var all []Finding
+	for _, u := range d.Units {
+		all = append(all, unitFinding(u, d.served())...)
+	}
+	return all
+}
+
+func unitFinding(u Unit, served bool) []Finding {
+	level := Fail
+	if served {
+		level = Warn
+	}
+	switch {
+	case u.Load == "":
+		return nil
+	case u.Load == "not-found":
+		return found(level, "install openct-handler@.service (make install), then: systemctl daemon-reload", "systemd has no unit file for %s", u.Name)
+	case u.Load == "masked":
+		return found(level, "systemctl unmask "+u.Name, "%s is masked", u.Name)
+	case u.Load != "loaded":
+		return found(level, "systemctl status "+u.Name, "%s cannot be loaded (%s)", u.Name, u.Load)
+	case u.Active == "active" && u.StatusText != "":
+		return fine("%s: %s", u.Name, u.StatusText)
+	case u.Active == "active":
+		return fine("%s is active", u.Name)
+	case u.Active == "failed":
+		return found(level, fmt.Sprintf("journalctl -u %s -n 20; when that is mended: systemctl restart %s", u.Name, u.Name),
+			"%s has failed (%s)", u.Name, u.Result)
+	case u.Active == "activating":
+		return found(level, "wait a moment; then, if it stays so: journalctl -u "+u.Name+" -n 20", "%s is starting", u.Name)
+	case served:
+		return found(Warn, "openct-control shutdown; systemctl restart openct.service", "%s is %s: the handler was started by hand", u.Name, u.Active)
+	}
+	return found(Fail, "systemctl start "+u.Name, "%s was stopped (%s)", u.Name, u.Active)
+}
+
+func checkServed(f *Facts, d *Device) []Finding {
+	if !d.Ours() || f.Status.Unknown || f.Status.Missing || f.Status.Err != "" || f.Dir.Missing || f.Dir.Err != "" {
+		return nil // told already
+	}
+	if !d.served() {
+		return found(Fail, "openct-control attach "+d.Instance(), "no handler serves it")
+	}
+	r := d.Reader
+	if r.SocketErr != "" {
+		next := fmt.Sprintf("kill %d; openct-control attach %s", r.PID, d.Instance())
+		if r.Unit != "" {
+			next = "systemctl restart " + r.Unit
+		}
+		return found(Fail, next, "process %d serves it as reader %d, but does not answer: %s", r.PID, r.Index, r.SocketErr)
+	}
+	return fine("process %d serves it as reader %d on %s", r.PID, r.Index, r.Socket)
+}
+
+// recent is how long ago an error may have been that is still worth a look.
+const recent = 15 * time.Minute
+
+func checkLastError(f *Facts, d *Device) []Finding {
+	if !d.served() || d.Reader.LastError == "" {
+		return nil
+	}
+	r := d.Reader
+	ago := f.Now.Sub(r.ErrorTime).Round(time.Second)
+	if ago > recent {
+		return fine("its last error was %v ago: %s", ago, r.LastError)
+	}
+	next := fmt.Sprintf("openct-tool -r %d mf; if that fails, plug the token in anew", r.Index)
+	return found(Warn, next, "its last error was %v ago: %s", ago, r.LastError)
+}

@@ -1,0 +1,452 @@
+package doctor
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// healthy is a machine with systemd on which a token is being served.
+func healthy() *Facts {
+	f := &Facts{
+		Now:     time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC),
+		Caller:  Caller{UID: 1000, Name: "alice", InGroup: true, IsMember: true},
+		Config:  Config{File: "/etc/openct.conf"},
+		Dir:     Dir{Path: "/run/openct", Owner: "openctd", Group: "scard", Mode: 0o750, MayEnter: true},
+		Rules:   Rules{Running: true, Files: []RulesFile{{Path: "/usr/lib/udev/rules.d/60-openct.rules", Starts: true}}},
+		Systemd: true,
+		Service: Unit{Name: "openct.service", Load: "loaded", Active: "active"},
+		Readers: []Reader{{
+			Index: 0, Name: "Aladdin eToken PRO 64k", PID: 71, Alive: true, Device: "/dev/bus/usb/001/004",
+			Unit: "openct-handler@001-004.service", Socket: "/run/openct/0",
+		}},
+	}
+	f.Devices = []Device{{
+		Port: "1-2", Bus: 1, Address: 4, Vendor: 0x0529, Product: 0x0600, Label: "Aladdin eToken",
+		Driver: "etoken64", Why: "whose table lists it", Verified: "emulation",
+		Node: Node{Path: "/dev/bus/usb/001/004", Owner: "root", Group: "openctd", Mode: 0o660, User: "openctd", UserMay: true},
+		Udev: Record{Exists: true, Driver: "etoken64", Wants: []string{"openct-handler@001-004.service"}, Tagged: true},
+		Units: []Unit{{Name: "openct-handler@001-004.service", Load: "loaded", Active: "active", User: "openctd",
+			StatusText: "Aladdin eToken PRO 64k, reader 0, card present"}},
+		Claimed: true, Holders: []Process{{71, "openct-control"}},
+		Reader: &f.Readers[0],
+	}}
+	return f
+}
+
+// unserved is healthy, but for the token, which nobody serves.
+func unserved() *Facts {
+	f := healthy()
+	f.Readers = nil
+	d := &f.Devices[0]
+	d.Reader, d.Holders, d.Claimed = nil, nil, false
+	d.Units[0].Active, d.Units[0].StatusText = "inactive", ""
+	return f
+}
+
+func TestHealthy(t *testing.T) {
+	r := Diagnose(healthy())
+	if !r.OK || r.Next != "" {
+		t.Errorf("not well: %+v", r)
+	}
+	for _, want := range []string{
+		"Aladdin eToken (0529:0600) has driver etoken64, whose table lists it; the driver was verified by emulation",
+		"/dev/bus/usb/001/004 belongs to root, group openctd, mode 0660: openctd may open it",
+		"udev asks for openct-handler@001-004.service",
+		"openct-handler@001-004.service: Aladdin eToken PRO 64k, reader 0, card present",
+		"process 71 serves it as reader 0 on /run/openct/0",
+		"you (alice) may use the readers in /run/openct",
+	} {
+		if !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Text == want }) {
+			t.Errorf("nobody says %q", want)
+		}
+	}
+}
+
+// Each condition that is not as it should be: who finds it, how bad it is, and
+// what is the next step of the whole report.
+func TestFindings(t *testing.T) {
+	tests := []struct {
+		name  string
+		from  func() *Facts
+		spoil func(f *Facts, d *Device)
+		check string
+		level Level
+		text  string
+		next  string
+	}{
+		{
+			name: "openct.conf has a mistake", from: healthy,
+			spoil: func(f *Facts, d *Device) { f.Config.Err = "/etc/openct.conf:3: syntax error" },
+			check: "configuration", level: Fail, text: "/etc/openct.conf:3: syntax error", next: "correct /etc/openct.conf",
+		},
+		{
+			name: "openct.conf has a line without effect", from: healthy,
+			spoil: func(f *Facts, d *Device) { f.Config.Warnings = []string{"/etc/openct.conf:1: unknown key"} },
+			check: "configuration", level: Warn, text: ":1: unknown key", next: "correct /etc/openct.conf",
+		},
+		{
+			name: "no directory, with systemd", from: unserved,
+			spoil: func(f *Facts, d *Device) { f.Dir = Dir{Path: "/run/openct", Missing: true} },
+			check: "directory", level: Fail, text: "there is no directory /run/openct", next: "systemd-tmpfiles --create openct.conf",
+		},
+		{
+			name: "no directory, without systemd", from: unserved,
+			spoil: func(f *Facts, d *Device) { f.Dir, f.Systemd = Dir{Path: "/run/openct", Missing: true}, false },
+			check: "directory", level: Fail, text: "there is no directory", next: "mkdir -m 755 /run/openct",
+		},
+		{
+			name: "no directory, and the environment names it", from: unserved,
+			spoil: func(f *Facts, d *Device) { f.Dir = Dir{Path: "/tmp/x", FromEnv: true, Missing: true} },
+			check: "directory", level: Fail, text: "named by OPENCT_SOCKETDIR", next: "unset OPENCT_SOCKETDIR",
+		},
+		{
+			name: "the directory is a file", from: unserved,
+			spoil: func(f *Facts, d *Device) { f.Dir.Err = "/run/openct is not a directory" },
+			check: "directory", level: Fail, text: "is not a directory", next: "put /run/openct right",
+		},
+		{
+			name: "a new member of the group, not logged in again", from: healthy,
+			spoil: func(f *Facts, d *Device) { f.Dir.MayEnter, f.Caller.InGroup, f.Status.Unknown = false, false, true },
+			check: "access", level: Fail, text: "were not yet when you logged in", next: "log out and in again",
+		},
+		{
+			name: "no member of the group", from: healthy,
+			spoil: func(f *Facts, d *Device) {
+				f.Dir.MayEnter, f.Caller.InGroup, f.Caller.IsMember, f.Status.Unknown = false, false, false, true
+			},
+			check: "access", level: Fail, text: "you (alice) are not in group scard", next: "usermod -aG scard alice",
+		},
+		{
+			name: "a directory for its owner alone", from: healthy,
+			spoil: func(f *Facts, d *Device) {
+				f.Dir.MayEnter, f.Dir.Mode, f.Caller.InGroup, f.Caller.IsMember = false, 0o700, false, false
+			},
+			check: "access", level: Fail, text: "only openctd may use the readers", next: "dir-mode = 0750",
+		},
+		{
+			name: "not started", from: unserved,
+			spoil: func(f *Facts, d *Device) { f.Status.Missing, f.Service.Active = true, "inactive" },
+			check: "started", level: Fail, text: "no status file in /run/openct", next: "systemctl start openct.service",
+		},
+		{
+			name: "not started, without units", from: unserved,
+			spoil: func(f *Facts, d *Device) { f.Status.Missing, f.Service.Load = true, "not-found" },
+			check: "started", level: Fail, text: "OpenCT is not started", next: "openct-control init",
+		},
+		{
+			name: "status file of the wrong size", from: unserved,
+			spoil: func(f *Facts, d *Device) { f.Status.Err = "status file has the wrong size" },
+			check: "started", level: Fail, text: "wrong size", next: "openct-control init",
+		},
+		{
+			name: "no openct.service", from: healthy,
+			spoil: func(f *Facts, d *Device) { f.Service.Load = "not-found" },
+			check: "service", level: Warn, text: "systemd knows no openct.service", next: "install openct.service",
+		},
+		{
+			name: "openct.service is masked", from: healthy,
+			spoil: func(f *Facts, d *Device) { f.Service.Load = "masked" },
+			check: "service", level: Warn, text: "is masked", next: "systemctl unmask openct.service",
+		},
+		{
+			name: "openct.service cannot be read", from: healthy,
+			spoil: func(f *Facts, d *Device) { f.Service.Load = "bad-setting" },
+			check: "service", level: Warn, text: "bad-setting", next: "systemctl status openct.service",
+		},
+		{
+			name: "openct.service failed", from: healthy,
+			spoil: func(f *Facts, d *Device) { f.Service.Active, f.Service.Result = "failed", "exit-code" },
+			check: "service", level: Fail, text: "has failed (exit-code)", next: "journalctl -u openct.service",
+		},
+		{
+			name: "openct.service is not active", from: healthy,
+			spoil: func(f *Facts, d *Device) { f.Service.Active = "inactive" },
+			check: "service", level: Warn, text: "openct.service is inactive", next: "systemctl enable --now openct.service",
+		},
+		{
+			name: "no udev rule, token served by hand", from: healthy,
+			spoil: func(f *Facts, d *Device) { f.Rules.Files, d.Udev = nil, Record{Exists: true} },
+			check: "rules", level: Warn, text: "no udev rule is about OpenCT", next: "install 60-openct.rules",
+		},
+		{
+			name: "no udev rule, token not served", from: unserved,
+			spoil: func(f *Facts, d *Device) { f.Rules.Files, d.Udev, d.Units = nil, Record{Exists: true}, nil },
+			check: "record", level: Fail, text: "udev has no rule for it", next: "install 60-openct.rules",
+		},
+		{
+			name: "a rule with RUN", from: healthy,
+			spoil: func(f *Facts, d *Device) {
+				f.Rules.Files = append(f.Rules.Files, RulesFile{Path: "/etc/udev/rules.d/90-old.rules", Runs: 7})
+			},
+			check: "rules", level: Warn, text: "/etc/udev/rules.d/90-old.rules:7 starts handlers with RUN", next: "use SYSTEMD_WANTS",
+		},
+		{
+			name: "the rules are masked", from: unserved,
+			spoil: func(f *Facts, d *Device) { f.Rules.Files[0].Masked = "/etc/udev/rules.d/60-openct.rules" },
+			check: "rules", level: Warn, text: "takes its place", next: "install 60-openct.rules",
+		},
+		{
+			name: "openct.conf names a driver that does not exist", from: unserved,
+			spoil: func(f *Facts, d *Device) { d.Driver, d.DriverErr = "", "openct.conf gives it to driver \"x\"" },
+			check: "driver", level: Fail, text: "openct.conf gives it to driver", next: "ifdhandler -i lists the drivers",
+		},
+		{
+			name: "no node, with udev", from: unserved,
+			spoil: func(f *Facts, d *Device) { d.Node.Missing = true },
+			check: "node", level: Fail, text: "there is no node /dev/bus/usb/001/004", next: "udevadm trigger --action=add /sys/bus/usb/devices/1-2",
+		},
+		{
+			name: "no node, in a container", from: unserved,
+			spoil: func(f *Facts, d *Device) { d.Node.Missing, f.Rules.Running = true, false },
+			check: "node", level: Fail, text: "there is no node", next: "in a container",
+		},
+		{
+			name: "the handlers' user may not open the node", from: unserved,
+			spoil: func(f *Facts, d *Device) { d.Node.UserMay, d.Node.Group, d.Node.Mode = false, "root", 0o664 },
+			check: "node", level: Fail, text: "group root, mode 0664: openctd may not open it", next: "udevadm trigger --action=add",
+		},
+		{
+			name: "the caller may not open the node", from: unserved,
+			spoil: func(f *Facts, d *Device) { d.Node.UserMay, d.Node.User, f.Rules.Running = false, "", false },
+			check: "node", level: Fail, text: "you may not open it", next: "run it as root",
+		},
+		{
+			name: "plugged in before the rules came", from: unserved,
+			spoil: func(f *Facts, d *Device) { d.Udev, d.Units = Record{Exists: true}, nil },
+			check: "record", level: Fail, text: "before the rule was there", next: "udevadm trigger --action=add /sys/bus/usb/devices/1-2",
+		},
+		{
+			name: "served, but not the next time", from: healthy,
+			spoil: func(f *Facts, d *Device) { d.Udev, d.Units = Record{Exists: true}, nil },
+			check: "record", level: Warn, text: "udev does not ask for a handler", next: "udevadm trigger",
+		},
+		{
+			name: "a rule without the tag", from: unserved,
+			spoil: func(f *Facts, d *Device) { d.Udev.Tagged = false },
+			check: "record", level: Fail, text: "without the tag", next: `add TAG+="systemd"`,
+		},
+		{
+			name: "udev without systemd", from: unserved,
+			spoil: func(f *Facts, d *Device) { f.Systemd = false },
+			check: "record", level: Fail, text: "systemd does not run", next: "openct-control attach 001-004",
+		},
+		{
+			name: "pcscd has it", from: unserved,
+			spoil: func(f *Facts, d *Device) { d.Holders, d.Claimed = []Process{{9, "pcscd"}}, true },
+			check: "holder", level: Fail, text: "pcscd (pid 9) has it open", next: "pcsc = ignore in openct.conf",
+		},
+		{
+			name: "scdaemon has it", from: unserved,
+			spoil: func(f *Facts, d *Device) { d.Holders, d.Claimed = []Process{{9, "scdaemon"}}, true },
+			check: "holder", level: Fail, text: "scdaemon (pid 9)", next: "gpgconf --kill scdaemon",
+		},
+		{
+			name: "another program has it", from: unserved,
+			spoil: func(f *Facts, d *Device) { d.Holders = []Process{{9, "qemu"}} },
+			check: "holder", level: Fail, text: "qemu (pid 9) has it open", next: "end qemu (pid 9)",
+		},
+		{
+			name: "somebody has it", from: unserved,
+			spoil: func(f *Facts, d *Device) { d.Claimed = true },
+			check: "holder", level: Fail, text: "a program has claimed", next: "run openct-control doctor as root",
+		},
+		{
+			name: "the kernel has it", from: unserved,
+			spoil: func(f *Facts, d *Device) { d.Kernel = "usbhid" },
+			check: "holder", level: Fail, text: "driver usbhid has its interface", next: "blacklist usbhid",
+		},
+		{
+			name: "no unit file", from: unserved,
+			spoil: func(f *Facts, d *Device) { d.Units[0].Load = "not-found" },
+			check: "unit", level: Fail, text: "no unit file", next: "install openct-handler@.service",
+		},
+		{
+			name: "a masked unit", from: unserved,
+			spoil: func(f *Facts, d *Device) { d.Units[0].Load = "masked" },
+			check: "unit", level: Fail, text: "is masked", next: "systemctl unmask openct-handler@001-004.service",
+		},
+		{
+			name: "a unit that cannot be read", from: unserved,
+			spoil: func(f *Facts, d *Device) { d.Units[0].Load = "bad-setting" },
+			check: "unit", level: Fail, text: "cannot be loaded", next: "systemctl status openct-handler@001-004.service",
+		},
+		{
+			name: "a unit that failed", from: unserved,
+			spoil: func(f *Facts, d *Device) { d.Units[0].Active, d.Units[0].Result = "failed", "exit-code" },
+			check: "unit", level: Fail, text: "has failed (exit-code)", next: "journalctl -u openct-handler@001-004.service",
+		},
+		{
+			name: "a unit that is starting", from: unserved,
+			spoil: func(f *Facts, d *Device) { d.Units[0].Active = "activating" },
+			check: "unit", level: Fail, text: "is starting", next: "wait a moment",
+		},
+		{
+			name: "a unit that was stopped", from: unserved,
+			spoil: func(f *Facts, d *Device) {},
+			check: "unit", level: Fail, text: "was stopped", next: "systemctl start openct-handler@001-004.service",
+		},
+		{
+			name: "a handler started by hand, beside the unit", from: healthy,
+			spoil: func(f *Facts, d *Device) { d.Units[0].Active = "inactive" },
+			check: "unit", level: Warn, text: "the handler was started by hand", next: "systemctl restart openct.service",
+		},
+		{
+			name: "nobody serves it", from: unserved,
+			spoil: func(f *Facts, d *Device) { f.Systemd, f.Rules.Running = false, false },
+			check: "served", level: Fail, text: "no handler serves it", next: "openct-control attach 001-004",
+		},
+		{
+			name: "its handler does not answer", from: healthy,
+			spoil: func(f *Facts, d *Device) { d.Reader.SocketErr = "timeout" },
+			check: "served", level: Fail, text: "does not answer: timeout", next: "systemctl restart openct-handler@001-004.service",
+		},
+		{
+			name: "its handler does not answer, and has no unit", from: healthy,
+			spoil: func(f *Facts, d *Device) { d.Reader.SocketErr, d.Reader.Unit = "timeout", "" },
+			check: "served", level: Fail, text: "does not answer", next: "kill 71; openct-control attach 001-004",
+		},
+		{
+			name: "an error just now", from: healthy,
+			spoil: func(f *Facts, d *Device) {
+				d.Reader.LastError, d.Reader.ErrorTime = "device did not answer in time", f.Now.Add(-time.Minute)
+			},
+			check: "error", level: Warn, text: "1m0s ago: device did not answer in time", next: "openct-tool -r 0 mf",
+		},
+		{
+			name: "another reader does not answer", from: healthy,
+			spoil: func(f *Facts, d *Device) {
+				f.Readers = []Reader{{Index: 3, Name: "desk", PID: 80, Alive: true, SocketErr: "refused"}}
+			},
+			check: "readers", level: Fail, text: "process 80 serves reader 3 (desk), but does not answer: refused", next: "kill 80",
+		},
+		{
+			name: "no room", from: unserved,
+			spoil: func(f *Facts, d *Device) {
+				f.Readers = slices.Repeat([]Reader{{Name: "other", PID: 80, Alive: true}}, 16)
+				f.Devices[0].Driver = "etoken64"
+			},
+			check: "room", level: Fail, text: "all 16 reader numbers are in use, and 1-2 waits for one", next: "systemctl start",
+		},
+		{
+			name: "an entry of a dead process", from: healthy,
+			spoil: func(f *Facts, d *Device) {
+				f.Readers = append(f.Readers, Reader{Index: 1, Name: "gone", PID: 99})
+			},
+			check: "stale", level: Warn, text: "reader 1 (gone) is of process 99", next: "openct-control init",
+		},
+		{
+			name: "nothing plugged in", from: unserved,
+			spoil: func(f *Facts, d *Device) { f.Devices = nil },
+			check: "plugged", level: Warn, text: "no device is plugged in", next: "plug the token in",
+		},
+		{
+			name: "only a stranger plugged in", from: unserved,
+			spoil: func(f *Facts, d *Device) { d.Driver, d.Vendor, d.Product = "", 0x1234, 0x5678 },
+			check: "plugged", level: Warn, text: "no device is plugged in", next: "if it is 1234:5678",
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := tt.from()
+			tt.spoil(f, &f.Devices[0])
+			r := Diagnose(f)
+			if r.OK {
+				t.Error("all is well")
+			}
+			if !strings.Contains(r.Next, tt.next) {
+				t.Errorf("next: %q, want %q in it", r.Next, tt.next)
+			}
+			i := slices.IndexFunc(r.Findings, func(f Finding) bool { return f.Check == tt.check && f.Level == tt.level })
+			if i < 0 {
+				t.Fatalf("no %s by %s in %+v", tt.level, tt.check, r.Findings)
+			}
+			if !strings.Contains(r.Findings[i].Text, tt.text) {
+				t.Errorf("%q, want %q in it", r.Findings[i].Text, tt.text)
+			}
+			for _, f := range r.Findings {
+				if (f.Level == OK) != (f.Next == "") {
+					t.Errorf("%s without (or ok with) a next step: %+v", f.Level, f)
+				}
+			}
+		})
+	}
+}
+
+// What looks odd and is as it should be.
+func TestNoAlarm(t *testing.T) {
+	tests := []struct {
+		name  string
+		spoil func(f *Facts, d *Device)
+		text  string // said all the same
+	}{
+		{"no openct.conf", func(f *Facts, d *Device) { f.Config.Missing = true }, "so the defaults apply"},
+		{"a directory of one's own", func(f *Facts, d *Device) { f.Dir.FromEnv = true }, "named by OPENCT_SOCKETDIR"},
+		{"no systemd", func(f *Facts, d *Device) { f.Systemd, f.Rules.Running = false, false }, "systemd does not run here"},
+		{"left alone by a rule", func(f *Facts, d *Device) {
+			d.Udev, d.Units, d.Reader = Record{Exists: true, Driver: "none"}, nil, nil
+		}, "OPENCT_DRIVER=none"},
+		{"left to pcscd", func(f *Facts, d *Device) {
+			d.Driver, d.Left, d.Reader = "ccid", true, nil
+			d.Holders = []Process{{9, "pcscd"}}
+		}, "is left to pcscd"},
+		{"a stranger beside the token", func(f *Facts, d *Device) {
+			f.Devices = append(f.Devices, Device{Port: "1-3", Vendor: 0x1234, Product: 0x5678})
+		}, "1234:5678 is none of OpenCT's"},
+		{"the handler opened the node before its mode was changed", func(f *Facts, d *Device) { d.Node.UserMay = false },
+			"its handler has it open"},
+		{"an error of yesterday", func(f *Facts, d *Device) {
+			d.Reader.LastError, d.Reader.ErrorTime = "timeout", f.Now.Add(-24*time.Hour)
+		}, "24h0m0s ago: timeout"},
+		{"pcscd beside us", func(f *Facts, d *Device) { f.Others = []Process{{9, "pcscd"}} }, "pcscd (pid 9) runs"},
+		{"scdaemon beside us", func(f *Facts, d *Device) { f.Others = []Process{{9, "scdaemon"}} }, "scdaemon (pid 9) runs"},
+		{"a unit without a status line", func(f *Facts, d *Device) { d.Units[0].StatusText = "" }, "openct-handler@001-004.service is active"},
+		{"systemd does not answer", func(f *Facts, d *Device) { f.Service, d.Units = Unit{}, nil }, "udev asks for"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := healthy()
+			tt.spoil(f, &f.Devices[0])
+			r := Diagnose(f)
+			if !r.OK {
+				t.Errorf("alarm: %+v", r)
+			}
+			if !slices.ContainsFunc(r.Findings, func(f Finding) bool { return strings.Contains(f.Text, tt.text) }) {
+				t.Errorf("nobody says %q: %+v", tt.text, r.Findings)
+			}
+		})
+	}
+}
+
+func TestPrint(t *testing.T) {
+	f := unserved()
+	f.Devices[0].Holders = []Process{{9, "scdaemon"}}
+	var text, object strings.Builder
+	r := Diagnose(f)
+	if err := r.Print(&text); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.PrintJSON(&object); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSuffix(text.String(), "\n"), "\n")
+	if last := lines[len(lines)-1]; last != "next: gpgconf --kill scdaemon, and disable-ccid in ~/.gnupg/scdaemon.conf" {
+		t.Errorf("ends with %q", last)
+	}
+	if !slices.Contains(lines, "fail  1-2     scdaemon (pid 9) has it open") {
+		t.Errorf("no line for the finding:\n%s", &text)
+	}
+	for _, want := range []string{`"ok": false`, `"check": "holder"`, `"device": "/dev/bus/usb/001/004"`, `"next": "gpgconf`} {
+		if !strings.Contains(object.String(), want) {
+			t.Errorf("no %s in\n%s", want, &object)
+		}
+	}
+	text.Reset()
+	if err := Diagnose(healthy()).Print(&text); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(text.String(), "\nnext: nothing, all is well\n") {
+		t.Errorf("ends otherwise:\n%s", &text)
+	}
+}

@@ -1,0 +1,151 @@
+package doctor
+
+import (
+	"fmt"
+	"io/fs"
+	"time"
+)
+
+// Facts are what was seen on a machine.
+type Facts struct {
+	Now     time.Time
+	Caller  Caller
+	Config  Config
+	Dir     Dir
+	Status  Status
+	Readers []Reader // status entries in use, also by the dead
+	Rules   Rules
+	Systemd bool // is process 1
+	Service Unit // openct.service
+	Devices []Device
+	Others  []Process // pcscd, scdaemon
+}
+
+// Caller is who asks.
+type Caller struct {
+	UID      int
+	Name     string
+	InGroup  bool // this process has the directory's group
+	IsMember bool // the accounts say that the caller has the directory's group
+}
+
+// Config is openct.conf.
+type Config struct {
+	File     string
+	Missing  bool
+	Err      string
+	Warnings []string
+}
+
+// Dir is the directory of status file and sockets.
+type Dir struct {
+	Path         string
+	FromEnv      bool // OPENCT_SOCKETDIR names it
+	Missing      bool
+	Err          string // why it cannot be looked at, or is no directory
+	Owner, Group string
+	Mode         fs.FileMode
+	MayEnter     bool
+}
+
+// Status is the status file.
+type Status struct {
+	Missing bool
+	Unknown bool // nobody may look
+	Err     string
+}
+
+// Reader is a status entry in use.
+type Reader struct {
+	Index     int
+	Name      string
+	PID       int
+	Alive     bool
+	Device    string // its node; empty where no side file tells
+	Unit      string
+	Socket    string
+	SocketErr string // why it does not answer
+	LastError string
+	ErrorTime time.Time
+}
+
+// Rules are udev's.
+type Rules struct {
+	Running bool // udev runs
+	Files   []RulesFile
+}
+
+// RulesFile is a rules file that says something about OpenCT.
+type RulesFile struct {
+	Path   string
+	Starts bool   // it makes systemd start units
+	Runs   int    // line that starts a handler with RUN, which udev kills; 0: none
+	Masked string // file of the same name that takes its place
+}
+
+// Unit is a systemd unit.
+type Unit struct {
+	Name       string
+	Load       string // loaded, not-found, masked ...; empty: systemd was not asked
+	Active     string // active, activating, inactive, failed ...
+	Result     string
+	StatusText string
+	User       string
+}
+
+// Device is a USB device that is, or could be, a reader.
+type Device struct {
+	Port            string // 1-2.3
+	Bus, Address    int
+	Vendor, Product uint16
+	Label           string // what the device calls itself
+
+	Driver    string // empty: no driver takes it
+	Why       string // why that driver: "in the driver table" ...
+	Verified  string // what the driver was checked against
+	DriverErr string // openct.conf gives it to something that does not exist
+	Left      bool   // left to pcscd, being of the smart card class
+
+	Node    Node
+	Udev    Record
+	Units   []Unit // that udev has systemd start
+	Kernel  string // kernel driver of an interface, other than usbfs
+	Claimed bool   // a process has claimed an interface
+	Holders []Process
+	Reader  *Reader // who serves it; one of Facts.Readers
+}
+
+// ID is vendor and product as lsusb prints them.
+func (d *Device) ID() string { return fmt.Sprintf("%04x:%04x", d.Vendor, d.Product) }
+
+// Instance is the device as attach and the unit's name take it.
+func (d *Device) Instance() string { return fmt.Sprintf("%03d-%03d", d.Bus, d.Address) }
+
+// Ours says whether OpenCT is to serve it.
+func (d *Device) Ours() bool { return d.Driver != "" && !d.Left && d.Udev.Driver != "none" }
+
+// Node is the device's usbfs node.
+type Node struct {
+	Path         string
+	Missing      bool
+	Owner, Group string
+	Mode         fs.FileMode
+	User         string // who handlers run as; empty: the caller
+	UserMay      bool   // read and write
+}
+
+// Record is what udev knows of a device.
+type Record struct {
+	Exists bool
+	Driver string   // OPENCT_DRIVER
+	Wants  []string // services of SYSTEMD_WANTS
+	Tagged bool     // systemd looks at it
+}
+
+// Process is a running program.
+type Process struct {
+	PID  int    `json:"pid"`
+	Name string `json:"name"`
+}
+
+func (p Process) String() string { return fmt.Sprintf("%s (pid %d)", p.Name, p.PID) }

@@ -1,0 +1,329 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"openct/internal/config"
+	"openct/internal/daemon"
+	"openct/internal/driver"
+	"openct/internal/socket"
+	"openct/internal/status"
+	"openct/internal/usb/sysfs"
+)
+
+// Options say where to look.
+type Options struct {
+	Root       string // of the file system: "/", or a tree made for a test
+	Dir        string // of status file and sockets
+	ConfigFile string
+
+	// Systemctl runs "systemctl show" with these arguments; nil: the real one.
+	Systemctl func(ctx context.Context, args ...string) (string, error)
+}
+
+// Times that asking may take.
+const (
+	socketWait  = 2 * time.Second
+	systemdWait = 5 * time.Second
+)
+
+// Gather looks at the machine. What cannot be seen is left out of the facts, or
+// its error is one of them.
+func Gather(ctx context.Context, o Options) *Facts {
+	if o.Systemctl == nil {
+		o.Systemctl = systemctl
+	}
+	f := &Facts{Now: time.Now()}
+	cfg := o.config(f)
+	o.directory(f)
+	o.caller(f)
+	o.status(ctx, f)
+	f.Rules = rules(o.Root)
+	f.Systemd = exists(o.path("run/systemd/system"))
+	o.devices(f, cfg)
+	o.units(ctx, f, cfg)
+	o.processes(f)
+	return f
+}
+
+func (o Options) path(p string) string { return filepath.Join(o.Root, p) }
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// config reads openct.conf; where that cannot be read, the defaults go on.
+func (o Options) config(f *Facts) *config.Config {
+	f.Config.File = o.ConfigFile
+	f.Config.Missing = !exists(o.ConfigFile)
+	cfg, warnings, err := config.Load(o.ConfigFile)
+	for _, w := range warnings {
+		f.Config.Warnings = append(f.Config.Warnings, w.String())
+	}
+	if err != nil {
+		f.Config.Err = err.Error()
+		return config.Default()
+	}
+	return cfg
+}
+
+func (o Options) directory(f *Facts) {
+	d := &f.Dir
+	d.Path = o.Dir
+	if d.Path == "" {
+		d.Path = "/"
+	}
+	_, d.FromEnv = os.LookupEnv(socket.EnvDir)
+	info, err := os.Stat(d.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		d.Missing = true
+		return
+	case err != nil:
+		d.Err = err.Error()
+		return
+	case !info.IsDir():
+		d.Err = d.Path + " is not a directory"
+		return
+	}
+	d.Mode = info.Mode().Perm()
+	d.Owner, d.Group = owners(info)
+	d.MayEnter = unix.Access(d.Path, unix.X_OK) == nil
+}
+
+func (o Options) caller(f *Facts) {
+	c := &f.Caller
+	c.UID = os.Geteuid()
+	c.Name = userName(c.UID)
+	gid := -1
+	if info, err := os.Stat(f.Dir.Path); err == nil {
+		gid = int(info.Sys().(*syscall.Stat_t).Gid)
+	}
+	groups, err := os.Getgroups()
+	c.InGroup = err == nil && slices.Contains(groups, gid) || os.Getegid() == gid
+	c.IsMember = slices.Contains(groupsOf(c.Name), gid)
+}
+
+func (o Options) status(ctx context.Context, f *Facts) {
+	if f.Dir.Missing || f.Dir.Err != "" {
+		return
+	}
+	file, err := status.OpenReadOnly(o.Dir)
+	switch {
+	case errors.Is(err, status.ErrNotInitialised):
+		f.Status.Missing = true
+		return
+	case errors.Is(err, fs.ErrPermission) && !f.Dir.MayEnter:
+		f.Status.Unknown = true
+		return
+	case err != nil:
+		f.Status.Err = err.Error()
+		return
+	}
+	defer file.Close()
+	all, err := file.Entries()
+	if err != nil {
+		f.Status.Err = err.Error()
+		return
+	}
+	for _, e := range all {
+		if e.PID == 0 {
+			continue
+		}
+		r := Reader{Index: e.Index, Name: e.Name, PID: e.PID, Alive: e.InUse(), Socket: socket.ReaderPath(o.Dir, e.Index)}
+		if d, err := file.ReadDetail(e); err == nil {
+			r.Device, r.Unit, r.LastError, r.ErrorTime = d.Device, d.Unit, d.LastError, d.ErrorTime
+		}
+		if r.Alive {
+			if err := ask(ctx, o.Dir, e.Index); err != nil {
+				r.SocketErr = err.Error()
+			}
+		}
+		f.Readers = append(f.Readers, r)
+	}
+}
+
+// ask asks a reader how it is.
+func ask(ctx context.Context, dir string, n int) error {
+	ctx, cancel := context.WithTimeout(ctx, socketWait)
+	defer cancel()
+	c, err := socket.DialReader(ctx, dir, n)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.ReaderStatus(ctx)
+	return err
+}
+
+// devices lists what is plugged in that is a reader, or might be one.
+func (o Options) devices(f *Facts, cfg *config.Config) {
+	plugged, err := sysfs.List(o.path(sysfs.Root))
+	if err != nil {
+		return // no /sys, no devices
+	}
+	for _, p := range plugged {
+		d := Device{
+			Port: p.Name, Bus: p.Bus, Address: p.Address, Vendor: p.Vendor, Product: p.Product,
+			Label: join(p.Manufacturer, p.Model), Node: Node{Path: p.Node()},
+		}
+		pick(&d, p, cfg)
+		if d.Driver == "" && d.DriverErr == "" && !stranger(p) {
+			continue
+		}
+		o.node(&d.Node, cfg)
+		d.Udev = record(o.Root, p)
+		for _, i := range p.Interfaces {
+			switch {
+			case i.Driver == "usbfs":
+				d.Claimed = true
+			case i.Driver != "" && !(i.Class == classVendor && i.Driver != "usbhid"):
+				d.Kernel = i.Driver // others leave it to the handler
+			}
+		}
+		for i := range f.Readers {
+			if f.Readers[i].Device == d.Node.Path {
+				d.Reader = &f.Readers[i]
+			}
+		}
+		f.Devices = append(f.Devices, d)
+	}
+}
+
+// pick settles the driver as attach does, and says why.
+func pick(d *Device, p sysfs.Device, cfg *config.Config) {
+	desc, err := p.Descriptor()
+	if err != nil {
+		d.DriverErr = err.Error()
+		return
+	}
+	e, err := daemon.Pick(desc, cfg)
+	switch {
+	case errors.Is(err, daemon.ErrNoDriver):
+		return
+	case err != nil:
+		d.DriverErr = err.Error()
+		return
+	}
+	d.Driver, d.Verified = e.Name, string(e.Verified)
+	_, asked := cfg.DriverFor(desc.Vendor, desc.Product, desc.Release)
+	listed := slices.ContainsFunc(e.IDs, func(id driver.ID) bool { return id.Vendor == desc.Vendor && id.Product == desc.Product })
+	switch {
+	case asked:
+		d.Why = "as openct.conf says"
+	case listed:
+		d.Why = "whose table lists it"
+	default:
+		d.Why = "for its class"
+	}
+	d.Left = e.Class != nil && !asked && !cfg.ClassReaders(true)
+}
+
+// bInterfaceClass (USB class codes, usb.org).
+const classVendor = 0xFF
+
+// stranger says whether a device without a driver might be a token: it has an
+// interface that is not of a known class, and that the kernel has no driver for.
+func stranger(p sysfs.Device) bool {
+	return slices.ContainsFunc(p.Interfaces, func(i sysfs.Interface) bool {
+		return i.Class == classVendor && i.Driver == ""
+	}) || p.HasCCID()
+}
+
+func (o Options) node(n *Node, cfg *config.Config) {
+	n.User = cfg.User
+	path := o.path(n.Path)
+	info, err := os.Stat(path)
+	if err != nil {
+		n.Missing = true
+		return
+	}
+	n.Mode = info.Mode().Perm()
+	n.Owner, n.Group = owners(info)
+	n.UserMay = unix.Access(path, unix.R_OK|unix.W_OK) == nil
+	if n.User != "" {
+		n.UserMay = allowed(info, n.User)
+	}
+}
+
+// allowed says whether mode and owners let a user read and write a file.
+func allowed(info fs.FileInfo, user string) bool {
+	uid, ok := userID(user)
+	if !ok {
+		return false
+	}
+	if uid == 0 {
+		return true
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	shift := 0
+	switch {
+	case int(st.Uid) == uid:
+		shift = 6
+	case slices.Contains(groupsOf(user), int(st.Gid)):
+		shift = 3
+	}
+	return info.Mode().Perm()>>shift&0o6 == 0o6
+}
+
+func join(a, b string) string {
+	if a == "" || b == "" {
+		return a + b
+	}
+	return a + " " + b
+}
+
+// systemctl shows units. It asks systemd, which answers everybody.
+func systemctl(ctx context.Context, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, systemdWait)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "systemctl", append([]string{"show", "--no-pager"}, args...)...).Output()
+	return string(out), err
+}
+
+// processes looks at who has the devices open, and which other programs for
+// smart cards run.
+func (o Options) processes(f *Facts) {
+	node := map[string]*Device{}
+	for i := range f.Devices {
+		node[f.Devices[i].Node.Path] = &f.Devices[i]
+	}
+	dirs, err := os.ReadDir(o.path("proc"))
+	if err != nil {
+		return
+	}
+	for _, e := range dirs {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		dir := o.path(filepath.Join("proc", e.Name()))
+		p := Process{PID: pid, Name: line(filepath.Join(dir, "comm"))}
+		if p.Name == "pcscd" || p.Name == "scdaemon" {
+			f.Others = append(f.Others, p)
+		}
+		fds, err := os.ReadDir(filepath.Join(dir, "fd"))
+		if err != nil {
+			continue // another user's, or gone
+		}
+		for _, fd := range fds {
+			target, err := os.Readlink(filepath.Join(dir, "fd", fd.Name()))
+			if d := node[target]; err == nil && d != nil && !slices.Contains(d.Holders, p) {
+				d.Holders = append(d.Holders, p)
+			}
+		}
+	}
+	slices.SortFunc(f.Others, func(a, b Process) int { return a.PID - b.PID })
+}

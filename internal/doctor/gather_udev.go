@@ -1,0 +1,197 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/coreos/go-systemd/v22/unit"
+
+	"openct/internal/config"
+	"openct/internal/usb/sysfs"
+)
+
+// Folders of udev rules: a file in an earlier one takes the place of one with
+// the same name in a later one (udev(7)).
+var rulesDirs = []string{"etc/udev/rules.d", "run/udev/rules.d", "usr/local/lib/udev/rules.d", "usr/lib/udev/rules.d", "lib/udev/rules.d"}
+
+var (
+	aboutOpenCT = regexp.MustCompile(`(?i)openct`)
+	startsUnit  = regexp.MustCompile(`SYSTEMD_WANTS[}"]*\s*\+?=[^=]`)
+	runsHandler = regexp.MustCompile(`RUN(\{program\})?\s*\+?=\s*"[^"]*(openct-control|openct_usb|ifdhandler)`)
+)
+
+// rules finds the rules files that have to do with OpenCT.
+func rules(root string) Rules {
+	r := Rules{Running: exists(filepath.Join(root, "run/udev/control"))}
+	first := map[string]string{} // file names, and where they were seen first
+	seen := map[string]bool{}    // real folders: /lib may be /usr/lib
+	for _, dir := range rulesDirs {
+		real, err := filepath.EvalSymlinks(filepath.Join(root, dir))
+		if err != nil || seen[real] {
+			continue
+		}
+		seen[real] = true
+		entries, err := os.ReadDir(real)
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			if !strings.HasSuffix(e.Name(), ".rules") {
+				continue
+			}
+			path := "/" + filepath.Join(dir, e.Name())
+			file := RulesFile{Path: path, Masked: first[e.Name()]}
+			if file.Masked == "" {
+				first[e.Name()] = path
+			}
+			b, err := os.ReadFile(filepath.Join(real, e.Name()))
+			if err == nil && file.read(string(b)) {
+				r.Files = append(r.Files, file)
+			}
+		}
+	}
+	return r
+}
+
+// read looks through rules; false: they are not about OpenCT.
+func (f *RulesFile) read(text string) bool {
+	about := false
+	for i, line := range strings.Split(text, "\n") {
+		if strings.HasPrefix(strings.TrimSpace(line), "#") || !aboutOpenCT.MatchString(line) {
+			continue
+		}
+		about = true
+		f.Starts = f.Starts || startsUnit.MatchString(line)
+		if f.Runs == 0 && runsHandler.MatchString(line) {
+			f.Runs = i + 1
+		}
+	}
+	return about
+}
+
+// record reads what udev has noted about a device. Nodes of usbfs are character
+// devices 189, 128 to a bus (Linux, Documentation/admin-guide/devices.txt).
+func record(root string, d sysfs.Device) Record {
+	b, err := os.ReadFile(filepath.Join(root, fmt.Sprintf("run/udev/data/c189:%d", (d.Bus-1)*128+d.Address-1)))
+	if err != nil {
+		return Record{}
+	}
+	r := Record{Exists: true}
+	var tags, current []string
+	for _, line := range strings.Split(string(b), "\n") {
+		kind, value, ok := strings.Cut(line, ":")
+		if !ok {
+			continue
+		}
+		switch kind {
+		case "G":
+			tags = append(tags, value)
+		case "Q": // the tags of the last event, since systemd 247
+			current = append(current, value)
+		case "E":
+			name, value, _ := strings.Cut(value, "=")
+			switch name {
+			case "OPENCT_DRIVER":
+				r.Driver = value
+			case "SYSTEMD_WANTS":
+				r.Wants = wants(root, d, value)
+			}
+		}
+	}
+	if current != nil {
+		tags = current
+	}
+	r.Tagged = slices.Contains(tags, "systemd")
+	return r
+}
+
+// wants are the services of a SYSTEMD_WANTS property. A template without an
+// instance gets the device's place in sysfs (systemd.device(5)).
+func wants(root string, d sysfs.Device, value string) []string {
+	var units []string
+	for _, name := range strings.Fields(value) {
+		if !strings.HasSuffix(name, ".service") {
+			continue // smartcard.target
+		}
+		if prefix, ok := strings.CutSuffix(name, "@.service"); ok {
+			place, err := filepath.EvalSymlinks(filepath.Join(root, "sys/bus/usb/devices", d.Name))
+			if err != nil {
+				continue
+			}
+			place = "/" + strings.TrimPrefix(place, strings.TrimSuffix(root, "/")+"/")
+			name = prefix + "@" + unit.UnitNamePathEscape(place) + ".service"
+		}
+		units = append(units, name)
+	}
+	return units
+}
+
+// units asks systemd about openct.service and the units of devices.
+func (o Options) units(ctx context.Context, f *Facts, cfg *config.Config) {
+	if !f.Systemd {
+		return
+	}
+	f.Service.Name = "openct.service"
+	names := []string{f.Service.Name}
+	for i := range f.Devices {
+		names = append(names, f.Devices[i].Udev.Wants...)
+	}
+	args := append([]string{"-p", "LoadState,ActiveState,Result,StatusText,User", "--"}, names...)
+	out, err := o.Systemctl(ctx, args...)
+	if err != nil {
+		return
+	}
+	units := map[string]Unit{}
+	// A block for each unit, in the order of the arguments.
+	blocks := strings.Split(strings.TrimRight(out, "\n"), "\n\n")
+	for i, name := range names {
+		if i < len(blocks) {
+			units[name] = parseUnit(name, blocks[i])
+		}
+	}
+	f.Service = units[f.Service.Name]
+	for i := range f.Devices {
+		d := &f.Devices[i]
+		for _, name := range d.Udev.Wants {
+			u := units[name]
+			d.Units = append(d.Units, u)
+			if u.Load != "loaded" {
+				continue
+			}
+			// The unit's user opens the node, not who is asking.
+			user := u.User
+			if user == "" {
+				user = "root"
+			}
+			if cfg.User == "" || u.User != "" {
+				o.nodeFor(&d.Node, user)
+			}
+		}
+	}
+}
+
+func (o Options) nodeFor(n *Node, user string) {
+	n.User = user
+	if info, err := os.Stat(o.path(n.Path)); err == nil {
+		n.UserMay = allowed(info, user)
+	}
+}
+
+func parseUnit(name, block string) Unit {
+	u := Unit{Name: name}
+	fields := map[string]*string{
+		"LoadState": &u.Load, "ActiveState": &u.Active, "Result": &u.Result, "StatusText": &u.StatusText, "User": &u.User,
+	}
+	for _, line := range strings.Split(block, "\n") {
+		key, value, _ := strings.Cut(line, "=")
+		if to := fields[key]; to != nil {
+			*to = value
+		}
+	}
+	return u
+}
