@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 // reader is a device with one CCID function or more; the slots of all of them
 // are its slots, in the order of the interfaces.
 type reader struct {
+	title string // for people
 	parts []*part
 	slots []ifd.Slot
 	plain []*slot
@@ -25,6 +27,24 @@ type reader struct {
 	events chan ifd.Event
 	stop   context.CancelFunc // of the watchers
 	watch  sync.WaitGroup
+}
+
+// compatible is what C OpenCT calls every reader of the class (spec/ccid.md, 1).
+const compatible = "CCID Compatible"
+
+// Name implements ifd.Named: several readers at one machine can be told apart.
+func (r *reader) Name() string { return r.title }
+
+// title is the reader's name as it gives it itself, if it does.
+func title(d *usb.Descriptor) string {
+	maker, model := strings.TrimSpace(d.Manufacturer), strings.TrimSpace(d.ProductString)
+	switch {
+	case model == "":
+		return compatible
+	case maker == "" || strings.HasPrefix(model, maker):
+		return model
+	}
+	return maker + " " + model
 }
 
 // part is one CCID function.
@@ -69,7 +89,7 @@ func Open(dev usb.Device, opts ifd.Options) (ifd.Reader, error) {
 		log.Warn("this firmware is known to be faulty; look for an update",
 			"have", fmt.Sprintf("%04x", d.Release), "need", fmt.Sprintf("%04x", q.minRelease))
 	}
-	r := &reader{log: log}
+	r := &reader{log: log, title: title(d)}
 	var watchers []*watcher
 	notifies := true
 	for i := range fns {

@@ -110,7 +110,7 @@ func Table() []Entry {
 			},
 		},
 		{
-			Name: "ccid", Reader: "CCID reader", Verified: Emulated, Open: ccid.Open, Class: ccid.Is,
+			Name: "ccid", Reader: "CCID Compatible", Verified: Emulated, Open: ccid.Open, Class: ccid.Is,
 			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){
 				"pcmcia_block": ccid.OpenBlock,
 				"serial":       ccid.OpenSerial,
