@@ -65,7 +65,7 @@ func (t *eGate) Reset(ctx context.Context) ([]byte, error) {
 	var raw []byte
 	for i, do := range []func() error{
 		func() error { return sendAll(t.dev, eGateOut(eGateReset), nil, 2*time.Second) },
-		func() error { _, err := t.status(ctx, eGateResetBusy); return err },
+		func() error { t.give(eGateResetBusy); _, err := t.status(ctx); return err },
 		func() (err error) {
 			s := step{setup: eGateIn(eGateATR), in: eGateATRMax, timeout: eGateTimeout}
 			if raw, err = s.run(t.dev); err == nil {
@@ -93,8 +93,7 @@ func (t *eGate) Protocol(_ context.Context, p proto.ID, _ *atr.ATR) (proto.Engin
 }
 
 // status waits until the token is not busy and returns what it is instead.
-func (t *eGate) status(ctx context.Context, limit time.Duration) (byte, error) {
-	end := time.Now().Add(limit)
+func (t *eGate) status(ctx context.Context) (byte, error) {
 	for wait := 100 * time.Microsecond; ; wait = min(2*wait, 10*time.Millisecond) {
 		st, err := statusByte(t.dev, eGateIn(eGateStatus), eGateTimeout)
 		switch {
@@ -102,10 +101,11 @@ func (t *eGate) status(ctx context.Context, limit time.Duration) (byte, error) {
 			return 0, err
 		case st&0xF0 != eGateBusy:
 			return st & 0xF0, nil
-		case !time.Now().Before(end):
-			return 0, fmt.Errorf("token is busy for more than %v: %w", limit, usb.ErrTimeout)
 		}
-		if err := pause(ctx, t.dev, wait); err != nil {
+		if err = t.overdue(); err == nil {
+			err = pause(ctx, t.dev, wait)
+		}
+		if err != nil {
 			return 0, err
 		}
 	}
@@ -113,7 +113,7 @@ func (t *eGate) status(ctx context.Context, limit time.Duration) (byte, error) {
 
 // phase waits like status, and wants one of two outcomes.
 func (t *eGate) phase(ctx context.Context, a, b byte) (byte, error) {
-	st, err := t.status(ctx, maxBusy)
+	st, err := t.status(ctx)
 	if err == nil && st != a && st != b {
 		err = fmt.Errorf("token is in phase %02X, want %02X: %w", st, a, ifd.ErrComm)
 	}

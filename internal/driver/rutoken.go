@@ -62,6 +62,7 @@ func (t *rutoken) Reset(ctx context.Context) ([]byte, error) {
 	if err := sendAll(t.dev, rutokenOut(rutokenPowerOff), nil, controlTimeout); err != nil {
 		return nil, fmt.Errorf("reset: power off: %w", err)
 	}
+	t.give(controlTimeout)
 	st, err := t.status(ctx)
 	if err == nil && st != rutokenData {
 		err = fmt.Errorf("%w: %w", ifd.ErrNoATR, rutokenState(st, rutokenData))
@@ -260,22 +261,23 @@ func (t *rutoken) readSW(ctx context.Context) (uint16, error) {
 // status waits while the token is busy and returns the high nibble of what it
 // is instead. As long as the counter counts, the token is at work.
 func (t *rutoken) status(ctx context.Context) (byte, error) {
-	end := time.Now().Add(maxBusy)
 	var last byte
 	for looks := 0; ; {
 		st, err := statusByte(t.dev, rutokenIn(rutokenStatus), rutokenTimeout)
-		switch {
-		case err != nil:
-			return 0, err
-		case st&0xF0 != rutokenBusy:
-			return st & 0xF0, nil
-		case st&0x0F != (last+1)&0x0F:
+		if err != nil || st&0xF0 != rutokenBusy {
+			return st & 0xF0, err
+		}
+		if st&0x0F != (last+1)&0x0F {
 			looks++
 		}
-		if last = st & 0x0F; looks > rutokenLooks || !time.Now().Before(end) {
-			return 0, fmt.Errorf("token is busy for ever: %w", usb.ErrTimeout)
+		last = st & 0x0F
+		if err = t.overdue(); err == nil && looks > rutokenLooks {
+			err = fmt.Errorf("token is busy and does not count: %w", usb.ErrTimeout)
 		}
-		if err := pause(ctx, t.dev, rutokenPause); err != nil {
+		if err == nil {
+			err = pause(ctx, t.dev, rutokenPause)
+		}
+		if err != nil {
 			return 0, err
 		}
 	}

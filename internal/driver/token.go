@@ -78,7 +78,19 @@ const maxBusy = 3 * time.Minute
 // of its own. After a failed exchange nobody knows which of them it expects
 // next, and the card must be reset.
 type phases struct {
-	lost error // what every exchange gets until the reset, nil while all is well
+	lost error     // what every exchange gets until the reset, nil while all is well
+	end  time.Time // until when the token may be busy with what it was told
+}
+
+// give begins something that the token may be busy with for so long.
+func (ph *phases) give(d time.Duration) { ph.end = time.Now().Add(d) }
+
+// overdue is the error of a token that is busy for too long.
+func (ph *phases) overdue() error {
+	if time.Now().Before(ph.end) {
+		return nil
+	}
+	return fmt.Errorf("token is busy for ever: %w", usb.ErrTimeout)
 }
 
 // engine makes the engine for such a token. Its card runs T=0 behind the
@@ -91,6 +103,7 @@ func (ph *phases) engine(p proto.ID, x proto.Exchange) (proto.Engine, error) {
 		if ph.lost != nil {
 			return nil, ph.lost
 		}
+		ph.give(maxBusy)
 		out, err := x(ctx, apdu, resp)
 		if err != nil && !errors.Is(err, proto.ErrInvalidAPDU) {
 			ph.lost = fmt.Errorf("%w (earlier: %v)", proto.ErrResetRequired, err)

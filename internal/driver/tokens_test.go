@@ -39,74 +39,75 @@ type exchange struct {
 	err               error
 }
 
+// Resets as transcripts, and what follows in the CryptoIdentity's.
+const iKey2kResetScript = `
+	CLAIM 0 0
+	IN  C1 00 0000 0000 len 64  T d     0D 63 00 05 2D 2D C0 80 80 60 80 01 19
+	OUT 41 16 0000 0000 []      T d
+	IN  C1 01 0000 0000 len 2   T d     00
+	OUT 41 16 1901 0000 []      T 1000
+	IN  C1 01 0000 0000 len 25  T 1000  ` + iKey2kATR + `
+	OUT 41 16 0000 0000 []      T 1000
+	IN  C1 01 0000 0000 len 2   T 1000  00
+	OUT 41 16 0000 0000 []      T 1000
+	IN  C1 01 0000 0000 len 32  T 1000  00
+	OUT 41 16 1901 0000 []      T 1000
+	IN  C1 01 0000 0000 len 25  T 1000  ` + iKey2kATR
+const iKey3kResetScript = `
+	CLAIM 0 0
+	IN  C1 00 0000 0000 len 64  T d     0A 61 00 07 2D 2D C0 80 80 60
+	OUT 41 16 0000 0000 []      T d
+	IN  C1 01 0000 0000 len 2   T d     00
+	OUT 41 16 2005 0000 []      T 1000
+	IN  C1 01 0000 0000 len 32  T 1000  10 ` + starcosATR + ` 00*15
+	OUT 41 16 0002 0000 []      T d
+	IN  C1 01 0000 0000 len 4   T d     FF 11 11 FF`
+const eutronResetScript = `
+	CLAIM 0 0
+	OUT 42 A3 0000 0000 []      T d
+	OUT 42 A1 0000 0000 []      T d
+	OUT 42 A2 0000 0000 []      T d
+	OUT 42 A0 0000 0000 []      T d
+	IN  C2 02 0000 0000 len 164 T 1000  5A 5A
+	IN  C2 02 0000 0000 len 164 T 1000
+	OUT 42 09 0000 0000 []      T d
+	IN  C2 02 0000 0000 len 64  T 1000  3B F2 98 00 FF C1 10 31 FE 55
+	IN  C2 02 0000 0000 len 54  T 1000  C8 03 15
+	OUT 42 01 0000 0000 [FF 01 FE] T 1000`
+const eutronReadyScript = `
+	OUT 42 65 0001 0000 []      T d
+	OUT 42 A1 0000 0000 []      T d
+	OUT 42 A0 0000 0000 []      T d
+	OUT 42 01 0000 0000 [00 C1 01 FE 3E] T 1000
+	IN  C2 02 0000 0000 len 499 T 20000 00 E1 01 FE 1E
+	OUT 42 01 0000 0000 [00 00 07 00 A4 00 00 02 3F 00 9E] T 1000
+	IN  C2 02 0000 0000 len 499 T 20000 00 00 02
+	IN  C2 02 0000 0000 len 499 T 20000 90 00 92`
+const eGateResetScript = `
+	CLAIM 0 0
+	OUT 40 90 0000 0000 []      T 2000
+	IN  C0 A0 0000 0000 len 1   T 1000  00
+	IN  C0 83 0000 0000 len 35  T 1000  ` + eGateATR1
+const ePassResetScript = `
+	CLAIM 0 0
+	BULK 81 len 64 T 100 TIMEOUT
+	BULK 02 [52 36 00 01 00 00] T d
+	BULK 81 len 64 T d 52 36 00 00 00 16 AA BB ` + ePassATR + ` CC DD EE`
+const rutokenResetScript = `
+	CLAIM 0 0
+	OUT 41 63 0000 0000 []      T d
+	IN  C1 A0 0000 0000 len 1   T 1000  10
+	IN  C1 62 0000 0000 len 19  T 1000  ` + rutokenATR
+const starKeyResetScript = `
+	CLAIM 0 0
+	INT 81 len 32
+	INT 81 len 32 ` + starcosATR
+
 // Golden transcripts of spec/usb-emulation.md, 6, and spec/drivers-usb-tokens.md:
 // those of the iKeys, the e-gate, the CryptoIdentity and the Rutoken were run
 // with C OpenCT's drivers, the ePass3000's and the StarKey's are from its text.
 // A script begins with the first transfer of a reset.
 func TestTokenTranscripts(t *testing.T) {
-	const iKey2kReset = `
-		CLAIM 0 0
-		IN  C1 00 0000 0000 len 64  T d     0D 63 00 05 2D 2D C0 80 80 60 80 01 19
-		OUT 41 16 0000 0000 []      T d
-		IN  C1 01 0000 0000 len 2   T d     00
-		OUT 41 16 1901 0000 []      T 1000
-		IN  C1 01 0000 0000 len 25  T 1000  ` + iKey2kATR + `
-		OUT 41 16 0000 0000 []      T 1000
-		IN  C1 01 0000 0000 len 2   T 1000  00
-		OUT 41 16 0000 0000 []      T 1000
-		IN  C1 01 0000 0000 len 32  T 1000  00
-		OUT 41 16 1901 0000 []      T 1000
-		IN  C1 01 0000 0000 len 25  T 1000  ` + iKey2kATR
-	const iKey3kReset = `
-		CLAIM 0 0
-		IN  C1 00 0000 0000 len 64  T d     0A 61 00 07 2D 2D C0 80 80 60
-		OUT 41 16 0000 0000 []      T d
-		IN  C1 01 0000 0000 len 2   T d     00
-		OUT 41 16 2005 0000 []      T 1000
-		IN  C1 01 0000 0000 len 32  T 1000  10 ` + starcosATR + ` 00*15
-		OUT 41 16 0002 0000 []      T d
-		IN  C1 01 0000 0000 len 4   T d     FF 11 11 FF`
-	const eutronReset = `
-		CLAIM 0 0
-		OUT 42 A3 0000 0000 []      T d
-		OUT 42 A1 0000 0000 []      T d
-		OUT 42 A2 0000 0000 []      T d
-		OUT 42 A0 0000 0000 []      T d
-		IN  C2 02 0000 0000 len 164 T 1000  5A 5A
-		IN  C2 02 0000 0000 len 164 T 1000
-		OUT 42 09 0000 0000 []      T d
-		IN  C2 02 0000 0000 len 64  T 1000  3B F2 98 00 FF C1 10 31 FE 55
-		IN  C2 02 0000 0000 len 54  T 1000  C8 03 15
-		OUT 42 01 0000 0000 [FF 01 FE] T 1000`
-	const eutronReady = `
-		OUT 42 65 0001 0000 []      T d
-		OUT 42 A1 0000 0000 []      T d
-		OUT 42 A0 0000 0000 []      T d
-		OUT 42 01 0000 0000 [00 C1 01 FE 3E] T 1000
-		IN  C2 02 0000 0000 len 499 T 20000 00 E1 01 FE 1E
-		OUT 42 01 0000 0000 [00 00 07 00 A4 00 00 02 3F 00 9E] T 1000
-		IN  C2 02 0000 0000 len 499 T 20000 00 00 02
-		IN  C2 02 0000 0000 len 499 T 20000 90 00 92`
-	const eGateReset = `
-		CLAIM 0 0
-		OUT 40 90 0000 0000 []      T 2000
-		IN  C0 A0 0000 0000 len 1   T 1000  00
-		IN  C0 83 0000 0000 len 35  T 1000  ` + eGateATR1
-	const ePassReset = `
-		CLAIM 0 0
-		BULK 81 len 64 T 100 TIMEOUT
-		BULK 02 [52 36 00 01 00 00] T d
-		BULK 81 len 64 T d 52 36 00 00 00 16 AA BB ` + ePassATR + ` CC DD EE`
-	const rutokenReset = `
-		CLAIM 0 0
-		OUT 41 63 0000 0000 []      T d
-		IN  C1 A0 0000 0000 len 1   T 1000  10
-		IN  C1 62 0000 0000 len 19  T 1000  ` + rutokenATR
-	const starKeyReset = `
-		CLAIM 0 0
-		INT 81 len 32
-		INT 81 len 32 ` + starcosATR
-
 	tests := []struct {
 		name, driver string
 		atr          string
@@ -114,30 +115,30 @@ func TestTokenTranscripts(t *testing.T) {
 		script       string
 		apdus        []exchange
 	}{
-		{"iKey 2032", "ikey2k", iKey2kATR, proto.T1, iKey2kReset + `
+		{"iKey 2032", "ikey2k", iKey2kATR, proto.T1, iKey2kResetScript + `
 			OUT 41 17 0000 0007 [A4 00 00 02 3F 00 9E] T d
 			IN  C1 01 0000 0000 len 255 T 20000 00 00 02 90 00 92 40 98 C1`,
 			[]exchange{{selectMF, ok, nil}}},
-		{"iKey 3000", "ikey3k", starcosATR, proto.T1, iKey3kReset, nil},
+		{"iKey 3000", "ikey3k", starcosATR, proto.T1, iKey3kResetScript, nil},
 		{"iKey 3000 of another revision, T=0 first", "ikey3k", starcosT0, proto.T1,
-			strings.NewReplacer("10 "+starcosATR+" 00*15", "11 "+starcosT0+" 00*14", "00 07 2D", "00 09 2D").Replace(iKey3kReset) + `
+			strings.NewReplacer("10 "+starcosATR+" 00*15", "11 "+starcosT0+" 00*14", "00 07 2D", "00 09 2D").Replace(iKey3kResetScript) + `
 			OUT 41 17 0000 0007 [A4 00 00 02 3F 00 9E] T d
 			IN  C1 01 0000 0000 len 255 T 20000 00 00 02 90 00 92`,
 			[]exchange{{selectMF, ok, nil}}},
-		{"an acknowledgement has no data stage", "ikey3k", starcosATR, proto.T1, iKey3kReset + `
+		{"an acknowledgement has no data stage", "ikey3k", starcosATR, proto.T1, iKey3kResetScript + `
 			OUT 41 17 0000 0005 [B0 00 00 02 B7] T d
 			IN  C1 01 0000 0000 len 255 00 20 02 11 22 11 00*200
 			OUT 41 17 9000 9000 [] T d
 			IN  C1 01 0000 0000 len 255 00 40 02 90 00 D2`,
 			[]exchange{{"00 B0 00 00 02", "11 22 90 00", nil}}},
-		{"CryptoIdentity", "eutron", eutronATR1, proto.T1, eutronReset + `
-			IN  C2 02 0000 0000 len 7   T 1000  FF 01 FE` + eutronReady,
+		{"CryptoIdentity", "eutron", eutronATR1, proto.T1, eutronResetScript + `
+			IN  C2 02 0000 0000 len 7   T 1000  FF 01 FE` + eutronReadyScript,
 			[]exchange{{selectMF, ok, nil}}},
-		{"PPS response in two pieces", "eutron", eutronATR1, proto.T1, eutronReset + `
+		{"PPS response in two pieces", "eutron", eutronATR1, proto.T1, eutronResetScript + `
 			IN  C2 02 0000 0000 len 7   T 1000  FF 01
-			IN  C2 02 0000 0000 len 5   T 1000  FE` + eutronReady,
+			IN  C2 02 0000 0000 len 5   T 1000  FE` + eutronReadyScript,
 			[]exchange{{selectMF, ok, nil}}},
-		{"e-gate", "egate", eGateATR1, proto.Transparent, eGateReset + `
+		{"e-gate", "egate", eGateATR1, proto.Transparent, eGateResetScript + `
 			IN  C0 A0 0000 0000 len 1   T 1000  00
 			OUT 40 80 0000 0000 [C0 A4 00 00 02] T d
 			IN  C0 A0 0000 0000 len 1   T 1000  10
@@ -157,7 +158,7 @@ func TestTokenTranscripts(t *testing.T) {
 				{"C0 C0 00 00 14", strings.Repeat("01 ", 20) + ok, nil},
 			}},
 		{"e-gate: busy after the reset, refusal before the data, answer in pieces", "egate", eGateATR1, proto.Transparent,
-			strings.Replace(eGateReset, "IN  C0 A0 0000 0000 len 1   T 1000  00", `IN  C0 A0 0000 0000 len 1 4C
+			strings.Replace(eGateResetScript, "IN  C0 A0 0000 0000 len 1   T 1000  00", `IN  C0 A0 0000 0000 len 1 4C
 				IN  C0 A0 0000 0000 len 1 03`, 1) + `
 			IN  C0 A0 0000 0000 len 1   T 1000  07
 			OUT 40 80 0000 0000 [00 A4 00 00 02]
@@ -183,27 +184,27 @@ func TestTokenTranscripts(t *testing.T) {
 				{"00 A4 00 00 03 3F 00", "", proto.ErrInvalidAPDU},
 				{"00 A4 00", "", proto.ErrInvalidAPDU},
 			}},
-		{"e-gate: data phase after case 1", "egate", eGateATR1, proto.Transparent, eGateReset + `
+		{"e-gate: data phase after case 1", "egate", eGateATR1, proto.Transparent, eGateResetScript + `
 			IN  C0 A0 0000 0000 len 1 00
 			OUT 40 80 0000 0000 [00 44 00 00 00]
 			IN  C0 A0 0000 0000 len 1 10`,
 			[]exchange{{"00 44 00 00", "", ifd.ErrComm}, {selectMF, "", proto.ErrResetRequired}}},
-		{"e-gate: not ready", "egate", eGateATR1, proto.Transparent, eGateReset + `
+		{"e-gate: not ready", "egate", eGateATR1, proto.Transparent, eGateResetScript + `
 			IN  C0 A0 0000 0000 len 1 80`,
 			[]exchange{{selectMF, "", ifd.ErrComm}, {selectMF, "", proto.ErrResetRequired}}},
-		{"e-gate: status word of one byte", "egate", eGateATR1, proto.Transparent, eGateReset + `
+		{"e-gate: status word of one byte", "egate", eGateATR1, proto.Transparent, eGateResetScript + `
 			IN  C0 A0 0000 0000 len 1 00
 			OUT 40 80 0000 0000 [00 44 00 00 00]
 			IN  C0 A0 0000 0000 len 1 20
 			IN  C0 81 0000 0000 len 2 90`,
 			[]exchange{{"00 44 00 00", "", ifd.ErrComm}}},
-		{"e-gate: data announced, none there", "egate", eGateATR1, proto.Transparent, eGateReset + `
+		{"e-gate: data announced, none there", "egate", eGateATR1, proto.Transparent, eGateResetScript + `
 			IN  C0 A0 0000 0000 len 1 00
 			OUT 40 80 0000 0000 [00 B0 00 00 04]
 			IN  C0 A0 0000 0000 len 1 10
 			IN  C0 81 0000 0000 len 4`,
 			[]exchange{{"00 B0 00 00 04", "", ifd.ErrComm}}},
-		{"ePass3000", "ePass3000", ePassATR, proto.T0, ePassReset + `
+		{"ePass3000", "ePass3000", ePassATR, proto.T0, ePassResetScript + `
 			BULK 02 [52 36 00 02 00 07 00 A4 00 00 02 3F 00] T d
 			BULK 81 len 64 T 200000 52 36 00 00 00 02 61 1C
 			BULK 02 [52 36 00 02 00 05 00 C0 00 00 1C] T d
@@ -226,26 +227,26 @@ func TestTokenTranscripts(t *testing.T) {
 				{"00 44 00 00", ok, nil},
 				{"00 44 00 00", "", ifd.ErrComm},
 			}},
-		{"ePass3000: wrong tag", "ePass3000", ePassATR, proto.T0, ePassReset + `
+		{"ePass3000: wrong tag", "ePass3000", ePassATR, proto.T0, ePassResetScript + `
 			BULK 02 [52 36 00 02 00 07 00 A4 00 00 02 3F 00]
 			BULK 81 len 64 52 37 00 00 00 02 90 00`,
 			[]exchange{{selectMF, "", ifd.ErrComm}, {selectMF, "", proto.ErrResetRequired}}},
-		{"ePass3000: more than fits", "ePass3000", ePassATR, proto.T0, ePassReset + `
+		{"ePass3000: more than fits", "ePass3000", ePassATR, proto.T0, ePassResetScript + `
 			BULK 02 [52 36 00 02 00 05 00 B0 00 00 02]
 			BULK 81 len 64 52 36 00 00 FF FF 90 00`,
 			[]exchange{{"00 B0 00 00 02", "", ifd.ErrComm}}},
-		{"ePass3000: refused", "ePass3000", ePassATR, proto.T0, ePassReset + `
+		{"ePass3000: refused", "ePass3000", ePassATR, proto.T0, ePassResetScript + `
 			BULK 02 [52 36 00 02 00 05 00 B0 00 00 02]
 			BULK 81 len 64 52 36 00 07 00 00`,
 			[]exchange{{"00 B0 00 00 02", "", ifd.ErrComm}}},
-		{"StarKey", "starkey", starcosATR, proto.T1, starKeyReset + `
+		{"StarKey", "starkey", starcosATR, proto.T1, starKeyResetScript + `
 			OUT 40 06 0000 0000 [00 00 07 00 A4 00 00 02 3F 00 9E] T d
 			IN  C0 86 0000 0000 len 37 T 20000 00 00 02 90 00 92`,
 			[]exchange{{selectMF, ok, nil}}},
 		{"StarKey: ATR in packets", "starkey", starcosATR, proto.T1, `
 			INT 81 len 32 3B B7 94 00 81 31 FE 65
 			INT 81 len 32 53 50 4B 32 33 90 00 D1`, nil},
-		{"Rutoken: SELECT MF", "rutoken", rutokenATR, proto.Transparent, rutokenReset + `
+		{"Rutoken: SELECT MF", "rutoken", rutokenATR, proto.Transparent, rutokenResetScript + `
 			OUT 41 65 0000 0000 [00 A4 00 00 02] T d
 			IN  C1 A0 0000 0000 len 1   T 1000  10
 			IN  C1 A0 0000 0000 len 1   T 1000  10
