@@ -28,7 +28,8 @@ line of JSON each time the kernel has taken it:
   {"driver":"etoken64","card":"piv","port":0,"busid":"1-1","devnode":"/dev/bus/usb/001/002"}
 
 options of plug:
-  --driver NAME     what it is (default etoken64)
+  --driver NAME     what it is (default etoken64); ccid:P1 to ccid:P14 are CCID
+                    readers that differ in what they do themselves
   --card NAME       the card in it: piv, echo, cardos (default piv)
   --serial TEXT     its USB serial number (default none)
   --control SOCKET  take orders on this socket

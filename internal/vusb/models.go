@@ -35,7 +35,8 @@ func models() []model {
 }
 
 // New makes the virtual device for a driver, with a fresh card of the named
-// kind in it ("piv", "echo" ...; see card.New). A Rutoken translates what it
+// kind in it ("piv", "echo" ...; see card.New). "ccid:P3" is the CCID reader of
+// that profile (CCIDProfiles). A Rutoken translates what it
 // carries: a PIV card is not found in it, the card "rutoken" is.
 func New(driver, cardName string) (Model, error) {
 	m, err := find(driver)
@@ -66,6 +67,13 @@ func ATR(driver string) []byte {
 }
 
 func find(driver string) (model, error) {
+	if number, ok := strings.CutPrefix(driver, "ccid:"); ok {
+		p, ok := CCIDProfileNamed(number)
+		if !ok {
+			return model{}, fmt.Errorf("no CCID profile %q", number)
+		}
+		return model{driver, nil, func(c card.Card) Model { return NewCCID(p, c) }}, nil
+	}
 	var known []string
 	for _, m := range models() {
 		if m.driver == driver {
