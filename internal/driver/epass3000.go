@@ -93,7 +93,7 @@ func (t *ePass3000) Protocol(_ context.Context, p proto.ID, a *atr.ATR) (proto.E
 		return nil, err
 	}
 	if p != proto.T0 {
-		return nil, fmt.Errorf("T=%d on an ePass3000: %w", p, ifd.ErrNotSupported)
+		return nil, fmt.Errorf("protocol T=%d on an ePass3000: %w", p, ifd.ErrNotSupported)
 	}
 	return proto.NewT0((*ePassLink)(t), proto.T0Params{Timeout: ePassWork}), nil
 }

@@ -97,7 +97,7 @@ func (t *eutron) Protocol(ctx context.Context, p proto.ID, a *atr.ATR) (proto.En
 		return nil, err
 	}
 	if p != proto.T1 && (p != proto.T0 || a.Offers(int(proto.T1))) {
-		return nil, fmt.Errorf("T=%d on a CryptoIdentity: %w", p, ifd.ErrNotSupported)
+		return nil, fmt.Errorf("protocol T=%d on a CryptoIdentity: %w", p, ifd.ErrNotSupported)
 	}
 	if err := t.selectProtocol(ctx, p, a); err != nil {
 		return nil, fmt.Errorf("select T=%d: %w", p, err)

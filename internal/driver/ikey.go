@@ -114,7 +114,7 @@ func (t *iKey) Protocol(_ context.Context, p proto.ID, a *atr.ATR) (proto.Engine
 		return nil, err
 	}
 	if p != proto.T1 {
-		return nil, fmt.Errorf("T=%d on an iKey: %w", p, ifd.ErrNotSupported)
+		return nil, fmt.Errorf("protocol T=%d on an iKey: %w", p, ifd.ErrNotSupported)
 	}
 	return proto.NewT1((*iKeyLink)(t), proto.T1Params{
 		IFSC: a.IFSC(), CRC: a.CRC(), BWT: a.BWT(atr.Rate{}),

@@ -103,7 +103,7 @@ func (t *starKey) Protocol(_ context.Context, p proto.ID, a *atr.ATR) (proto.Eng
 		return nil, err
 	}
 	if p != proto.T1 {
-		return nil, fmt.Errorf("T=%d on a StarKey: %w", p, ifd.ErrNotSupported)
+		return nil, fmt.Errorf("protocol T=%d on a StarKey: %w", p, ifd.ErrNotSupported)
 	}
 	// The same request carries blocks for the eToken, which takes no longer
 	// ones than these.
