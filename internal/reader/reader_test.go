@@ -1,0 +1,294 @@
+package reader
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"openct/internal/atr"
+	"openct/internal/ifd"
+	"openct/internal/proto"
+)
+
+const patience = 30 * time.Second
+
+var goodATR = []byte{0x3B, 0xF2, 0x18, 0x00, 0x02, 0xC1, 0x0A, 0x31, 0xFE, 0x58, 0xC8, 0x09, 0x75}
+
+// fakeSlot is a token's slot: what it does is in its fields.
+type fakeSlot struct {
+	reset    func() ([]byte, error)
+	protocol func(proto.ID) (proto.Engine, error)
+}
+
+func (f *fakeSlot) Reset(context.Context) ([]byte, error) {
+	if f.reset == nil {
+		return goodATR, nil
+	}
+	return f.reset()
+}
+
+func (f *fakeSlot) Protocol(_ context.Context, p proto.ID, _ *atr.ATR) (proto.Engine, error) {
+	if f.protocol != nil {
+		return f.protocol(p)
+	}
+	return echo(), nil
+}
+
+// echo answers an APDU with itself.
+func echo() proto.Engine {
+	return proto.NewTransparent(func(_ context.Context, apdu, resp []byte) ([]byte, error) {
+		return append(resp[:0], apdu...), nil
+	})
+}
+
+// fakeReader is a reader with slots and, if events is not nil, news.
+type fakeReader struct {
+	slots  []ifd.Slot
+	closed bool
+}
+
+func (f *fakeReader) Slots() []ifd.Slot { return f.slots }
+func (f *fakeReader) Close() error      { f.closed = true; return nil }
+
+type notifyingReader struct {
+	fakeReader
+	events chan ifd.Event
+}
+
+func (n *notifyingReader) Events() <-chan ifd.Event { return n.events }
+func (n *notifyingReader) Close() error             { close(n.events); return nil }
+
+// removable is a slot that can be asked for its card.
+type removable struct {
+	fakeSlot
+	mu sync.Mutex
+	st ifd.Status
+}
+
+func (r *removable) Status(context.Context) (ifd.Status, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.st, nil
+}
+
+func (r *removable) set(present bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.st.Present = present
+}
+
+// news collects what the core tells of cards.
+type news chan ifd.Status
+
+func (n news) changed(_ int, s ifd.Status) { n <- s }
+
+func (n news) wait(t *testing.T, present bool) {
+	t.Helper()
+	select {
+	case s := <-n:
+		if s.Present != present {
+			t.Fatalf("told that a card is present: %v, want %v", s.Present, present)
+		}
+	case <-time.After(patience):
+		t.Fatal("told nothing")
+	}
+}
+
+func open(t *testing.T, r ifd.Reader, n news) *Slot {
+	t.Helper()
+	rd := New(r, slog.New(slog.DiscardHandler), n.changed)
+	t.Cleanup(func() {
+		if err := rd.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	s, err := rd.Slot(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestTransmitNeedsAReset(t *testing.T) {
+	ctx := context.Background()
+	s := open(t, &fakeReader{slots: []ifd.Slot{&fakeSlot{}}}, make(news, 8))
+	if _, err := s.Transmit(ctx, []byte{0, 0, 0, 0}, nil); !errors.Is(err, ErrNoProtocol) {
+		t.Errorf("before any reset: got %v, want %v", err, ErrNoProtocol)
+	}
+	if err := s.PowerUp(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Transmit(ctx, []byte{0, 0, 0, 0}, nil); !errors.Is(err, ErrNoProtocol) {
+		t.Errorf("after a reset that no client asked for: got %v, want %v", err, ErrNoProtocol)
+	}
+	raw, err := s.Reset(ctx)
+	if err != nil || !bytes.Equal(raw, goodATR) {
+		t.Fatalf("reset: % x, %v", raw, err)
+	}
+	if got, err := s.Transmit(ctx, []byte{1, 2, 3, 4}, nil); err != nil || !bytes.Equal(got, []byte{1, 2, 3, 4}) {
+		t.Errorf("after a reset: % x, %v", got, err)
+	}
+}
+
+func TestReset(t *testing.T) {
+	tests := []struct {
+		name     string
+		reset    func() ([]byte, error)
+		protocol func(proto.ID) (proto.Engine, error)
+		want     error // of Reset
+		then     error // of the next Transmit
+	}{
+		{name: "fails", reset: func() ([]byte, error) { return nil, ifd.ErrNoATR }, want: ifd.ErrNoATR, then: ErrNoProtocol},
+		{name: "ATR too long to be one", reset: func() ([]byte, error) { return make([]byte, 65), nil }, want: ifd.ErrInvalidATR, then: ErrNoProtocol},
+		{name: "no ATR at all, a memory card", reset: func() ([]byte, error) { return nil, nil }, then: ErrNoProtocol},
+		{name: "garbage, of which the reason is kept",
+			reset:    func() ([]byte, error) { return []byte{0xFF, 0xFF, 0xFF}, nil },
+			protocol: func(proto.ID) (proto.Engine, error) { return nil, ifd.ErrInvalidATR }, then: ErrNoProtocol},
+		{name: "wrong checksum, used all the same", reset: func() ([]byte, error) {
+			b := bytes.Clone(goodATR)
+			b[len(b)-1] ^= 1
+			return b, nil
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			ctx := context.Background()
+			card := &fakeSlot{}
+			s := open(t, &fakeReader{slots: []ifd.Slot{card}}, make(news, 8))
+			if _, err := s.Reset(ctx); err != nil { // a session that must be over afterwards
+				t.Fatal(err)
+			}
+			card.reset, card.protocol = tt.reset, tt.protocol
+			if _, err := s.Reset(ctx); !errors.Is(err, tt.want) {
+				t.Errorf("reset: got %v, want %v", err, tt.want)
+			}
+			if _, err := s.Transmit(ctx, []byte{0, 0, 0, 0}, nil); !errors.Is(err, tt.then) {
+				t.Errorf("transmit: got %v, want %v", err, tt.then)
+			}
+		})
+	}
+}
+
+// A card that was taken out takes its session along, whoever noticed.
+func TestRemovalEndsTheSession(t *testing.T) {
+	ctx := context.Background()
+	card := &removable{st: ifd.Status{Present: true}}
+	told := make(news, 8)
+	r := &notifyingReader{fakeReader: fakeReader{slots: []ifd.Slot{card}}, events: make(chan ifd.Event)}
+	s := open(t, r, told)
+	r.events <- ifd.Event{Slot: 0, Present: true}
+	told.wait(t, true)
+	if _, err := s.Reset(ctx); err != nil {
+		t.Fatal(err)
+	}
+	r.events <- ifd.Event{Slot: 7, Present: true} // of no slot
+	r.events <- ifd.Event{Slot: 0}
+	told.wait(t, false)
+	if s.Present() {
+		t.Error("card is still there")
+	}
+	if _, err := s.Transmit(ctx, []byte{0, 0, 0, 0}, nil); !errors.Is(err, ifd.ErrNoCard) {
+		t.Errorf("transmit to a card taken out: got %v, want %v", err, ifd.ErrNoCard)
+	}
+	// Another card does not inherit the session.
+	r.events <- ifd.Event{Slot: 0, Present: true}
+	told.wait(t, true)
+	if _, err := s.Transmit(ctx, []byte{0, 0, 0, 0}, nil); err == nil {
+		t.Error("a new card took an APDU without a reset")
+	}
+}
+
+func TestSilentReaderIsAsked(t *testing.T) {
+	card := &removable{}
+	told := make(news, 8)
+	open(t, &fakeReader{slots: []ifd.Slot{card}}, told)
+	card.set(true)
+	told.wait(t, true)
+	card.set(false)
+	told.wait(t, false)
+}
+
+func TestStatusTellsAChangeOnce(t *testing.T) {
+	ctx := context.Background()
+	card := &removable{st: ifd.Status{Present: true}}
+	told := make(news, 8)
+	r := &notifyingReader{fakeReader: fakeReader{slots: []ifd.Slot{card}}, events: make(chan ifd.Event)}
+	s := open(t, r, told)
+	first, err := s.Status(ctx)
+	if err != nil || !first.Present || !first.Changed {
+		t.Errorf("first: %+v, %v", first, err)
+	}
+	second, err := s.Status(ctx)
+	if err != nil || !second.Present || second.Changed {
+		t.Errorf("second: %+v, %v", second, err)
+	}
+}
+
+func TestEnterEndsWithItsContext(t *testing.T) {
+	s := open(t, &fakeReader{slots: []ifd.Slot{&fakeSlot{}}}, make(news, 8))
+	if err := s.Enter(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	why := errors.New("unplugged")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(why)
+	if err := s.Enter(ctx); !errors.Is(err, why) {
+		t.Errorf("got %v, want %v", err, why)
+	}
+	s.Leave()
+	if err := s.Enter(context.Background()); err != nil {
+		t.Errorf("after it was left: %v", err)
+	}
+	s.Leave()
+}
+
+func TestWhatASlotLacksIsNotSupported(t *testing.T) {
+	ctx := context.Background()
+	rd := New(&fakeReader{slots: []ifd.Slot{&fakeSlot{}}}, slog.New(slog.DiscardHandler), make(news, 8).changed)
+	defer rd.Close()
+	s, err := rd.Slot(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Reset(ctx); err != nil {
+		t.Fatal(err)
+	}
+	_, verify := s.Verify(ctx, ifd.PINRequest{})
+	_, modify := s.Modify(ctx, ifd.PINRequest{})
+	_, read := s.ReadMemory(ctx, 0, make([]byte, 4))
+	for _, tt := range []struct {
+		name string
+		err  error
+	}{
+		{"verify", verify}, {"modify", modify}, {"read", read},
+		{"write", s.WriteMemory(ctx, 0, []byte{1})}, {"display", rd.Display(ctx, "hello")},
+	} {
+		if !errors.Is(tt.err, ifd.ErrNotSupported) {
+			t.Errorf("%s: got %v, want %v", tt.name, tt.err, ifd.ErrNotSupported)
+		}
+	}
+	if err := s.Eject(ctx, 0, ""); err != nil {
+		t.Errorf("eject of what is taken by hand: %v", err)
+	}
+	for _, i := range []int{-1, 1, 255} {
+		if _, err := rd.Slot(i); !errors.Is(err, ErrInvalidSlot) {
+			t.Errorf("slot %d: got %v, want %v", i, err, ErrInvalidSlot)
+		}
+	}
+}
+
+func TestMoreSlotsThanCanBeShown(t *testing.T) {
+	slots := make([]ifd.Slot, MaxSlots+3)
+	for i := range slots {
+		slots[i] = &fakeSlot{}
+	}
+	rd := New(&fakeReader{slots: slots}, slog.New(slog.DiscardHandler), make(news, 8).changed)
+	defer rd.Close()
+	if rd.Slots() != MaxSlots {
+		t.Errorf("%d slots, want %d", rd.Slots(), MaxSlots)
+	}
+}
