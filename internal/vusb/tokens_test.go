@@ -409,6 +409,18 @@ func TestEveryDriverPIV(t *testing.T) {
 			if err != nil || !bytes.Equal(got, []byte{0x90, 0x00}) {
 				t.Errorf("PIN: % X, %v", got, err)
 			}
+			// A signature with RSA 2048: 266 bytes chained from 255 on, 264 back.
+			block := append(make([]byte, 1), bytes.Repeat([]byte{0x5A}, 255)...)
+			template := append([]byte{0x7C, 0x82, 0x01, 0x06, 0x82, 0x00, 0x81, 0x82, 0x01, 0x00}, block...)
+			got, err = c.transmit(append([]byte{0x10, 0x87, 0x07, 0x9A, 255}, template[:255]...))
+			if err != nil || !bytes.Equal(got, []byte{0x90, 0x00}) {
+				t.Fatalf("first part: % X, %v", got, err)
+			}
+			rest := template[255:]
+			got, err = c.transmit(append(append([]byte{0x00, 0x87, 0x07, 0x9A, byte(len(rest))}, rest...), 0))
+			if n := len(got); err != nil || n != 266 || got[0] != 0x7C || got[n-2] != 0x90 {
+				t.Fatalf("signature: %d bytes, % .8X, %v", n, got, err)
+			}
 		})
 	}
 }
