@@ -11,6 +11,25 @@ var cases = []struct {
 	run  func(*testing.T, *guest)
 }{
 	{"system", testSystem},
+	{"install", testInstall},
+	{"plug", testPlug},
+	{"present at boot", testPresentAtBoot},
+	{"unplug during an APDU", testUnplugDuringAPDU},
+	{"unplug during a hung transfer", testUnplugWhileHung},
+	{"replug at once", testReplug},
+	{"USB reset", testReset},
+	{"restart of openct.service", testRestart},
+	{"stop", testStop},
+	{"kill", testKill},
+	{"sixteen tokens", testMany},
+	{"suspend", testSuspend},
+	{"hardening", testHardening},
+	{"idle", testIdle},
+	{"classic set-ups", testClassic},
+	{"doctor", testDoctor},
+	{"upgrade", testUpgrade},
+	{"200 plugs", testCycles},
+	{"purge", testPurge},
 }
 
 func TestE2E(t *testing.T) {

@@ -42,10 +42,20 @@ func (g *guest) boot(ctx context.Context) error {
 		machine.Close()
 		return fmt.Errorf("no agent after boot (see %s): %w", g.artefacts, err)
 	}
-	return nil
+	return g.unpack(ctx)
 }
 
 func (g *guest) close() { g.machine.Close() }
+
+// unpack lays out the package under test beside the system, for the programs
+// that a case needs before or after it is installed.
+func (g *guest) unpack(ctx context.Context) error {
+	res, err := g.client.Run(ctx, "set -- /run/e2e/debs/openct_*.deb; test -e \"$1\" && rm -rf /run/e2e/under-test && dpkg-deb -x \"$1\" /run/e2e/under-test", nil, scriptTime)
+	if err == nil && res.Exit != 0 {
+		err = fmt.Errorf("no package under test (make deb): %s", res.Stderr)
+	}
+	return err
+}
 
 // scriptTime is how long a command of a case may take. Under software
 // emulation a command costs some tenths of a second; what is not over by now

@@ -87,6 +87,11 @@ codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
 # mmdebstrap has mounted in the tree can be taken away.
 cat >"$work/mkimage" <<'END'
 #!/bin/sh -e
+# Services start here, other than while mmdebstrap is at work.
+rm -f "$1/usr/sbin/policy-rc.d"
+for dir in "$1"/sbin "$1"/usr/sbin; do
+	[ ! -e "$dir/start-stop-daemon.REAL" ] || mv "$dir/start-stop-daemon.REAL" "$dir/start-stop-daemon"
+done
 for dir in dev/pts dev/shm dev sys proc; do
 	while mountpoint -q "$1/$dir"; do umount -R "$1/$dir"; done
 done

@@ -97,7 +97,7 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 		"-device", "virtserialport,chardev=journal,name=openct.journal",
 		"-chardev", "file,id=console,append=on,path="+filepath.Join(cfg.Artefacts, "console.log"),
 		"-serial", "chardev:console",
-		"-device", "qemu-xhci,id=xhci",
+		"-device", "qemu-xhci,id=xhci,p2=15,p3=4",
 		"-qmp", "unix:"+qmpPath+",server=on,wait=off",
 	)
 	log, err := os.OpenFile(filepath.Join(cfg.Artefacts, "qemu.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)

@@ -1,0 +1,124 @@
+//go:build vm
+
+package vm
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// testHardening measures what the handler's unit keeps from it, by systemd's
+// own count. That it works under it is what all other cases show.
+func testHardening(t *testing.T, g *guest) {
+	g.install(t)
+	k := g.plug(t, "a", "")
+	reader := k.served(t)
+	out := g.sh(t, "systemd-analyze security --no-pager "+k.unit())
+	m := regexp.MustCompile(`exposure level for \S+: ([0-9.]+)`).FindStringSubmatch(out)
+	if m == nil {
+		t.Fatalf("no score in\n%s", out)
+	}
+	score, err := strconv.ParseFloat(m[1], 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("systemd-analyze security: %.1f", score)
+	if score > 1.0 {
+		t.Errorf("score is %.1f, want 1.0 or less:\n%s", score, out)
+	}
+	t.Run("one device node only", func(t *testing.T) {
+		other := g.plug(t, "b", "")
+		n := other.served(t)
+		// The other token's node, opened by the first one's cgroup and user.
+		script := fmt.Sprintf("systemd-run --quiet --pipe --wait -p User=openctd -p DevicePolicy=closed -p 'DeviceAllow=%s rw' dd if=%s bs=18 count=1 status=none", k.node, other.node)
+		if res := g.try(t, script); res.Exit == 0 {
+			t.Errorf("%s can be opened with DeviceAllow=%s", other.node, k.node)
+		}
+		g.sh(t, strings.Replace(script, "if="+other.node, "if="+k.node, 1)+" >/dev/null")
+		other.ctl(t, "unplug")
+		other.gone(t, n)
+	})
+	k.ctl(t, "unplug")
+	k.gone(t, reader)
+}
+
+// testIdle counts how often an idle handler wakes up in a minute: the voluntary
+// and other context switches of all of its threads.
+func testIdle(t *testing.T, g *guest) {
+	// The Go runtime looks after itself every two minutes; that much is no
+	// polling. gousb's own loop would make 600.
+	const limit = 12
+	g.install(t)
+	k := g.plug(t, "a", "")
+	reader := k.served(t)
+	k.works(t, reader)
+	pid := g.sh(t, "systemctl show -P MainPID "+k.unit())
+	switches := func() int {
+		n, err := strconv.Atoi(g.sh(t, fmt.Sprintf("cat /proc/%s/task/*/status | awk '/ctxt_switches/ {n += $2} END {print n}'", pid)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	// What the last client left to do (closing the device) is over when the
+	// count stands still.
+	last := -1
+	for deadline := time.Now().Add(2 * time.Minute); ; {
+		n := switches()
+		if n == last || time.Now().After(deadline) {
+			break
+		}
+		last = n
+		g.sh(t, "sleep 5")
+	}
+	before := switches()
+	g.sh(t, "sleep 60")
+	n := switches() - before
+	t.Logf("%d wakeups in 60 s; %s", n, strings.Join(strings.Fields(g.sh(t, "grep -h VmRSS /proc/"+pid+"/status")), " "))
+	if n > limit {
+		t.Errorf("%d wakeups in 60 s, want at most %d", n, limit)
+	}
+	k.ctl(t, "unplug")
+	k.gone(t, reader)
+}
+
+// testSuspend suspends the machine as far as it can go. The virtual host
+// controller refuses to sleep with a device on it, so this is QEMU's CCID
+// reader, on an xHCI controller.
+func testSuspend(t *testing.T, g *guest) {
+	g.install(t)
+	g.sh(t, "printf 'ccid = on;\\n' >/etc/openct.conf.e2e && cp /etc/openct.conf /etc/openct.conf.kept && cp /etc/openct.conf.e2e /etc/openct.conf && rm /etc/openct.conf.e2e")
+	t.Cleanup(func() { g.try(t, "mv /etc/openct.conf.kept /etc/openct.conf") })
+	if err := g.machine.AddUSB("usb-ccid", "sleeper", nil); err != nil {
+		t.Fatal(err)
+	}
+	pulled := false
+	pull := func() {
+		if !pulled {
+			pulled = true
+			if err := g.machine.RemoveUSB("sleeper"); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	t.Cleanup(pull)
+	active := `systemctl list-units --plain --no-legend --state=active 'openct-handler@*' | grep -q . && openct-tool list | grep -q .`
+	g.until(t, readyTime, active)
+	for _, level := range strings.Fields(g.sh(t, "cat /sys/power/pm_test | tr -d '[]'")) {
+		switch level {
+		case "freezer", "devices", "platform":
+		default:
+			continue // the other levels stop processors, which QEMU does not bring back
+		}
+		t.Run(level, func(t *testing.T) {
+			g.sh(t, fmt.Sprintf("echo %s >/sys/power/pm_test && echo mem >/sys/power/state; r=$?; echo none >/sys/power/pm_test; exit $r", level))
+			g.until(t, readyTime, active)
+		})
+	}
+	pull()
+	g.until(t, goneTime, "! systemctl list-units --plain --no-legend 'openct-handler@*' | grep .")
+}

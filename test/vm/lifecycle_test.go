@@ -1,0 +1,294 @@
+//go:build vm
+
+package vm
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+func testPlug(t *testing.T, g *guest) {
+	g.install(t)
+	k := g.plug(t, "a", "")
+	reader := k.served(t)
+	k.works(t, reader)
+	t.Log(k.readyAfterPlug(t))
+	t.Run("systemctl status tells a person", func(t *testing.T) {
+		out := g.sh(t, "systemctl status --no-pager "+k.unit())
+		for _, want := range []string{"eToken PRO 64k", "reader 0", "card present"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("no %q in\n%s", want, out)
+			}
+		}
+	})
+	k.ctl(t, "unplug")
+	k.gone(t, reader)
+	t.Run("journal has a line per event", func(t *testing.T) {
+		out := g.sh(t, "journalctl --boot --output=cat --unit="+k.unit()+" _COMM=openct-control")
+		if n := len(strings.Split(out, "\n")); n != 2 {
+			t.Errorf("%d lines for a plug and a pull:\n%s", n, out)
+		}
+	})
+}
+
+// testPresentAtBoot boots with a token that is plugged before udev asks for
+// devices.
+func testPresentAtBoot(t *testing.T, g *guest) {
+	g.install(t)
+	g.sh(t, "install /run/e2e/under-test/usr/sbin/openct-vtoken /root/vtoken")
+	g.put(t, "/etc/systemd/system/boot-token.service", 0o644, `[Unit]
+DefaultDependencies=no
+Before=systemd-udevd.service systemd-udev-trigger.service sysinit.target
+
+[Service]
+ExecStartPre=/sbin/modprobe vhci-hcd
+ExecStart=/root/vtoken plug --control /run/vtoken-boot
+ExecStartPost=/bin/sh -c 'until grep -q 0600 /sys/bus/usb/devices/*/idProduct; do sleep 0.1; done'
+
+[Install]
+WantedBy=sysinit.target
+`)
+	g.sh(t, "systemctl daemon-reload && systemctl enable -q boot-token")
+	t.Cleanup(func() {
+		g.try(t, "systemctl disable -q --now boot-token; rm -f /etc/systemd/system/boot-token.service /root/vtoken; systemctl daemon-reload")
+	})
+	g.reboot(t)
+	k := &token{g: g, name: "boot"}
+	k.plugged(t)
+	reader := k.served(t)
+	k.works(t, reader)
+	g.sh(t, "systemctl is-active openct.service")
+	k.ctl(t, "unplug")
+	k.gone(t, reader)
+}
+
+func testUnplugDuringAPDU(t *testing.T, g *guest) {
+	g.install(t)
+	k := g.plug(t, "a", "")
+	reader := k.served(t)
+	k.ctl(t, "drop 5")
+	res := g.tryFor(t, time.Minute, fmt.Sprintf("timeout 30 openct-tool -r %d mf", reader))
+	if res.Exit == 0 || res.Exit == 124 {
+		t.Errorf("client's exit code is %d, want a clean error:\n%s%s", res.Exit, res.Stdout, res.Stderr)
+	}
+	k.gone(t, reader)
+}
+
+// waiting starts n clients that wait for a card which does not answer.
+func waiting(t *testing.T, g *guest, k *token, reader, n int) {
+	t.Helper()
+	k.ctl(t, "hang 1 times=-1")
+	for i := range n {
+		g.sh(t, fmt.Sprintf("systemd-run --quiet --unit=client-%d -p RemainAfterExit=yes -p SuccessExitStatus=1 openct-tool -r %d mf", i, reader))
+	}
+	t.Cleanup(func() { g.try(t, "systemctl stop 'client-*'; systemctl reset-failed 'client-*'") })
+	g.until(t, readyTime, fmt.Sprintf("test $(openct-control status --json | grep -c '\"clients\": %d') = 1", n))
+}
+
+func testUnplugWhileHung(t *testing.T, g *guest) {
+	for _, n := range []int{1, 4} {
+		t.Run(fmt.Sprintf("%d clients", n), func(t *testing.T) {
+			g.install(t)
+			k := g.plug(t, "hung", "")
+			reader := k.served(t)
+			waiting(t, g, k, reader, n)
+			begin := g.sh(t, "cut -d' ' -f1 /proc/uptime")
+			k.ctl(t, "unplug")
+			k.gone(t, reader)
+			for i := range n {
+				g.until(t, goneTime, fmt.Sprintf("test $(systemctl show -P SubState client-%d) = exited", i))
+				if code := g.sh(t, fmt.Sprintf("systemctl show -P ExecMainStatus client-%d", i)); code != "1" {
+					t.Errorf("client %d ended with %s, want 1", i, code)
+				}
+			}
+			t.Logf("pulled at %s, all over at %s", begin, g.sh(t, "cut -d' ' -f1 /proc/uptime"))
+		})
+	}
+}
+
+// testReplug pulls a token and plugs it into the same port before anybody can
+// have reacted.
+func testReplug(t *testing.T, g *guest) {
+	g.install(t)
+	k := g.plug(t, "a", "")
+	reader := k.served(t)
+	before, port := k.instance, k.busid
+	// Both orders from one process: less than 50 ms lie between them.
+	g.sh(t, fmt.Sprintf("%s ctl %s unplug && %[1]s ctl %[2]s plug", vtoken, k.control()))
+	k.plugged(t)
+	if k.busid != port {
+		t.Errorf("port was %s, is %s", port, k.busid)
+	}
+	if k.instance == before {
+		t.Errorf("device number did not change: %s", before)
+	}
+	again := k.served(t)
+	k.works(t, again)
+	(&token{g: g, instance: before}).inactive(t)
+	k.ctl(t, "unplug")
+	k.gone(t, again)
+	_ = reader
+}
+
+// inactive waits until the token's unit is.
+func (k *token) inactive(t testing.TB) {
+	t.Helper()
+	k.g.until(t, goneTime, fmt.Sprintf("test $(systemctl show -P ActiveState %s) = inactive", k.unit()))
+}
+
+// testReset resets the token's port, as hubs and other programs do.
+func testReset(t *testing.T, g *guest) {
+	g.install(t)
+	k := g.plug(t, "a", "")
+	reader := k.served(t)
+	k.works(t, reader)
+	g.sh(t, "usbreset "+strings.TrimPrefix(strings.ReplaceAll(k.instance, "-", "/"), "/"))
+	// Whoever serves it afterwards, the next program gets an answer.
+	g.until(t, readyTime, fmt.Sprintf("systemctl is-active %s && openct-tool -r %d atr", k.unit(), reader))
+	k.works(t, k.served(t))
+	k.ctl(t, "unplug")
+	k.gone(t, reader)
+}
+
+func testRestart(t *testing.T, g *guest) {
+	g.install(t)
+	a, b := g.plug(t, "a", ""), g.plug(t, "b", "")
+	a.served(t)
+	b.served(t)
+	t.Run("restart", func(t *testing.T) {
+		g.sh(t, "systemctl restart openct.service")
+		ra, rb := a.served(t), b.served(t)
+		a.works(t, ra)
+		b.works(t, rb)
+	})
+	t.Run("stop, then start", func(t *testing.T) {
+		g.sh(t, "systemctl stop openct.service")
+		a.inactive(t)
+		b.inactive(t)
+		g.sh(t, "systemctl start openct.service")
+		ra, rb := a.served(t), b.served(t)
+		a.works(t, ra)
+		b.works(t, rb)
+	})
+	a.ctl(t, "unplug")
+	b.ctl(t, "unplug")
+	a.inactive(t)
+	b.inactive(t)
+}
+
+// testStop lets go of one token: it stays so until it is plugged again, or
+// started.
+func testStop(t *testing.T, g *guest) {
+	g.install(t)
+	k, other := g.plug(t, "a", ""), g.plug(t, "b", "")
+	reader := k.served(t)
+	other.served(t)
+	g.sh(t, "systemctl stop "+k.unit())
+	k.gone(t, reader)
+	t.Run("nothing starts it again", func(t *testing.T) {
+		g.sh(t, "udevadm trigger --action=change --subsystem-match=usb && udevadm settle && systemctl daemon-reload")
+		if state := g.sh(t, "systemctl show -P ActiveState "+k.unit()); state != "inactive" {
+			t.Errorf("the unit is %s", state)
+		}
+		other.works(t, other.served(t))
+	})
+	t.Run("start", func(t *testing.T) {
+		g.sh(t, "systemctl start "+k.unit())
+		k.works(t, k.served(t))
+		g.sh(t, "systemctl stop "+k.unit())
+	})
+	t.Run("replug", func(t *testing.T) {
+		k.ctl(t, "unplug")
+		k.ctl(t, "plug")
+		k.plugged(t)
+		k.works(t, k.served(t))
+	})
+	k.ctl(t, "unplug")
+	other.ctl(t, "unplug")
+	k.inactive(t)
+	other.inactive(t)
+}
+
+// testKill kills the daemon as a crash would.
+func testKill(t *testing.T, g *guest) {
+	g.install(t)
+	k := g.plug(t, "a", "")
+	reader := k.served(t)
+	before := g.sh(t, "systemctl show -P MainPID "+k.unit())
+	g.sh(t, "kill -KILL "+before)
+	g.until(t, readyTime, fmt.Sprintf("systemctl is-active %s && test $(systemctl show -P MainPID %[1]s) != %s", k.unit(), before))
+	again := k.served(t)
+	if again != reader {
+		t.Errorf("reader was %d, is %d", reader, again)
+	}
+	k.works(t, again)
+	k.ctl(t, "unplug")
+	k.gone(t, again)
+}
+
+// testMany plugs sixteen tokens at once, one of which is broken.
+func testMany(t *testing.T, g *guest) {
+	g.install(t)
+	bad := g.plug(t, "bad", "")
+	bad.served(t)
+	bad.ctl(t, "unplug")
+	bad.inactive(t)
+	bad.ctl(t, "stall 1 times=-1")
+
+	g.sh(t, fmt.Sprintf("for i in $(seq 15); do systemd-run --quiet --collect --unit=vtoken-$i %s plug --control /run/vtoken-$i; done; %[1]s ctl %s plug",
+		vtoken, bad.control()))
+	t.Cleanup(func() { g.try(t, "systemctl stop 'vtoken-*'") })
+	var good []*token
+	for i := range 15 {
+		k := &token{g: g, name: fmt.Sprint(i + 1)}
+		k.plugged(t)
+		good = append(good, k)
+	}
+	bad.plugged(t)
+	numbers := make(map[int]bool)
+	for _, k := range good {
+		n := k.served(t)
+		numbers[n] = true
+		k.works(t, n)
+	}
+	if len(numbers) != len(good) {
+		t.Errorf("%d tokens have %d numbers", len(good), len(numbers))
+	}
+	g.until(t, readyTime, "systemctl is-failed "+bad.unit())
+	g.sh(t, "systemctl stop 'vtoken-*'")
+	for _, k := range append(good, bad) {
+		k.inactive(t)
+	}
+}
+
+// testCycles plugs and pulls one token again and again.
+func testCycles(t *testing.T, g *guest) {
+	const cycles = 200
+	g.install(t)
+	k := g.plug(t, "a", "")
+	k.served(t)
+	k.ctl(t, "unplug")
+	k.inactive(t)
+	count := `echo processes $(pgrep -c 'openct|ifdhandler') \
+units $(systemctl list-units --all --plain --no-legend 'openct*' | wc -l) \
+sockets $(grep -c /run/openct /proc/net/unix) files $(ls -A /run/openct | wc -l) \
+usbfs $(ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c bus/usb)`
+	before := g.sh(t, count)
+	res := g.tryFor(t, 30*time.Minute, fmt.Sprintf(`
+vt() { %s ctl %s "$@"; }
+for i in $(seq %d); do
+	vt plug >/dev/null || exit 1
+	end=$(($(date +%%s) + 120))
+	until [ -S /run/openct/0 ]; do [ $(date +%%s) -lt $end ] || { echo "cycle $i: not served"; exit 1; }; sleep 0.05; done
+	vt unplug >/dev/null || exit 1
+	while [ -S /run/openct/0 ]; do [ $(date +%%s) -lt $end ] || { echo "cycle $i: not gone"; exit 1; }; sleep 0.05; done
+done`, vtoken, k.control(), cycles))
+	if res.Exit != 0 {
+		t.Fatalf("%s%s", res.Stdout, res.Stderr)
+	}
+	k.inactive(t)
+	g.until(t, time.Minute, fmt.Sprintf("now=$(%s); echo \"$now, before: %s\"; test \"$now\" = '%[2]s'", count, before))
+	t.Log(before)
+}

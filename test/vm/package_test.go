@@ -1,0 +1,136 @@
+//go:build vm
+
+package vm
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// testInstall installs the package beside a token that was plugged before.
+func testInstall(t *testing.T, g *guest) {
+	k := g.plug(t, "early", "")
+	out := g.tryFor(t, 5*time.Minute, aptInstall)
+	if out.Exit != 0 {
+		t.Fatalf("apt-get install:\n%s%s", out.Stdout, out.Stderr)
+	}
+	reader := k.served(t)
+	k.works(t, reader)
+
+	t.Run("access", func(t *testing.T) {
+		tests := []struct{ name, script, want string }{
+			{"node", "stat -c '%U:%G %a' " + k.node, "root:openctd 660"},
+			{"directory", "stat -c '%U:%G %a' /run/openct", "openctd:scard 750"},
+			{"socket", "stat -c '%U %a' /run/openct/0", "openctd 666"},
+			{"handler's user", "stat -c %U /proc/$(systemctl show -P MainPID " + k.unit() + ")", "openctd"},
+			{"power/persist", "cat /sys/bus/usb/devices/" + k.busid + "/power/persist", "0"},
+			{"a member of scard", "useradd -M -G scard member && setpriv --reuid member --init-groups openct-tool list; userdel member",
+				"  0 Aladdin eToken PRO 64k"},
+			{"nobody in particular", "setpriv --reuid nobody --clear-groups openct-tool -r 0 atr 2>&1 || echo refused", ""},
+		}
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				got := g.sh(t, tt.script)
+				if tt.want == "" {
+					if !strings.HasSuffix(got, "refused") {
+						t.Errorf("got %q, want a refusal", got)
+					}
+					return
+				}
+				if got != tt.want {
+					t.Errorf("got %q, want %q", got, tt.want)
+				}
+			})
+		}
+	})
+	t.Run("udev's record", func(t *testing.T) {
+		record := "\n" + g.sh(t, "udevadm info "+k.node) + "\n"
+		for _, want := range []string{
+			"\nE: OPENCT_DRIVER=etoken64\n", "\nE: ID_SMARTCARD_READER=1\n", "openct-handler@" + k.instance + ".service",
+		} {
+			if !strings.Contains(record, want) {
+				t.Errorf("no %q in%s", strings.TrimSpace(want), record)
+			}
+		}
+	})
+	t.Run("manual pages are in the package", func(t *testing.T) {
+		g.sh(t, "for page in man8/openct-control.8 man8/ifdhandler.8 man1/openct-tool.1 man5/openct.conf.5; do"+
+			" dpkg -L openct | grep -q /usr/share/man/$page || exit 1; done")
+	})
+	k.ctl(t, "unplug")
+	k.gone(t, reader)
+}
+
+// testUpgrade puts a newer version in while a token is in use.
+func testUpgrade(t *testing.T, g *guest) {
+	g.install(t)
+	k := g.plug(t, "live", "")
+	reader := k.served(t)
+	before := g.sh(t, "systemctl show -P MainPID "+k.unit())
+
+	// A client that holds a lock over the upgrade, and works on after it.
+	g.sh(t, `systemd-run --quiet --collect --unit=in-use sh -c 'while :; do openct-tool -r `+
+		"0"+` mf || exit 1; done'`)
+	t.Cleanup(func() { g.try(t, "systemctl stop in-use") })
+
+	g.tryFor(t, 5*time.Minute, `set -e
+rm -rf /root/newer; dpkg-deb -R /run/e2e/debs/openct_*.deb /root/newer
+sed -i 's/^Version: .*/&+newer/' /root/newer/DEBIAN/control
+dpkg-deb -Znone -b /root/newer /root/newer.deb; rm -rf /root/newer`)
+	out := g.tryFor(t, 5*time.Minute, "dpkg -i /root/newer.deb && rm /root/newer.deb")
+	if out.Exit != 0 {
+		t.Fatalf("dpkg -i:\n%s%s", out.Stdout, out.Stderr)
+	}
+	if v := g.sh(t, "dpkg-query -W -f '${Version}' openct"); !strings.HasSuffix(v, "+newer") {
+		t.Fatalf("version is %s", v)
+	}
+	if after := g.sh(t, "systemctl show -P MainPID "+k.unit()); after != before {
+		t.Errorf("the handler was restarted: pid %s, then %s", before, after)
+	}
+	if state := g.sh(t, "systemctl is-active in-use || :"); state != "active" {
+		t.Errorf("the client is %s", state)
+	}
+	g.sh(t, "systemctl stop in-use")
+	k.works(t, reader)
+
+	t.Run("the new version serves the next plug", func(t *testing.T) {
+		k.ctl(t, "unplug")
+		k.gone(t, reader)
+		k.ctl(t, "plug")
+		k.plugged(t)
+		k.works(t, k.served(t))
+	})
+	k.ctl(t, "unplug")
+	k.gone(t, reader)
+}
+
+// testPurge takes the package away while a token is plugged in.
+func testPurge(t *testing.T, g *guest) {
+	g.install(t)
+	k := g.plug(t, "late", "")
+	k.served(t)
+	files := g.sh(t, "dpkg -L openct")
+	g.put(t, "/run/files", 0o644, files+"\n")
+	out := g.tryFor(t, 5*time.Minute, "DEBIAN_FRONTEND=noninteractive apt-get -qq -y purge openct")
+	if out.Exit != 0 {
+		t.Fatalf("apt-get purge:\n%s%s", out.Stdout, out.Stderr)
+	}
+	tests := []struct{ name, script string }{
+		{"files", `while read -r f; do [ -d "$f" ] || [ ! -e "$f" ] || echo "$f"; done </run/files`},
+		{"other files", "ls -d /etc/openct* /run/openct* /var/lib/openct* /etc/systemd/system/*/openct* 2>/dev/null || :"},
+		{"processes", "ps -eo comm,args | grep -E '^(openct-control|ifdhandler) ' || :"},
+		{"units", "systemctl list-units --all --plain --no-legend 'openct*'"},
+		{"users and groups", "getent passwd openctd; getent group openctd scard || :"},
+		{"failed units", "systemctl --failed --plain --no-legend"},
+		{"udev's record", "udevadm settle; udevadm info " + k.node + " | grep -E 'OPENCT|openct' || :"},
+		{"package state", "dpkg-query -W -f '${db:Status-Abbrev}' openct 2>/dev/null | grep . || :"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if left := g.sh(t, tt.script); left != "" {
+				t.Errorf("left:\n%s", left)
+			}
+		})
+	}
+}

@@ -1,0 +1,170 @@
+//go:build vm
+
+package vm
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// readyTime is how long a token may take from the plug until it is served, and
+// goneTime how long it may take from the pull until nothing is left of it.
+// Both are far above what it takes under software emulation on a busy machine;
+// what the times really are is printed by the cases, not asserted.
+const (
+	readyTime = 2 * time.Minute
+	goneTime  = time.Minute
+)
+
+// token is a virtual token in the guest: a unit of its own that runs
+// openct-vtoken.
+type token struct {
+	g    *guest
+	name string
+
+	// Of the present plug.
+	node     string // /dev/bus/usb/003/002
+	instance string // 003-002
+	busid    string // 3-1, the physical port
+	port     int    // of the virtual host controller
+}
+
+// vtoken is the program out of the package under test; it is there whether or
+// not the package is installed.
+const vtoken = "/run/e2e/under-test/usr/sbin/openct-vtoken"
+
+// plug plugs a token and waits until the kernel has it. It is pulled at the end
+// of the case. options are openct-vtoken's.
+func (g *guest) plug(t testing.TB, name, options string) *token {
+	t.Helper()
+	k := &token{g: g, name: name}
+	g.sh(t, fmt.Sprintf("modprobe vhci-hcd && systemd-run --quiet --collect --unit=vtoken-%s %s plug --control %s %s",
+		name, vtoken, k.control(), options))
+	t.Cleanup(func() { g.try(t, "systemctl stop vtoken-"+name) })
+	k.plugged(t)
+	return k
+}
+
+func (k *token) control() string { return "/run/vtoken-" + k.name }
+
+// plugged waits until the kernel has the token, and takes down where.
+func (k *token) plugged(t testing.TB) {
+	t.Helper()
+	line := k.g.until(t, readyTime, fmt.Sprintf("%s ctl %s status | grep '^{'", vtoken, k.control()))
+	var status struct {
+		Port           int
+		BusID, Devnode string
+	}
+	if err := json.Unmarshal([]byte(line), &status); err != nil {
+		t.Fatalf("openct-vtoken said %q: %v", line, err)
+	}
+	k.node, k.busid, k.port = status.Devnode, status.BusID, status.Port
+	k.instance = strings.ReplaceAll(strings.TrimPrefix(k.node, "/dev/bus/usb/"), "/", "-")
+}
+
+// ctl gives the token an order, openct-vtoken's "ctl".
+func (k *token) ctl(t testing.TB, order string) {
+	t.Helper()
+	k.g.sh(t, fmt.Sprintf("%s ctl %s %s", vtoken, k.control(), order))
+}
+
+// unit is the token's handler.
+func (k *token) unit() string { return "openct-handler@" + k.instance + ".service" }
+
+// served waits until the token's unit is active, and returns the reader's
+// number.
+func (k *token) served(t testing.TB) int {
+	t.Helper()
+	k.g.until(t, readyTime, "systemctl is-active "+k.unit())
+	out := k.g.sh(t, "openct-control status --json")
+	var readers []struct {
+		Reader int
+		Detail struct{ Device string }
+	}
+	if err := json.Unmarshal([]byte(out), &readers); err != nil {
+		t.Fatalf("status --json: %v\n%s", err, out)
+	}
+	for _, r := range readers {
+		if r.Detail.Device == k.node {
+			return r.Reader
+		}
+	}
+	t.Fatalf("%s is active, but status has no reader at %s:\n%s", k.unit(), k.node, out)
+	return -1
+}
+
+// works has the card answer.
+func (k *token) works(t testing.TB, reader int) {
+	t.Helper()
+	out := k.g.sh(t, fmt.Sprintf("openct-tool -r %d atr", reader))
+	if !strings.Contains(out, "ATR: 3b") {
+		t.Errorf("openct-tool atr:\n%s", out)
+	}
+}
+
+// gone waits until nothing is left of reader n, which was this token: its unit
+// is inactive, not failed, its entry free, its socket away.
+func (k *token) gone(t testing.TB, reader int) {
+	t.Helper()
+	k.g.until(t, goneTime, fmt.Sprintf("! systemctl is-active %s && ! systemctl is-failed %[1]s", k.unit()))
+	if state := k.g.sh(t, "systemctl show -P ActiveState "+k.unit()); state != "inactive" {
+		t.Errorf("%s is %s, want inactive", k.unit(), state)
+	}
+	if out := k.g.sh(t, fmt.Sprintf("ls -A /run/openct | grep -E '^\\.?%d(\\.json)?$' || :", reader)); out != "" {
+		t.Errorf("left in /run/openct:\n%s", out)
+	}
+	if out := k.g.sh(t, fmt.Sprintf("openct-control status | grep -E '^ +%d ' || :", reader)); out != "" {
+		t.Errorf("left in the status file: %s", out)
+	}
+}
+
+// times tells how long systemd's view of plug → ready and pull → inactive took,
+// from the guest's own clock.
+func (k *token) readyAfterPlug(t testing.TB) string {
+	t.Helper()
+	us := func(unit string) int64 {
+		v, err := strconv.ParseInt(k.g.sh(t, "systemctl show -P ActiveEnterTimestampMonotonic "+unit), 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	dev := "dev-bus-usb-" + k.instance + ".device"
+	return fmt.Sprintf("%d ms from udev's record to READY", (us(k.unit())-us(dev))/1000)
+}
+
+// install installs the packages under test, if they are not, and sees to it
+// that nothing of an earlier case is left.
+func (g *guest) install(t testing.TB) {
+	t.Helper()
+	g.tryFor(t, 5*time.Minute, "dpkg-query -W openct >/dev/null 2>&1 || "+aptInstall)
+	g.sh(t, "dpkg-query -W openct")
+	g.clean(t)
+	t.Cleanup(func() { g.clean(t) })
+}
+
+const aptInstall = "DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install /run/e2e/debs/openct_*.deb"
+
+// clean checks that no token is served any more, and that nothing says so.
+func (g *guest) clean(t testing.TB) {
+	t.Helper()
+	res := g.try(t, `fail=0
+list() { systemctl list-units --all --plain --no-legend 'openct-handler@*'; }
+end=$(($(date +%s) + 60))
+while list | grep -q . && [ $(date +%s) -lt $end ]; do sleep 0.2; done
+list | grep . && { echo "handler units are left"; fail=1; }
+ps -eo pid,comm,args | awk '$2 ~ /^(openct-control|ifdhandler)$/ {print; n=1} END {exit !n}' && { echo "handlers are left"; fail=1; }
+systemctl --failed --plain --no-legend | grep . && { echo "failed units are left"; systemctl reset-failed; fail=1; }
+if [ -d /run/openct ]; then
+	find /run/openct -name '[0-9]*' -o -name '.[0-9]*' | grep . && { echo "sockets are left"; fail=1; }
+	[ ! -e /run/openct/status ] || openct-control status | grep . && { echo "entries are left"; fail=1; }
+fi
+exit $fail`)
+	if res.Exit != 0 {
+		t.Errorf("leftovers:\n%s%s", res.Stdout, res.Stderr)
+	}
+}
