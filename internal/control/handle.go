@@ -74,6 +74,8 @@ func Handle(o HandlerOptions) error {
 	err = daemon.Run(ctx, run)
 	var served *status.ServedError
 	if errors.As(err, &served) {
+		// To systemd, a service that ends before it is ready has failed.
+		run.Notify.Ready(err.Error())
 		log.Info(err.Error())
 		return nil
 	}

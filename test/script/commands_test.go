@@ -5,12 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"sync"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
@@ -22,8 +22,8 @@ import (
 type world struct {
 	dir string // of status file and sockets
 
-	mu     sync.Mutex
 	notify *net.UnixConn
+	served []io.Closer
 }
 
 type worldKey struct{}
@@ -32,6 +32,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"handlers":      command(1, func(w *world, args []string) error { return w.handlers(args[0]) }),
 	"signal":        command(2, func(w *world, args []string) error { return w.signal(args[0], args[1]) }),
 	"listen-notify": command(1, func(w *world, args []string) error { return w.listenNotify(args[0]) }),
+	"serve":         command(1, func(w *world, args []string) error { return w.serve(args[0]) }),
 	"notified":      command(1, func(w *world, args []string) error { return w.notified(args[0]) }),
 }
 
@@ -161,11 +162,29 @@ func (w *world) listenNotify(path string) error {
 	if err != nil {
 		return err
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.notify = l
 	return nil
 }
+
+// serve makes this process one that serves a device, as far as the status file
+// tells.
+func (w *world) serve(device string) error {
+	f, err := status.Open(w.dir)
+	if err != nil {
+		return err
+	}
+	slot, err := status.Claim(f, status.Detail{Device: device})
+	if err != nil {
+		f.Close()
+		return err
+	}
+	w.served = append(w.served, closer(func() error { return errors.Join(slot.Release(), f.Close()) }))
+	return slot.Publish(status.Info{Name: "served elsewhere", Slots: 1})
+}
+
+type closer func() error
+
+func (c closer) Close() error { return c() }
 
 func (w *world) notified(pattern string) error {
 	re, err := regexp.Compile("(?m)" + pattern)
@@ -196,6 +215,11 @@ func (w *world) notified(pattern string) error {
 func (w *world) end() error {
 	if w.notify != nil {
 		w.notify.Close()
+	}
+	for _, s := range w.served {
+		if err := s.Close(); err != nil {
+			return err
+		}
 	}
 	pids, err := processes(w.dir)
 	if err != nil {

@@ -9,6 +9,7 @@
 //
 //	handlers N           wait until N handler processes serve this script's directory
 //	signal NAME N        send a signal (KILL, TERM) to reader N's handler, and wait for its end
+//	serve DEVICE         be the handler of a device, as far as the status file tells
 //	listen-notify FILE   be what systemd is to a service: listen on FILE
 //	notified REGEXP      wait for a notification that matches
 package script
@@ -67,6 +68,7 @@ func run(m *testing.M) (code int, err error) {
 }
 
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		Cmds:                commands,
