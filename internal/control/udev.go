@@ -9,13 +9,12 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/coreos/go-systemd/v22/unit"
-
 	"openct/internal/config"
 	"openct/internal/daemon"
 	"openct/internal/devname"
 	"openct/internal/driver"
 	"openct/internal/usb/sysfs"
+	"openct/internal/usb/udevdb"
 )
 
 // choose picks the driver for a plugged device. ok is false for what is none of
@@ -76,39 +75,7 @@ func (c *Control) handedToSystemd(d sysfs.Device) []string {
 	if _, err := os.Stat(filepath.Join(c.Root, "run/systemd/system")); err != nil {
 		return nil
 	}
-	// usbfs nodes are character devices 189; 128 to a bus (Linux,
-	// Documentation/admin-guide/devices.txt).
-	minor := (d.Bus-1)*128 + d.Address - 1
-	record, err := os.ReadFile(filepath.Join(c.Root, fmt.Sprintf("run/udev/data/c189:%d", minor)))
-	if err != nil {
-		return nil
-	}
-	var units []string
-	for _, line := range strings.Split(string(record), "\n") {
-		wants, ok := strings.CutPrefix(line, "E:SYSTEMD_WANTS=")
-		if !ok {
-			continue
-		}
-		for _, name := range strings.Fields(wants) {
-			// Every smart card reader wants smartcard.target; that serves
-			// nobody.
-			if !strings.HasSuffix(name, ".service") {
-				continue
-			}
-			if prefix, ok := strings.CutSuffix(name, "@.service"); ok {
-				// A template without instance: systemd fills in the
-				// device's place in sysfs (systemd.device(5)).
-				place, err := filepath.EvalSymlinks(filepath.Join(c.Root, "sys/bus/usb/devices", d.Name))
-				if err != nil {
-					continue
-				}
-				place = "/" + strings.TrimPrefix(place, strings.TrimSuffix(c.Root, "/")+"/")
-				name = prefix + "@" + unit.UnitNamePathEscape(place) + ".service"
-			}
-			units = append(units, name)
-		}
-	}
-	return units
+	return udevdb.Read(c.Root, d).Wants
 }
 
 // startUnits asks systemd to start the units of devices that were plugged in

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"openct/internal/usb/udevdb"
 )
 
 // healthy is a machine with systemd on which a token is being served.
@@ -26,7 +28,7 @@ func healthy() *Facts {
 		Port: "1-2", Bus: 1, Address: 4, Vendor: 0x0529, Product: 0x0600, Label: "Aladdin eToken",
 		Driver: "etoken64", Why: "whose table lists it", Verified: "emulation",
 		Node: Node{Path: "/dev/bus/usb/001/004", Owner: "root", Group: "openctd", Mode: 0o660, User: "openctd", UserMay: true},
-		Udev: Record{Exists: true, Driver: "etoken64", Wants: []string{"openct-handler@001-004.service"}, Tagged: true},
+		Udev: udevdb.Record{Exists: true, Driver: "etoken64", Wants: []string{"openct-handler@001-004.service"}, Tagged: true},
 		Units: []Unit{{Name: "openct-handler@001-004.service", Load: "loaded", Active: "active", User: "openctd",
 			StatusText: "Aladdin eToken PRO 64k, reader 0, card present"}},
 		Claimed: true, Holders: []Process{{71, "openct-control"}},
@@ -167,12 +169,12 @@ func TestFindings(t *testing.T) {
 		},
 		{
 			name: "no udev rule, token served by hand", from: healthy,
-			spoil: func(f *Facts, d *Device) { f.Rules.Files, d.Udev = nil, Record{Exists: true} },
+			spoil: func(f *Facts, d *Device) { f.Rules.Files, d.Udev = nil, udevdb.Record{Exists: true} },
 			check: "rules", level: Warn, text: "no udev rule is about OpenCT", next: "install 60-openct.rules",
 		},
 		{
 			name: "no udev rule, token not served", from: unserved,
-			spoil: func(f *Facts, d *Device) { f.Rules.Files, d.Udev, d.Units = nil, Record{Exists: true}, nil },
+			spoil: func(f *Facts, d *Device) { f.Rules.Files, d.Udev, d.Units = nil, udevdb.Record{Exists: true}, nil },
 			check: "record", level: Fail, text: "udev has no rule for it", next: "install 60-openct.rules",
 		},
 		{
@@ -214,12 +216,12 @@ func TestFindings(t *testing.T) {
 		},
 		{
 			name: "plugged in before the rules came", from: unserved,
-			spoil: func(f *Facts, d *Device) { d.Udev, d.Units = Record{Exists: true}, nil },
+			spoil: func(f *Facts, d *Device) { d.Udev, d.Units = udevdb.Record{Exists: true}, nil },
 			check: "record", level: Fail, text: "before the rule was there", next: "udevadm trigger --action=add /sys/bus/usb/devices/1-2",
 		},
 		{
 			name: "served, but not the next time", from: healthy,
-			spoil: func(f *Facts, d *Device) { d.Udev, d.Units = Record{Exists: true}, nil },
+			spoil: func(f *Facts, d *Device) { d.Udev, d.Units = udevdb.Record{Exists: true}, nil },
 			check: "record", level: Warn, text: "udev does not ask for a handler", next: "udevadm trigger",
 		},
 		{
@@ -385,7 +387,7 @@ func TestNoAlarm(t *testing.T) {
 		{"a directory of one's own", func(f *Facts, d *Device) { f.Dir.FromEnv = true }, "named by OPENCT_SOCKETDIR"},
 		{"no systemd", func(f *Facts, d *Device) { f.Systemd, f.Rules.Running = false, false }, "systemd does not run here"},
 		{"left alone by a rule", func(f *Facts, d *Device) {
-			d.Udev, d.Units, d.Reader = Record{Exists: true, Driver: "none"}, nil, nil
+			d.Udev, d.Units, d.Reader = udevdb.Record{Exists: true, Driver: "none"}, nil, nil
 		}, "OPENCT_DRIVER=none"},
 		{"left to pcscd", func(f *Facts, d *Device) {
 			d.Driver, d.Left, d.Reader = "ccid", true, nil

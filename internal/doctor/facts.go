@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io/fs"
 	"time"
+
+	"openct/internal/usb/udevdb"
 )
 
 // Facts are what was seen on a machine.
@@ -107,7 +109,7 @@ type Device struct {
 	Left      bool   // left to pcscd, being of the smart card class
 
 	Node    Node
-	Udev    Record
+	Udev    udevdb.Record
 	Units   []Unit // that udev has systemd start
 	Kernel  string // kernel driver of an interface, other than usbfs
 	Claimed bool   // a process has claimed an interface
@@ -132,14 +134,6 @@ type Node struct {
 	Mode         fs.FileMode
 	User         string // who handlers run as; empty: the caller
 	UserMay      bool   // read and write
-}
-
-// Record is what udev knows of a device.
-type Record struct {
-	Exists bool
-	Driver string   // OPENCT_DRIVER
-	Wants  []string // services of SYSTEMD_WANTS
-	Tagged bool     // systemd looks at it
 }
 
 // Process is a running program.

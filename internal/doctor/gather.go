@@ -20,6 +20,7 @@ import (
 	"openct/internal/socket"
 	"openct/internal/status"
 	"openct/internal/usb/sysfs"
+	"openct/internal/usb/udevdb"
 )
 
 // Options say where to look.
@@ -184,7 +185,7 @@ func (o Options) devices(f *Facts, cfg *config.Config) {
 			continue
 		}
 		o.node(&d.Node, cfg)
-		d.Udev = record(o.Root, p)
+		d.Udev = udevdb.Read(o.Root, p)
 		for _, i := range p.Interfaces {
 			switch {
 			case i.Driver == "usbfs":

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"openct/internal/status"
+	"openct/internal/usb/udevdb"
 )
 
 // machine is a file system like that of a machine with a token, in a directory.
@@ -135,18 +136,18 @@ func TestGatherDevices(t *testing.T) {
 func TestGatherUdev(t *testing.T) {
 	tests := []struct {
 		name, record string
-		want         Record
+		want         udevdb.Record
 	}{
 		{"ours", "V:1\nE:ID_BUS=usb\nE:OPENCT_DRIVER=etoken64\nE:SYSTEMD_WANTS=smartcard.target openct-handler@001-004.service\nG:systemd\nQ:systemd\n",
-			Record{Exists: true, Driver: "etoken64", Wants: []string{"openct-handler@001-004.service"}, Tagged: true}},
+			udevdb.Record{Exists: true, Driver: "etoken64", Wants: []string{"openct-handler@001-004.service"}, Tagged: true}},
 		{"before systemd 247", "E:SYSTEMD_WANTS=a@b.service\nG:systemd\n",
-			Record{Exists: true, Wants: []string{"a@b.service"}, Tagged: true}},
+			udevdb.Record{Exists: true, Wants: []string{"a@b.service"}, Tagged: true}},
 		{"a tag of an earlier event", "E:SYSTEMD_WANTS=a@b.service\nG:systemd\nQ:seat\n",
-			Record{Exists: true, Wants: []string{"a@b.service"}}},
+			udevdb.Record{Exists: true, Wants: []string{"a@b.service"}}},
 		{"an empty template", "E:SYSTEMD_WANTS=openct@.service\nG:systemd\n",
-			Record{Exists: true, Wants: []string{`openct@sys-devices-pci0000:00-usb1-1\x2d2.service`}, Tagged: true}},
-		{"left alone", "E:OPENCT_DRIVER=none\n", Record{Exists: true, Driver: "none"}},
-		{"nonsense", "\x00\xff\n::::\nE:\nE:SYSTEMD_WANTS\n", Record{Exists: true}},
+			udevdb.Record{Exists: true, Wants: []string{`openct@sys-devices-pci0000:00-usb1-1\x2d2.service`}, Tagged: true}},
+		{"left alone", "E:OPENCT_DRIVER=none\n", udevdb.Record{Exists: true, Driver: "none"}},
+		{"nonsense", "\x00\xff\n::::\nE:\nE:SYSTEMD_WANTS\n", udevdb.Record{Exists: true}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
