@@ -1,8 +1,9 @@
 /* Time of one APDU through libopenct, and the same through pcscd and the bundle.
  *	bench [-n ROUNDS] [OPENCT-READER]
+ *	bench [-n ROUNDS] -p NAME
  * needs a card that answers P1*256+P2 bytes to any APDU: ifdhandler etoken64
  * virtual echo. pcscd's part is left out where no PC/SC reader is called OpenCT
- * or eToken. */
+ * or eToken; -p measures the PC/SC reader with NAME in its name, alone. */
 #include <openct/openct.h>
 
 #ifdef HAVE_PCSC
@@ -14,12 +15,15 @@
 #include <string.h>
 #include <time.h>
 
-static const struct { const char *name; unsigned char apdu[5]; size_t answer; } kinds[] = {
-	{ "5 bytes", { 0x00, 0x10, 0x00, 0x05, 0x05 }, 7 },
-	{ "255 bytes", { 0x00, 0x10, 0x00, 0xff, 0xff }, 257 },
+struct kind { const char *name; unsigned char apdu[7]; size_t len, answer; };
+
+static const struct kind kinds[] = {
+	{ "5 bytes", { 0x00, 0x10, 0x00, 0x05, 0x05 }, 5, 7 },
+	{ "255 bytes", { 0x00, 0x10, 0x00, 0xff, 0xff }, 5, 257 },
+	{ "extended", { 0x00, 0x10, 0x07, 0xd0, 0x00, 0x07, 0xd0 }, 7, 2002 },
 };
 
-typedef int (*exchange_fn)(void *conn, const unsigned char *apdu, unsigned char *resp, size_t size);
+typedef int (*exchange_fn)(void *conn, const struct kind *k, unsigned char *resp, size_t size);
 
 static double now(void)
 {
@@ -39,7 +43,7 @@ static int compare(const void *a, const void *b)
 static int measure(const char *way, exchange_fn exchange, void *conn, unsigned int rounds)
 {
 	double *times = calloc(rounds, sizeof *times);
-	unsigned char resp[300];
+	unsigned char resp[2100];
 
 	if (!times)
 		return 1;
@@ -48,7 +52,7 @@ static int measure(const char *way, exchange_fn exchange, void *conn, unsigned i
 
 		for (unsigned int i = 0; i < rounds; i++) {
 			double start = now();
-			int n = exchange(conn, kinds[k].apdu, resp, sizeof resp);
+			int n = exchange(conn, &kinds[k], resp, sizeof resp);
 
 			times[i] = (now() - start) * 1e6;
 			sum += times[i];
@@ -67,9 +71,9 @@ static int measure(const char *way, exchange_fn exchange, void *conn, unsigned i
 	return 0;
 }
 
-static int by_libopenct(void *h, const unsigned char *apdu, unsigned char *resp, size_t size)
+static int by_libopenct(void *h, const struct kind *k, unsigned char *resp, size_t size)
 {
-	return ct_card_transact(h, 0, apdu, 5, resp, size);
+	return ct_card_transact(h, 0, k->apdu, k->len, resp, size);
 }
 
 static int bench_libopenct(unsigned int reader, unsigned int rounds)
@@ -89,29 +93,29 @@ static int bench_libopenct(unsigned int reader, unsigned int rounds)
 }
 
 #ifdef HAVE_PCSC
-static int by_pcsc(void *card, const unsigned char *apdu, unsigned char *resp, size_t size)
+static int by_pcsc(void *card, const struct kind *k, unsigned char *resp, size_t size)
 {
 	DWORD len = size;
 
-	if (SCardTransmit(*(SCARDHANDLE *)card, SCARD_PCI_T1, apdu, 5, NULL, resp, &len) != SCARD_S_SUCCESS)
+	if (SCardTransmit(*(SCARDHANDLE *)card, SCARD_PCI_T1, k->apdu, k->len, NULL, resp, &len) != SCARD_S_SUCCESS)
 		return -1;
 	return (int)len;
 }
 
-static int bench_pcsc(unsigned int rounds)
+static int bench_pcsc(const char *name, unsigned int rounds)
 {
 	SCARDCONTEXT ctx;
 	SCARDHANDLE card;
 	DWORD len, protocol;
 	char *names = NULL;
-	int rc = 0;
+	int rc = name != NULL;
 
 	if (SCardEstablishContext(SCARD_SCOPE_SYSTEM, NULL, NULL, &ctx) != SCARD_S_SUCCESS)
-		return 0;
+		return rc;
 	len = SCARD_AUTOALLOCATE;
 	if (SCardListReaders(ctx, NULL, (LPSTR)&names, &len) == SCARD_S_SUCCESS)
 		for (const char *n = names; *n; n += strlen(n) + 1) {
-			if (!strstr(n, "OpenCT") && !strstr(n, "eToken"))
+			if (name ? !strstr(n, name) : !strstr(n, "OpenCT") && !strstr(n, "eToken"))
 				continue;
 			if (SCardConnect(ctx, n, SCARD_SHARE_SHARED, SCARD_PROTOCOL_T1, &card,
 						&protocol) != SCARD_S_SUCCESS)
@@ -126,25 +130,28 @@ static int bench_pcsc(unsigned int rounds)
 	return rc;
 }
 #else
-static int bench_pcsc(unsigned int rounds)
+static int bench_pcsc(const char *name, unsigned int rounds)
 {
 	(void)rounds;
-	return 0;
+	return name != NULL;
 }
 #endif
 
 int main(int argc, char **argv)
 {
 	unsigned int rounds = 2000, reader = 0;
+	const char *name = NULL;
 	int rc;
 
 	for (int i = 1; i < argc; i++)
 		if (strcmp(argv[i], "-n") == 0 && i + 1 < argc)
 			rounds = (unsigned int)strtoul(argv[++i], NULL, 10);
+		else if (strcmp(argv[i], "-p") == 0 && i + 1 < argc)
+			name = argv[++i];
 		else
 			reader = (unsigned int)strtoul(argv[i], NULL, 10);
 	if (rounds == 0)
 		rounds = 1;
-	rc = bench_libopenct(reader, rounds);
-	return rc ? rc : bench_pcsc(rounds);
+	rc = name ? 0 : bench_libopenct(reader, rounds);
+	return rc ? rc : bench_pcsc(name, rounds);
 }
