@@ -30,6 +30,9 @@ var cases = []struct {
 	{"upgrade", testUpgrade},
 	{"200 plugs", testCycles},
 	{"purge", testPurge},
+	{"tokens", testTokens},
+	{"pcsc", testPCSC},
+	{"ccid", testCCID},
 }
 
 func TestE2E(t *testing.T) {

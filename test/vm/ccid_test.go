@@ -1,0 +1,136 @@
+//go:build vm
+
+package vm
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// testCCID serves readers of the smart card class. pcscd of this release
+// does not know that it is to leave them alone, and rests meanwhile.
+func testCCID(t *testing.T, g *guest) {
+	g.installAll(t)
+	g.sh(t, "systemctl stop pcscd.socket pcscd.service")
+	t.Cleanup(func() { g.sh(t, "systemctl start pcscd.socket") })
+	g.configure(t, "ccid = on;")
+
+	t.Run("QEMU's reader and card", func(t *testing.T) { testQEMUReader(t, g) })
+	for _, level := range []struct {
+		name, profile string
+		extended      bool
+	}{
+		{"TPDU level", "P2", true},
+		{"short APDU level", "P3", false},
+		{"extended APDU level", "P4", true},
+	} {
+		t.Run(level.name, func(t *testing.T) {
+			k := g.plug(t, "level", "--driver ccid:"+level.profile+" --card piv")
+			n := k.served(t)
+			k.works(t, n)
+			pivSigns(t, g, n, level.extended)
+			k.ctl(t, "unplug")
+			k.gone(t, n)
+		})
+	}
+	t.Run("beside libccid", func(t *testing.T) { testBesideLibccid(t, g) })
+}
+
+// testQEMUReader is about a reader and a card that others wrote: QEMU's
+// usb-ccid, and libcacard's CAC card with three certificates in it.
+func testQEMUReader(t *testing.T, g *guest) {
+	if err := g.machine.AddUSB("usb-ccid", "reader", nil); err != nil {
+		t.Fatal(err)
+	}
+	pulled := false
+	defer func() {
+		if !pulled {
+			g.machine.RemoveUSB("reader")
+		}
+	}()
+	at := g.until(t, readyTime, "lsusb -d 08e6:4433")
+	var bus, device string
+	if _, err := fmt.Sscanf(at, "Bus %3s Device %3s", &bus, &device); err != nil {
+		t.Fatalf("lsusb: %q: %v", at, err)
+	}
+	k := &token{g: g, node: "/dev/bus/usb/" + bus + "/" + device, instance: bus + "-" + device}
+	n := k.served(t)
+	if out := g.sh(t, "openct-control status"); strings.Contains(out, "card present") {
+		t.Errorf("a card in the empty reader:\n%s", out)
+	}
+
+	db := "sql:" + cardDatabase(t)
+	if _, err := g.machine.QMP("device_add", map[string]any{
+		"driver": "ccid-card-emulated", "id": "card", "bus": "reader.0", "backend": "certificates",
+		"db": db, "cert1": "one", "cert2": "two", "cert3": "three",
+	}); err != nil {
+		t.Fatal(err)
+	}
+	g.until(t, readyTime, "openct-control status | grep 'card present'")
+	k.works(t, n)
+	// the PKI applet of the CAC's general container
+	out := g.sh(t, fmt.Sprintf("openct-tool -r %d apdu 00A4040007A0000000790100", n))
+	if sw := out[strings.LastIndex(out, "\n")+1:]; len(sw) < 4 || (sw[len(sw)-4:] != "9000" && !strings.HasPrefix(sw, "61")) {
+		t.Errorf("SELECT of the CAC's container:\n%s", out)
+	}
+	t.Log("\n" + g.sh(t, fmt.Sprintf("openct-control status; openct-tool -r %d atr", n)))
+
+	pulled = true
+	if err := g.machine.RemoveUSB("reader"); err != nil {
+		t.Fatal(err)
+	}
+	k.gone(t, n)
+}
+
+// cardDatabase makes the certificates that libcacard makes a card of.
+func cardDatabase(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	noise := filepath.Join(dir, "noise")
+	if err := os.WriteFile(noise, []byte(strings.Repeat("noise", 100)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	certutil := func(args ...string) {
+		if out, err := exec.Command("certutil", append(args, "-d", "sql:"+dir)...).CombinedOutput(); err != nil {
+			t.Fatalf("certutil (apt-get install libnss3-tools): %v\n%s", err, out)
+		}
+	}
+	certutil("-N", "--empty-password")
+	for _, name := range []string{"one", "two", "three"} {
+		certutil("-S", "-s", "CN="+name, "-n", name, "-x", "-t", "CT,CT,CT", "-z", noise)
+	}
+	return dir
+}
+
+// testBesideLibccid prints what the same virtual reader takes, served by us and
+// by pcscd with libccid.
+func testBesideLibccid(t *testing.T, g *guest) {
+	g.compile(t, "apdutime", "../../compat/test/bench.c", "-DHAVE_PCSC", "-I/usr/include/PCSC", "-lpcsclite")
+	const rounds = 50
+	var table strings.Builder
+	t.Run("us", func(t *testing.T) {
+		begin := time.Now()
+		k := g.plug(t, "ours", "--driver ccid:P4 --card echo")
+		n := k.served(t)
+		fmt.Fprintf(&table, "us: usable %.1f s after the plug\n", time.Since(begin).Seconds())
+		fmt.Fprintln(&table, g.sh(t, fmt.Sprintf("/run/apdutime -n %d %d", rounds, n)))
+		k.ctl(t, "unplug")
+		k.gone(t, n)
+	})
+	t.Run("pcscd and libccid", func(t *testing.T) {
+		g.sh(t, "sed -i 's/^ccid = on;/ccid = off;/' /etc/openct.conf && systemctl start pcscd.socket")
+		defer g.sh(t, "sed -i 's/^ccid = off;/ccid = on;/' /etc/openct.conf; systemctl stop pcscd.socket pcscd.service")
+		begin := time.Now()
+		k := g.plug(t, "theirs", "--driver ccid:P4 --card echo")
+		name := g.until(t, readyTime, "opensc-tool -l | sed -n 's/^0 *Yes *//p' | grep .")
+		fmt.Fprintf(&table, "libccid (%s): usable %.1f s after the plug\n", name, time.Since(begin).Seconds())
+		fmt.Fprintln(&table, g.sh(t, fmt.Sprintf("/run/apdutime -n %d -p '%s'", rounds, name)))
+		k.ctl(t, "unplug")
+	})
+	t.Logf("an APDU, software emulation:\n%s", table.String())
+}
