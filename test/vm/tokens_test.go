@@ -43,8 +43,8 @@ func testTokens(t *testing.T, g *guest) {
 			k.works(t, n)
 			if card == "piv" {
 				pivSigns(t, g, n, !slices.Contains(noExtended, e.Name))
-			} else {
-				out := g.sh(t, fmt.Sprintf("openct-tool -r %d apdu 00A40000023F00", n))
+			} else { // its clients write file names with the low byte first
+				out := g.sh(t, fmt.Sprintf("openct-tool -r %d apdu 00A4000002003F", n))
 				if !strings.HasSuffix(out, "9000") {
 					t.Errorf("SELECT of the master file:\n%s", out)
 				}
@@ -187,7 +187,7 @@ func pivSigns(t *testing.T, g *guest, reader int, extended bool) {
 	c.add(0, first[:len(first)-1])
 	c.add(2, short(false, 0x87, 0x07, 0x9A, rsaTemplate[255:]))
 	c.add(0, pin)
-	c.add(1, short(false, 0x87, 0x11, 0x9C, template(t, digest[:])))
+	c.add(3, short(false, 0x87, 0x11, 0x9C, template(t, digest[:])))
 	sigExtended := len(c.first)
 	if extended {
 		n := len(rsaTemplate)
