@@ -79,7 +79,9 @@ func testUnplugDuringAPDU(t *testing.T, g *guest) {
 // waiting starts n clients that wait for a card which does not answer.
 func waiting(t *testing.T, g *guest, k *token, reader, n int) {
 	t.Helper()
-	k.ctl(t, "hang 1 times=-1")
+	// Its T=1 answers alone: a reset would give up after a second, and the
+	// clients with it, before all of them are there.
+	k.ctl(t, "hang times=-1 on=c86")
 	for i := range n {
 		g.sh(t, fmt.Sprintf("systemd-run --quiet --unit=client-%d -p RemainAfterExit=yes -p SuccessExitStatus=1 openct-tool -r %d mf", i, reader))
 	}
