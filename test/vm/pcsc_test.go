@@ -16,7 +16,7 @@ import (
 func (g *guest) installAll(t testing.TB) {
 	t.Helper()
 	g.install(t)
-	res := g.tryFor(t, 10*time.Minute, "dpkg-query -W openct-pcsc >/dev/null 2>&1 || DEBIAN_FRONTEND=noninteractive dpkg -i /run/e2e/debs/libopenct*.deb /run/e2e/debs/openct-pcsc_*.deb")
+	res := g.tryFor(t, 10*time.Minute, "dpkg-query -W -f '${db:Status-Status}' openct-pcsc 2>/dev/null | grep -qx installed || DEBIAN_FRONTEND=noninteractive dpkg -i /run/e2e/debs/libopenct*.deb /run/e2e/debs/openct-pcsc_*.deb")
 	if res.Exit != 0 {
 		t.Fatalf("dpkg -i:\n%s%s", res.Stdout, res.Stderr)
 	}
