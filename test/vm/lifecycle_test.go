@@ -190,7 +190,9 @@ func testStop(t *testing.T, g *guest) {
 	g.sh(t, "systemctl stop "+k.unit())
 	k.gone(t, reader)
 	t.Run("nothing starts it again", func(t *testing.T) {
-		g.sh(t, "udevadm trigger --action=change --subsystem-match=usb && udevadm settle && systemctl daemon-reload")
+		// Not even an event of the device. (After a daemon-reload systemd 252
+		// takes the SYSTEMD_WANTS of the next event for new, and does.)
+		g.sh(t, "udevadm trigger --action=change --subsystem-match=usb && udevadm settle")
 		if state := g.sh(t, "systemctl show -P ActiveState "+k.unit()); state != "inactive" {
 			t.Errorf("the unit is %s", state)
 		}
