@@ -61,7 +61,12 @@ GROUP:="openctd", MODE:="0660", ENV{ID_SMARTCARD_READER}="1"
 # Over a suspend the token loses power and forgets; what comes back shall be
 # plugged in anew, not taken for what it was.
 TEST=="power/persist", ATTR{power/persist}="0"
-TAG+="systemd", ENV{SYSTEMD_WANTS}+="openct-handler@$env{BUSNUM}-$env{DEVNUM}.service"
+TAG+="systemd"
+# A device that changes is not plugged in anew: at such an event systemd starts
+# what is wanted and does not run, even if somebody has stopped it.
+ACTION=="change", IMPORT{db}="OPENCT_UNIT"
+ENV{OPENCT_UNIT}=="", ENV{SYSTEMD_WANTS}+="openct-handler@$env{BUSNUM}-$env{DEVNUM}.service"
+ENV{OPENCT_UNIT}="openct-handler@$env{BUSNUM}-$env{DEVNUM}.service"
 
 LABEL="openct_end"
 `

@@ -46,7 +46,9 @@ func TestUdevTraps(t *testing.T) {
 		{"a bind event takes away what only an add event set", `ACTION=="add"`, false},
 		{"ATTRS matches the children as well", "ATTRS{", false},
 		{"udev kills what RUN leaves behind", "RUN", false},
-		{"without the tag SYSTEMD_WANTS has no effect", `TAG+="systemd", ENV{SYSTEMD_WANTS}+="openct-handler@`, true},
+		{"without the tag SYSTEMD_WANTS has no effect", "\nTAG+=\"systemd\"\n", true},
+		{"an event of a device that stays starts what was stopped", "ACTION==\"change\", IMPORT{db}=\"OPENCT_UNIT\"\n" +
+			`ENV{OPENCT_UNIT}=="", ENV{SYSTEMD_WANTS}+="openct-handler@`, true},
 		{"SYSTEMD_WANTS of others stays", `ENV{SYSTEMD_WANTS}=`, false},
 		{"libccid's rule comes later", `GROUP:="openctd"`, true},
 		{"what comes back from suspend is plugged anew", `ATTR{power/persist}="0"`, true},

@@ -4,7 +4,6 @@ package vm
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -161,7 +160,7 @@ func (g *guest) keepJournal(t *testing.T) {
 func (g *guest) alive() error {
 	select {
 	case <-g.machine.Exited():
-		return errors.New("the machine has ended")
+		return fmt.Errorf("the machine has ended: %v", g.machine.Err())
 	default:
 		return nil
 	}

@@ -18,7 +18,7 @@ import (
 type Record struct {
 	Exists bool
 	Driver string   // OPENCT_DRIVER
-	Wants  []string // services of SYSTEMD_WANTS, templates with their instance
+	Wants  []string // services that serve it: of SYSTEMD_WANTS, templates with their instance, and OPENCT_UNIT
 	Tagged bool     // systemd looks at it
 }
 
@@ -47,13 +47,17 @@ func Read(root string, d sysfs.Device) Record {
 			case "OPENCT_DRIVER":
 				r.Driver = value
 			case "SYSTEMD_WANTS":
-				r.Wants = wants(root, d, value)
+				r.Wants = append(r.Wants, wants(root, d, value)...)
+			case "OPENCT_UNIT": // what our rule asked for once, and does not at each event
+				r.Wants = append(r.Wants, value)
 			}
 		}
 	}
 	if current != nil {
 		tags = current
 	}
+	slices.Sort(r.Wants)
+	r.Wants = slices.Compact(r.Wants)
 	r.Tagged = slices.Contains(tags, "systemd")
 	return r
 }

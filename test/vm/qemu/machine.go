@@ -84,7 +84,9 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 		"-smp", strconv.Itoa(cfg.CPUs), "-m", strconv.Itoa(cfg.Memory),
 		"-kernel", cfg.Kernel, "-initrd", cfg.Initrd,
 		"-append", strings.TrimSpace("console=ttyS0 quiet panic=5 net.ifnames=0 mitigations=off "+
-			"tsc=reliable random.trust_cpu=on systemd.show_status=no "+cfg.Append),
+			"tsc=reliable random.trust_cpu=on systemd.show_status=no "+
+			// Under software emulation on a busy machine both only add to the delay.
+			"transparent_hugepage=never nowatchdog "+cfg.Append),
 		"-drive", "if=none,id=root,format=raw,cache=unsafe,file="+cfg.Root,
 		"-device", "virtio-blk-pci,drive=root",
 		"-drive", "if=none,id=payload,format=raw,readonly=on,file="+cfg.Payload,
@@ -151,6 +153,9 @@ func (m *Machine) dial(ctx context.Context, path string) (net.Conn, error) {
 
 // Exited is closed when QEMU has ended.
 func (m *Machine) Exited() <-chan struct{} { return m.exited }
+
+// Err tells how QEMU has ended, after Exited.
+func (m *Machine) Err() error { return m.err }
 
 // Close ends QEMU, at once, as if the power failed.
 func (m *Machine) Close() error {
