@@ -51,7 +51,11 @@ GOTO="openct_end"
 # openct.conf has the last word: openct-control prints OPENCT_DRIVER (or "none")
 # and, where pcscd is to leave the device alone, PCSCLITE_IGNORE.
 LABEL="openct_ask"
+# The answer to "add" holds for the "bind" that follows it at once.
+ACTION=="bind", IMPORT{db}="PCSCLITE_IGNORE"
+ACTION=="bind", IMPORT{db}="OPENCT_DRIVER", GOTO="openct_answered"
 IMPORT{program}="/usr/sbin/openct-control udev $env{BUSNUM}-$env{DEVNUM}"
+LABEL="openct_answered"
 ENV{OPENCT_DRIVER}=="", GOTO="openct_end"
 ENV{OPENCT_DRIVER}=="none", GOTO="openct_end"
 
