@@ -75,7 +75,8 @@ if [ -f "$image/root.img" ]; then
 	exit 0
 fi
 
-# The hooks may run as another user (in a user namespace): they write here.
+# The hooks may run as another user (in a user namespace): they write here, and
+# no folders, which this user could not remove.
 out=$work/out
 mkdir "$out"
 chmod 755 "$work"
@@ -93,7 +94,7 @@ for dir in "$1"/sbin "$1"/usr/sbin; do
 	[ ! -e "$dir/start-stop-daemon.REAL" ] || mv "$dir/start-stop-daemon.REAL" "$dir/start-stop-daemon"
 done
 for dir in dev/pts dev/shm dev sys proc; do
-	while mountpoint -q "$1/$dir"; do umount -R "$1/$dir"; done
+	while mountpoint -q "$1/$dir"; do umount --lazy "$1/$dir"; done
 done
 size=$(($(du -sk "$1" | cut -f1) * 5 / 4 + 400000))
 exec mke2fs -q -t ext4 -O ^has_journal -L root -d "$1" "$2" "${size}k"
@@ -141,14 +142,15 @@ mmdebstrap --quiet --variant=minbase --mode=auto --format=null "$@" \
 	--customize-hook='mkdir -p "$1/var/log/journal" "$1/etc/systemd/journald.conf.d" "$1/etc/systemd/system.conf.d" &&
 		printf "[Journal]\nStorage=persistent\nRateLimitIntervalSec=0\n" >"$1/etc/systemd/journald.conf.d/e2e.conf"' \
 	--customize-hook='rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/var/log/*.log "$1"/var/log/apt/*' \
-	--customize-hook='cp "$1"/boot/vmlinuz-* '"$out"'/vmlinuz && cp -r "$1"/lib/modules/* '"$out"'/modules && chmod -R a+rX '"$out" \
+	--customize-hook='cat "$1"/boot/vmlinuz-* >'"$out"'/vmlinuz && tar -C "$1"/lib/modules/* -cf '"$out"'/modules.tar .' \
 	--customize-hook='unshare --mount "'"$work/mkimage"'" "$1" '"$out"'/root.img' \
 	"$codename" /dev/null "$work/sources.list" >&2
 
 mkdir -p "$image.new"
 cp --sparse=always "$out/root.img" "$image.new/"
 cp "$out/vmlinuz" "$work/packages" "$image.new/"
-cp -r "$out/modules" "$image.new/modules"
+mkdir "$image.new/modules"
+tar -C "$image.new/modules" --no-same-owner -xf "$out/modules.tar"
 rm -rf "$image"
 mv "$image.new" "$image"
 echo "$image"
