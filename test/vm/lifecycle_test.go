@@ -265,32 +265,39 @@ func testMany(t *testing.T, g *guest) {
 	}
 }
 
-// testCycles plugs and pulls one token again and again.
+// testCycles plugs and pulls tokens again and again, four side by side.
 func testCycles(t *testing.T, g *guest) {
-	const cycles = 200
+	const tokens, cycles = 4, 50
 	g.install(t)
-	k := g.plug(t, "a", "")
-	k.served(t)
-	k.ctl(t, "unplug")
-	k.inactive(t)
+	for i := range tokens {
+		k := g.plug(t, fmt.Sprintf("cycle-%d", i), "")
+		k.served(t)
+		k.ctl(t, "unplug")
+		k.inactive(t)
+	}
 	count := `echo processes $(pgrep -c 'openct|ifdhandler') \
 units $(systemctl list-units --all --plain --no-legend 'openct*' | wc -l) \
 sockets $(grep -c /run/openct /proc/net/unix) files $(ls -A /run/openct | wc -l) \
 usbfs $(ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c bus/usb)`
 	before := g.sh(t, count)
 	res := g.tryFor(t, 30*time.Minute, fmt.Sprintf(`
-vt() { %s ctl %s "$@"; }
-for i in $(seq %d); do
-	vt plug >/dev/null || exit 1
-	end=$(($(date +%%s) + 120))
-	until [ -S /run/openct/0 ]; do [ $(date +%%s) -lt $end ] || { echo "cycle $i: not served"; exit 1; }; sleep 0.05; done
-	vt unplug >/dev/null || exit 1
-	while [ -S /run/openct/0 ]; do [ $(date +%%s) -lt $end ] || { echo "cycle $i: not gone"; exit 1; }; sleep 0.05; done
-done`, vtoken, k.control(), cycles))
+state() { [ "$(systemctl show -P ActiveState $1)" = $2 ]; }
+cycle() {
+	for i in $(seq %[3]d); do
+		node=$(%[1]s ctl /run/vtoken-cycle-$1 plug | sed 's|.*/dev/bus/usb/\(...\)/\(...\).*|\1-\2|')
+		unit=openct-handler@$node.service
+		end=$(($(date +%%s) + 120))
+		until state $unit active; do [ $(date +%%s) -lt $end ] || { echo "token $1, plug $i: $unit is not active"; return 1; }; sleep 0.05; done
+		%[1]s ctl /run/vtoken-cycle-$1 unplug >/dev/null || return 1
+		until state $unit inactive; do [ $(date +%%s) -lt $end ] || { echo "token $1, pull $i: $unit is not inactive"; return 1; }; sleep 0.05; done
+	done
+}
+jobs=
+for n in $(seq 0 %[2]d); do cycle $n & jobs="$jobs $!"; done
+for job in $jobs; do wait $job || exit 1; done`, vtoken, tokens-1, cycles))
 	if res.Exit != 0 {
 		t.Fatalf("%s%s", res.Stdout, res.Stderr)
 	}
-	k.inactive(t)
 	g.until(t, time.Minute, fmt.Sprintf("now=$(%s); echo \"$now, before: %s\"; test \"$now\" = '%[2]s'", count, before))
-	t.Log(before)
+	t.Logf("%d plugs; left as before: %s", tokens*cycles, before)
 }

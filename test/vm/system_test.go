@@ -27,11 +27,4 @@ func testSystem(t *testing.T, g *guest) {
 		}
 		g.until(t, 30*time.Second, "! lsusb -d 08e6:4433")
 	})
-	t.Run("reboot", func(t *testing.T) {
-		g.sh(t, "touch /run/before-reboot /root/before-reboot")
-		begin := time.Now()
-		g.reboot(t)
-		t.Logf("rebooted in %.1f s", time.Since(begin).Seconds())
-		g.sh(t, "test ! -e /run/before-reboot && rm /root/before-reboot")
-	})
 }
