@@ -34,7 +34,7 @@ func testHardening(t *testing.T, g *guest) {
 		other := g.plug(t, "b", "")
 		n := other.served(t)
 		// The other token's node, opened by the first one's cgroup and user.
-		script := fmt.Sprintf("systemd-run --quiet --pipe --wait -p User=openctd -p DevicePolicy=closed -p 'DeviceAllow=%s rw' dd if=%s bs=18 count=1 status=none", k.node, other.node)
+		script := fmt.Sprintf("systemd-run --quiet --collect --pipe --wait -p User=openctd -p DevicePolicy=closed -p 'DeviceAllow=%s rw' dd if=%s bs=18 count=1 status=none", k.node, other.node)
 		if res := g.try(t, script); res.Exit == 0 {
 			t.Errorf("%s can be opened with DeviceAllow=%s", other.node, k.node)
 		}
