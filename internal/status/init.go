@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -129,6 +130,9 @@ func reuse(path string, lock *lockFile, o Options) error {
 		if used[n], err = f.inUse(n, lock); err != nil {
 			return err
 		}
+		if !used[n] {
+			removeLeftovers(filepath.Dir(path), n)
+		}
 	}
 	return f.access(func(words []uint32) {
 		for n, living := range used {
@@ -137,6 +141,17 @@ func reuse(path string, lock *lockFile, o Options) error {
 			}
 		}
 	})
+}
+
+// removeLeftovers takes away what a daemon that was killed has left beside the
+// file. Whoever takes the entry next makes both anew; until then a program that
+// only looks into the directory shall not find a reader there.
+func removeLeftovers(dir string, n int) {
+	removeDetail(dir, n)
+	path := filepath.Join(dir, strconv.Itoa(n))
+	if st, err := os.Lstat(path); err == nil && st.Mode().Type() == os.ModeSocket {
+		os.Remove(path)
+	}
 }
 
 // create puts a new file in place in one step: no client sees it half made.

@@ -266,3 +266,30 @@ func TestInitBesideClaims(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What a killed daemon leaves beside the file goes with its entry; what is no
+// socket is not ours to take away.
+func TestInitTidiesUp(t *testing.T) {
+	dir := initDir(t)
+	for _, name := range []string{"0", "1"} {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Bind(fd, &unix.SockaddrUnix{Name: filepath.Join(dir, name)}); err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(fd)
+	}
+	for _, name := range []string{".0.json", "2"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("{}"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Init(dir, Options{UID: -1, GID: -1}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := names(t, dir), []string{".lock", "2", "status"}; !slices.Equal(got, want) {
+		t.Errorf("directory holds %v, want %v", got, want)
+	}
+}
