@@ -4,6 +4,8 @@ package vm
 
 import (
 	"encoding/json"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,13 +30,18 @@ func doctor(t *testing.T, g *guest, as string) (ok bool, findings []finding, nex
 	return report.OK, report.Findings, report.Next
 }
 
+func tells(findings []finding, check, text string) bool {
+	return slices.ContainsFunc(findings, func(f finding) bool { return f.Check == check && strings.Contains(f.Text, text) })
+}
+
 // testDoctor makes each condition real that doctor tells about.
 func testDoctor(t *testing.T, g *guest) {
 	g.install(t)
 	tests := []struct {
 		name    string
 		plugged bool   // a token is plugged in and served before
-		make    string // the condition; $unit, $node and $port are the token's
+		reader  bool   // QEMU's CCID reader is plugged in before
+		make    string // the condition; $unit, $node and $ctl are the token's
 		undo    string
 		as      string // run doctor as
 
@@ -114,8 +121,23 @@ func testDoctor(t *testing.T, g *guest) {
 			check: "stale", text: "gone without tidying up", next: "openct-control init",
 		},
 		{
-			name: "readers of the class are left to pcscd", check: "driver", text: "left to pcscd",
-			make: "qemu", // see below
+			name: "last error", plugged: true, make: "$ctl stall 1; openct-tool mf >/dev/null 2>&1; true",
+			check: "error", text: "its last error was", next: "openct-tool -r 0 mf",
+		},
+		{
+			name: "unit has failed", plugged: true,
+			make:  "$ctl stall 1 times=-1; systemctl restart --no-block $unit; end=$(($(date +%s) + 100)); until systemctl -q is-failed $unit; do [ $(date +%s) -lt $end ] || exit 1; sleep 0.2; done",
+			check: "unit", text: "has failed", next: "journalctl -u",
+		},
+		{
+			name: "readers of the class are left to pcscd", reader: true, check: "driver", text: "left to pcscd",
+		},
+		{
+			name: "pcscd has it", reader: true,
+			make: "cp /etc/openct.conf /run/kept; systemctl start pcscd; until ls -l /proc/$(systemctl show -P MainPID pcscd)/fd | grep -q bus/usb; do sleep 0.1; done;" +
+				"sed -i 's/^ccid = auto/ccid = on/' /etc/openct.conf; grep -q '^ccid = on' /etc/openct.conf",
+			undo:  "cp /run/kept /etc/openct.conf; systemctl stop pcscd.socket pcscd.service",
+			check: "holder", text: "pcscd", next: "pcscd",
 		},
 	}
 	for _, tt := range tests {
@@ -124,14 +146,10 @@ func testDoctor(t *testing.T, g *guest) {
 			if tt.plugged {
 				k := g.plug(t, "patient", "")
 				k.served(t)
-				env = "unit=" + k.unit() + " node=" + k.node + " port=" + k.busid + "\n"
+				env = fmt.Sprintf("unit=%s node=%s\nctl='%s ctl %s'\n", k.unit(), k.node, vtoken, k.control())
 				t.Cleanup(func() { k.ctl(t, "unplug"); k.inactive(t) })
 			}
-			if tt.undo != "" {
-				t.Cleanup(func() { g.sh(t, env+tt.undo) })
-			}
-			switch tt.make {
-			case "qemu":
+			if tt.reader {
 				if err := g.machine.AddUSB("usb-ccid", "patient", nil); err != nil {
 					t.Fatal(err)
 				}
@@ -139,20 +157,19 @@ func testDoctor(t *testing.T, g *guest) {
 					if err := g.machine.RemoveUSB("patient"); err != nil {
 						t.Error(err)
 					}
+					g.until(t, time.Minute, "! lsusb -d 08e6:4433")
 				})
 				g.until(t, time.Minute, "lsusb -d 08e6:4433 && udevadm settle")
-			default:
-				g.sh(t, env+tt.make)
 			}
+			if tt.undo != "" {
+				t.Cleanup(func() { g.sh(t, env+tt.undo) })
+			}
+			g.sh(t, env+tt.make)
 			ok, findings, next := doctor(t, g, tt.as)
-			if ok != tt.ok && tt.next != "" {
-				t.Errorf("ok is %v", ok)
+			if tt.ok && !ok {
+				t.Errorf("not ok: %+v", findings)
 			}
-			found := false
-			for _, f := range findings {
-				found = found || f.Check == tt.check && strings.Contains(f.Text, tt.text)
-			}
-			if !found {
+			if !tells(findings, tt.check, tt.text) {
 				t.Errorf("no finding of %s with %q in %+v", tt.check, tt.text, findings)
 			}
 			if !strings.Contains(next, tt.next) {

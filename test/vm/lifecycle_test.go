@@ -31,6 +31,14 @@ func testPlug(t *testing.T, g *guest) {
 			t.Errorf("%d lines for a plug and a pull:\n%s", n, out)
 		}
 	})
+	t.Run("journal finds it by its fields", func(t *testing.T) {
+		for _, field := range []string{"DEVICE=" + k.node, "DRIVER=etoken64", "PORT=" + k.busid, "READER=0"} {
+			match := fmt.Sprintf("OPENCT_%s _SYSTEMD_UNIT=%s", field, k.unit())
+			if n := g.sh(t, "journalctl --boot --output=cat "+match+" | wc -l"); n != "2" {
+				t.Errorf("%s lines have %s, want 2", n, match)
+			}
+		}
+	})
 }
 
 // testPresentAtBoot boots with a token that is plugged before udev asks for
@@ -96,6 +104,12 @@ func testUnplugWhileHung(t *testing.T, g *guest) {
 			k := g.plug(t, "hung", "")
 			reader := k.served(t)
 			waiting(t, g, k, reader, n)
+			status := g.sh(t, "systemctl show -P StatusText "+k.unit())
+			for _, want := range []string{fmt.Sprintf("%d client", n), "lock by pid"} {
+				if !strings.Contains(status, want) {
+					t.Errorf("systemctl status says %q, want %q in it", status, want)
+				}
+			}
 			begin := g.sh(t, "cut -d' ' -f1 /proc/uptime")
 			k.ctl(t, "unplug")
 			k.gone(t, reader)
@@ -259,6 +273,18 @@ func testMany(t *testing.T, g *guest) {
 		t.Errorf("%d tokens have %d numbers", len(good), len(numbers))
 	}
 	g.until(t, readyTime, "systemctl is-failed "+bad.unit())
+
+	t.Run("and one too many", func(t *testing.T) {
+		last, more := g.plug(t, "last", ""), (*token)(nil)
+		last.works(t, last.served(t))
+		more = g.plug(t, "more", "")
+		g.until(t, readyTime, "systemctl is-failed "+more.unit())
+		_, findings, _ := doctor(t, g, "")
+		if !tells(findings, "room", "all 16 reader numbers are in use") {
+			t.Errorf("doctor finds %+v", findings)
+		}
+		good = append(good, last, more)
+	})
 	g.sh(t, "systemctl stop 'vtoken-*'")
 	for _, k := range append(good, bad) {
 		k.inactive(t)
