@@ -70,25 +70,28 @@ type Options struct {
 // both: a token that is gone is no failure. Any error means that it was never
 // served or that serving it failed.
 func Run(ctx context.Context, o Options) error {
-	file, err := o.openStatus(ctx)
-	if err != nil {
+	d := &daemon{Options: o, since: time.Now()}
+	var err error
+	if d.file, err = d.openStatus(ctx); err != nil {
 		return err
 	}
-	defer file.Close()
+	defer func() {
+		if d.file != nil { // it may have been replaced, see claim
+			d.file.Close()
+		}
+	}()
 
 	open := o.Open
 	if open == nil {
 		open = func() (usb.Device, driver.Entry, error) { return openDevice(o.Target, o.Config, o.Log) }
 	}
-	dev, entry, err := open()
-	if err != nil {
+	if d.dev, d.entry, err = open(); err != nil {
 		return err
 	}
-	d := &daemon{Options: o, file: file, dev: dev, entry: entry, since: time.Now()}
-	if dev != nil {
-		d.gone = dev.Gone()
+	if d.dev != nil {
+		d.gone = d.dev.Gone()
 	}
-	d.Log = o.Log.With("device", o.Target.Path, "driver", entry.Name)
+	d.Log = o.Log.With("device", o.Target.Path, "driver", d.entry.Name)
 	err = d.serve(ctx)
 	if d.unplugged() {
 		d.Log.Info("unplugged", "reader", d.index())
@@ -101,11 +104,7 @@ func Run(ctx context.Context, o Options) error {
 func (o *Options) openStatus(ctx context.Context) (*status.File, error) {
 	ctx, cancel := context.WithTimeout(ctx, initWait)
 	defer cancel()
-	file, err := status.WaitOpen(ctx, o.Dir)
-	if err != nil {
-		return nil, err
-	}
-	return file, nil
+	return status.WaitOpen(ctx, o.Dir)
 }
 
 // daemon is a token that is being served.
@@ -145,7 +144,7 @@ func (d *daemon) index() int {
 func (d *daemon) serve(ctx context.Context) (err error) {
 	// The entry comes first: that another daemon serves the device shows there,
 	// and says more than an interface that is taken.
-	if d.slot, err = d.claim(); err != nil {
+	if d.slot, err = d.claim(ctx); err != nil {
 		if d.dev != nil {
 			d.bounded("device", d.dev.Close)
 		}
@@ -217,12 +216,12 @@ func (d *daemon) identity() status.Detail {
 
 // claim takes a status entry. Between opening the file and this, init may have
 // put another in its place.
-func (d *daemon) claim() (*status.Slot, error) {
+func (d *daemon) claim(ctx context.Context) (*status.Slot, error) {
 	detail := d.identity()
 	slot, err := status.Claim(d.file, detail)
 	if errors.Is(err, status.ErrNotInitialised) {
 		d.file.Close()
-		if d.file, err = d.openStatus(context.Background()); err != nil {
+		if d.file, err = d.openStatus(ctx); err != nil {
 			return nil, err
 		}
 		slot, err = status.Claim(d.file, detail)

@@ -320,3 +320,30 @@ func TestTokenThatDoesNotWork(t *testing.T) {
 		t.Errorf("entry is left: %+v", e)
 	}
 }
+
+// init may put another status file in place between the start and the claim:
+// the daemon takes the new one.
+func TestStatusFileReplacedMeanwhile(t *testing.T) {
+	dir := initialised(t)
+	s := start(t, dir, card.NewEcho(), func(o *Options) {
+		open := o.Open
+		o.Open = func() (usb.Device, driver.Entry, error) {
+			if err := os.Remove(filepath.Join(dir, "status")); err != nil {
+				t.Error(err)
+			}
+			if err := status.Init(dir, status.Options{UID: -1, GID: -1}); err != nil {
+				t.Error(err)
+			}
+			return open()
+		}
+	})
+	if e := entry(t, dir, 0); e.Name == "" {
+		t.Errorf("not in the new file: %+v", e)
+	}
+	s.client(0)
+	s.port.Unplug()
+	s.wait()
+	if e := entry(t, dir, 0); e.InUse() {
+		t.Errorf("entry is left in the new file: %+v", e)
+	}
+}

@@ -2,7 +2,6 @@ package driver
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"openct/internal/atr"
@@ -81,12 +80,8 @@ func (t *eToken) Reset(ctx context.Context) ([]byte, error) {
 }
 
 func (t *eToken) Protocol(_ context.Context, p proto.ID, a *atr.ATR) (proto.Engine, error) {
-	p, err := choose(p, a)
-	if err != nil {
+	if err := t1Only("an eToken", p, a); err != nil {
 		return nil, err
-	}
-	if p != proto.T1 {
-		return nil, fmt.Errorf("an eToken does not speak T=%d: %w", p, ifd.ErrNotSupported)
 	}
 	link := &controlLink{dev: t.dev, send: eTokenOut(eTokenBlock), get: eTokenIn(eTokenBlock)}
 	return proto.NewT1(link, proto.T1Params{

@@ -109,12 +109,8 @@ func (t *iKey) Reset(ctx context.Context) ([]byte, error) {
 // Protocol is T=1, also for an iKey 3000 whose ATR puts T=0 first: the reset
 // has switched it. IFSC is what the card can take; C OpenCT's 256 hangs it.
 func (t *iKey) Protocol(_ context.Context, p proto.ID, a *atr.ATR) (proto.Engine, error) {
-	p, err := choose(preferT1(p, a), a)
-	if err != nil {
+	if err := t1Only("an iKey", preferT1(p, a), a); err != nil {
 		return nil, err
-	}
-	if p != proto.T1 {
-		return nil, fmt.Errorf("protocol T=%d on an iKey: %w", p, ifd.ErrNotSupported)
 	}
 	return proto.NewT1((*iKeyLink)(t), proto.T1Params{
 		IFSC: a.IFSC(), CRC: a.CRC(), BWT: a.BWT(atr.Rate{}),

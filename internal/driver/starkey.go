@@ -98,12 +98,8 @@ func (t *starKey) link() proto.Link {
 }
 
 func (t *starKey) Protocol(_ context.Context, p proto.ID, a *atr.ATR) (proto.Engine, error) {
-	p, err := choose(preferT1(p, a), a)
-	if err != nil {
+	if err := t1Only("a StarKey", preferT1(p, a), a); err != nil {
 		return nil, err
-	}
-	if p != proto.T1 {
-		return nil, fmt.Errorf("protocol T=%d on a StarKey: %w", p, ifd.ErrNotSupported)
 	}
 	// The same request carries blocks for the eToken, which takes no longer
 	// ones than these.

@@ -61,6 +61,16 @@ func choose(p proto.ID, a *atr.ATR) (proto.ID, error) {
 	return p, nil
 }
 
+// t1Only refuses whatever is not T=1, for a token that carries its blocks and
+// nothing else.
+func t1Only(token string, p proto.ID, a *atr.ATR) error {
+	p, err := choose(p, a)
+	if err == nil && p != proto.T1 {
+		err = fmt.Errorf("%s does not speak T=%d: %w", token, p, ifd.ErrNotSupported)
+	}
+	return err
+}
+
 // preferT1 makes T=1 the default for a card that offers it at all, for tokens
 // that talk T=1 to such a card whatever the ATR puts first.
 func preferT1(p proto.ID, a *atr.ATR) proto.ID {
