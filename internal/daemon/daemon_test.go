@@ -230,6 +230,56 @@ type taken struct{ usb.Device }
 
 func (taken) Claim(number, alt uint8) error { return &usb.BusyError{} }
 
+// stuck is a token whose transfer does not even end with the device.
+type stuck struct {
+	*vusb.EToken
+	reached, release chan struct{}
+}
+
+func (s *stuck) Control(ctx context.Context, setup usb.Setup, out []byte, length int) ([]byte, error) {
+	if setup.Request == 0x86 {
+		close(s.reached)
+		<-s.release
+	}
+	return s.EToken.Control(ctx, setup, out, length)
+}
+
+// A client whose request is stuck in the device is told -17, and need not wait
+// for the transfer to end.
+func TestUnplugAnswersAStuckRequest(t *testing.T) {
+	token := &stuck{vusb.NewEToken64(card.NewEcho()), make(chan struct{}), make(chan struct{})}
+	port := vusb.Plug("virtual", token)
+	s := start(t, initialised(t), card.NewEcho(), func(o *Options) {
+		o.Open = func() (usb.Device, driver.Entry, error) {
+			dev, err := port.Open()
+			e, _ := driver.ByName("etoken64")
+			return dev, e, err
+		}
+	})
+	ctx := context.Background()
+	c := s.client(0)
+	if _, err := c.Reset(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	answer := make(chan error, 1)
+	go func() {
+		_, err := c.Transact(ctx, 0, []byte{0x00, 0xEE, 0x00, 0x02})
+		answer <- err
+	}()
+	<-token.reached
+	port.Unplug()
+	select {
+	case err := <-answer:
+		if !errors.Is(err, socket.DeviceDisconnected) {
+			t.Errorf("got %v, want %v", err, socket.DeviceDisconnected)
+		}
+	case <-time.After(patience):
+		t.Error("the client still waits")
+	}
+	close(token.release)
+	s.wait()
+}
+
 func TestSecondAttachOfADevice(t *testing.T) {
 	dir := initialised(t)
 	usbTarget := func(o *Options) {

@@ -82,6 +82,26 @@ func TestETokenEcho(t *testing.T) {
 	}
 }
 
+// A card may ask for longer blocks; the token it is in does not hold them, and
+// crashes. The host must not go along (spec/drivers-usb-tokens.md, 1.4).
+func TestETokenKeepsBlocksShort(t *testing.T) {
+	token := vusb.NewEToken64(card.NewEcho())
+	_, slot := openToken(t, "etoken64", token)
+	ctx := context.Background()
+	if _, err := slot.Reset(ctx); err != nil {
+		t.Fatal(err)
+	}
+	long := append([]byte{0x00, 0xEE, 0x00, 0x02, 250}, make([]byte, 250)...)
+	for _, when := range []string{"asking for IFSC 254", "afterwards"} {
+		if when != "afterwards" {
+			token.Chip().RequestIFS(254)
+		}
+		if _, err := slot.Transmit(ctx, long, nil); err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+	}
+}
+
 // What the device does wrong costs one error, the one named; after a reset the
 // token works again. Cf. the list of faults recorded with C OpenCT.
 func TestETokenFaults(t *testing.T) {

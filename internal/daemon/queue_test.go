@@ -1,0 +1,100 @@
+//go:build go1.25
+
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"openct/internal/driver"
+	"openct/internal/ifd"
+	"openct/internal/lock"
+	"openct/internal/reader"
+	"openct/internal/socket"
+	"openct/internal/vusb"
+	"openct/internal/vusb/card"
+)
+
+// queue is a handler whose clock is the test's, with a card that was reset.
+func queue(t *testing.T, patience time.Duration) (*handler, *reader.Slot) {
+	t.Helper()
+	dev, err := vusb.Plug("virtual", vusb.NewEToken64(card.NewEcho())).Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, _ := driver.ByName("etoken64")
+	r, err := e.Open(dev, ifd.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	h := &handler{
+		reader: reader.New(r, log, func(int, ifd.Status) {}), log: log, enforce: true, patience: patience,
+		news: func() {}, fault: func(error) {},
+	}
+	t.Cleanup(func() { h.reader.Close() })
+	slot, err := h.reader.Slot(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h, slot
+}
+
+// resetBy asks for a reset as client id; the answer comes on the channel.
+func (h *handler) resetBy(id uint64) <-chan socket.Code {
+	done := make(chan socket.Code, 1)
+	go func() {
+		reply := &socket.Reply{Builder: socket.NewBuilder(make([]byte, 0, socket.MaxPayload), true)}
+		done <- h.Handle(context.Background(), &socket.Conn{ID: id}, &socket.Request{Cmd: socket.CmdReset}, reply)
+	}()
+	return done
+}
+
+// A lock that is granted while a request waits for the card counts: nobody
+// gets between a client and its lock because he queued before.
+func TestLockGrantedWhileWaitingForTheCard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, slot := queue(t, 0)
+		if err := slot.Enter(context.Background()); err != nil { // the card is busy
+			t.Fatal(err)
+		}
+		queued := h.resetBy(1)
+		synctest.Wait()
+		if _, err := h.locks.Lock(0, lock.Client{ID: 2}, true); err != nil {
+			t.Fatal(err)
+		}
+		slot.Leave()
+		if code := <-queued; code != socket.Locked {
+			t.Errorf("got %v, want %v", code, socket.Locked)
+		}
+	})
+}
+
+// Patience with a lock is a wait, of the length that is configured, and not a
+// busy one: while it lasts, nothing runs.
+func TestPatienceEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const patience = 2 * time.Second
+		h, _ := queue(t, patience)
+		if _, err := h.locks.Lock(0, lock.Client{ID: 2}, true); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		waiting := h.resetBy(1)
+		synctest.Wait()
+		select {
+		case code := <-waiting:
+			t.Fatalf("refused at once: %v", code)
+		default:
+		}
+		if code := <-waiting; code != socket.Locked {
+			t.Errorf("got %v, want %v", code, socket.Locked)
+		}
+		if waited := time.Since(begin); waited != patience {
+			t.Errorf("waited %v, want %v", waited, patience)
+		}
+	})
+}
