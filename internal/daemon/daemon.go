@@ -91,7 +91,7 @@ func Run(ctx context.Context, o Options) error {
 	if d.dev != nil {
 		d.gone = d.dev.Gone()
 	}
-	d.Log = o.Log.With("device", o.Target.Path, "driver", d.entry.Name)
+	d.Log = d.identified(o.Log)
 	err = d.serve(ctx)
 	if d.unplugged() {
 		d.Log.Info("unplugged", "reader", d.index())
@@ -212,6 +212,23 @@ func (d *daemon) identity() status.Detail {
 		detail.Device = "" // every one is a device of its own
 	}
 	return detail
+}
+
+// identified is a logger whose records tell the token: what stays the same when
+// it is plugged elsewhere, and where it is now.
+func (d *daemon) identified(log *slog.Logger) *slog.Logger {
+	log = log.With("device", d.Target.Path, "driver", d.entry.Name)
+	if d.dev == nil {
+		return log
+	}
+	desc := d.dev.Descriptor()
+	if desc.Port != "" {
+		log = log.With("port", desc.Port)
+	}
+	if desc.Serial != "" {
+		log = log.With("serial", desc.Serial)
+	}
+	return log
 }
 
 // claim takes a status entry. Between opening the file and this, init may have

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 	"time"
 
@@ -312,6 +313,34 @@ func TestSixteenReadersAndOneMore(t *testing.T) {
 		Target: devname.Target{Driver: "etoken64", Type: "virtual", Path: "echo"}}
 	if err := Run(context.Background(), o); !errors.Is(err, status.ErrNoFreeSlot) {
 		t.Errorf("got %v, want %v", err, status.ErrNoFreeSlot)
+	}
+}
+
+// tellingDevice has a place and a serial number.
+type tellingDevice struct{ usb.Device }
+
+func (d tellingDevice) Descriptor() *usb.Descriptor {
+	desc := *d.Device.Descriptor()
+	desc.Port, desc.Serial = "3-1.2", "0451"
+	return &desc
+}
+
+func TestRecordsSayWhichToken(t *testing.T) {
+	var log bytes.Buffer
+	s := start(t, initialised(t), card.NewEcho(), func(o *Options) {
+		o.Log = slog.New(slog.NewTextHandler(&log, nil))
+		open := o.Open
+		o.Open = func() (usb.Device, driver.Entry, error) {
+			dev, e, err := open()
+			return tellingDevice{dev}, e, err
+		}
+	})
+	s.port.Unplug()
+	s.wait()
+	for _, want := range []string{"reader is ready", "unplugged"} {
+		if line := `msg="?` + want + `"? device=test driver=etoken64 port=3-1\.2 serial=0451 .*reader=0`; !regexp.MustCompile(line).Match(log.Bytes()) {
+			t.Errorf("no %s in\n%s", line, &log)
+		}
 	}
 }
 
