@@ -58,13 +58,7 @@ func checkNode(f *Facts, d *Device) []Finding {
 }
 
 func checkRecord(f *Facts, d *Device) []Finding {
-	if !f.Rules.Running {
-		return nil
-	}
-	if d.Driver != "" && !d.Left && d.Udev.Driver == "none" {
-		return fine("udev's rules tell OpenCT to leave it alone (OPENCT_DRIVER=none)")
-	}
-	if !d.Ours() {
+	if !f.Rules.Running || !d.Ours() {
 		return nil
 	}
 	level := Fail
@@ -74,6 +68,8 @@ func checkRecord(f *Facts, d *Device) []Finding {
 	switch {
 	case len(f.Rules.current()) == 0:
 		return found(level, install, "udev has no rule for it")
+	case d.Udev.Driver == "none":
+		return found(level, d.retrigger(), "udev's record leaves it alone (OPENCT_DRIVER=none), as openct.conf did when it was plugged in")
 	case len(d.Udev.Wants) == 0:
 		return found(level, d.retrigger(), "udev does not ask for a handler: it was plugged in before the rule was there, or no rule matches")
 	case !d.Udev.Tagged:

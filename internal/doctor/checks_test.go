@@ -220,6 +220,19 @@ func TestFindings(t *testing.T) {
 			check: "record", level: Fail, text: "before the rule was there", next: "udevadm trigger --action=add /sys/bus/usb/devices/1-2",
 		},
 		{
+			name: "plugged in before openct.conf gave it to us", from: unserved,
+			spoil: func(f *Facts, d *Device) { d.Udev, d.Units = udevdb.Record{Exists: true, Driver: "none"}, nil },
+			check: "record", level: Fail, text: "as openct.conf did when it was plugged in", next: "udevadm trigger --action=add /sys/bus/usb/devices/1-2",
+		},
+		{
+			name: "pcscd has it, and openct.conf gave it to us since", from: unserved,
+			spoil: func(f *Facts, d *Device) {
+				d.Udev, d.Units = udevdb.Record{Exists: true, Driver: "none"}, nil
+				d.Holders, d.Claimed, d.Node.UserMay = []Process{{9, "pcscd"}}, true, false
+			},
+			check: "holder", level: Fail, text: "pcscd (pid 9) has it open", next: "pcsc = ignore in openct.conf",
+		},
+		{
 			name: "served, but not the next time", from: healthy,
 			spoil: func(f *Facts, d *Device) { d.Udev, d.Units = udevdb.Record{Exists: true}, nil },
 			check: "record", level: Warn, text: "udev does not ask for a handler", next: "udevadm trigger",
@@ -386,9 +399,6 @@ func TestNoAlarm(t *testing.T) {
 		{"no openct.conf", func(f *Facts, d *Device) { f.Config.Missing = true }, "so the defaults apply"},
 		{"a directory of one's own", func(f *Facts, d *Device) { f.Dir.FromEnv = true }, "named by OPENCT_SOCKETDIR"},
 		{"no systemd", func(f *Facts, d *Device) { f.Systemd, f.Rules.Running = false, false }, "systemd does not run here"},
-		{"left alone by a rule", func(f *Facts, d *Device) {
-			d.Udev, d.Units, d.Reader = udevdb.Record{Exists: true, Driver: "none"}, nil, nil
-		}, "OPENCT_DRIVER=none"},
 		{"left to pcscd", func(f *Facts, d *Device) {
 			d.Driver, d.Left, d.Reader = "ccid", true, nil
 			d.Holders = []Process{{9, "pcscd"}}

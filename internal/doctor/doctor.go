@@ -64,9 +64,9 @@ var (
 	}
 	eachDevice = []deviceCheck{
 		{"driver", checkDriver},
+		{"holder", checkHolder},
 		{"node", checkNode},
 		{"record", checkRecord},
-		{"holder", checkHolder},
 		{"unit", checkUnit},
 		{"served", checkServed},
 		{"error", checkLastError},

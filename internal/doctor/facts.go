@@ -124,7 +124,7 @@ func (d *Device) ID() string { return fmt.Sprintf("%04x:%04x", d.Vendor, d.Produ
 func (d *Device) Instance() string { return fmt.Sprintf("%03d-%03d", d.Bus, d.Address) }
 
 // Ours says whether OpenCT is to serve it.
-func (d *Device) Ours() bool { return d.Driver != "" && !d.Left && d.Udev.Driver != "none" }
+func (d *Device) Ours() bool { return d.Driver != "" && !d.Left }
 
 // Node is the device's usbfs node.
 type Node struct {
