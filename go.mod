@@ -11,4 +11,7 @@ require (
 	golang.org/x/sys v0.38.0
 )
 
-require golang.org/x/tools v0.26.0 // indirect
+require (
+	github.com/godbus/dbus/v5 v5.1.0 // indirect
+	golang.org/x/tools v0.26.0 // indirect
+)

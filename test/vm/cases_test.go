@@ -2,7 +2,11 @@
 
 package vm
 
-import "testing"
+import (
+	"fmt"
+	"testing"
+	"time"
+)
 
 // cases in the order in which they run. Each stands for itself: it can be run
 // alone with -run.
@@ -42,6 +46,8 @@ func TestE2E(t *testing.T) {
 				t.Fatal(err)
 			}
 			vm.keepJournal(t)
+			begin := time.Now()
+			t.Cleanup(func() { fmt.Printf("e2e: %s: %.0f s\n", c.name, time.Since(begin).Seconds()) })
 			c.run(t, vm)
 		})
 	}

@@ -5,7 +5,6 @@ package vm
 import (
 	"fmt"
 	"testing"
-	"time"
 )
 
 // testClassic puts rules and units of the kind that people wrote for C OpenCT
@@ -61,7 +60,8 @@ func testClassic(t *testing.T, g *guest) {
 // inUnit waits until a token is served by one handler, in the given unit.
 func inUnit(t *testing.T, g *guest, unit string) {
 	t.Helper()
-	g.until(t, readyTime, fmt.Sprintf("systemctl is-active '%s' && openct-tool -r 0 atr", unit))
+	g.reaches(t, readyTime, unit, "active")
+	g.until(t, readyTime, "openct-tool -r 0 atr")
 	handlers := g.sh(t, "ps -eo comm,pid | awk '$1 ~ /^(openct-control|ifdhandler)$/ {print $2}'")
 	inside := g.sh(t, fmt.Sprintf("cat /sys/fs/cgroup$(systemctl show -P ControlGroup '%s' | sed 's/\\\\/\\\\/g')/cgroup.procs", unit))
 	if handlers != inside || handlers == "" {
@@ -74,5 +74,5 @@ func inUnit(t *testing.T, g *guest, unit string) {
 
 func ended(t *testing.T, g *guest, unit string) {
 	t.Helper()
-	g.until(t, time.Minute, fmt.Sprintf("test $(systemctl show -P ActiveState '%s') = inactive", unit))
+	g.reaches(t, goneTime, unit, "inactive")
 }

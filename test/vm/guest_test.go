@@ -87,13 +87,25 @@ func (g *guest) sh(t testing.TB, script string) string {
 	return strings.TrimSuffix(res.Stdout, "\n")
 }
 
+// reaches waits until a unit is in a state, which systemd tells. A unit that
+// fails instead is not waited for any longer.
+func (g *guest) reaches(t testing.TB, limit time.Duration, unit, state string) {
+	t.Helper()
+	got, err := g.client.Unit(context.Background(), unit, limit, state, "failed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != state {
+		t.Fatalf("%s is %s, want %s:\n%s", unit, got, state, g.try(t, "systemctl status --no-pager --full '"+unit+"'").Stdout)
+	}
+}
+
 // until waits until a script succeeds, and returns what it printed then. The
-// guest itself asks again and again: the system under test has no other door
-// through which it would tell.
+// guest itself asks again and again: it is for what nobody tells.
 func (g *guest) until(t testing.TB, limit time.Duration, script string) string {
 	t.Helper()
 	loop := fmt.Sprintf("end=$(($(date +%%s) + %d)); while :; do\n out=$( (%s) 2>&1) && { printf '%%s' \"$out\"; exit 0; }\n"+
-		" [ $(date +%%s) -lt $end ] || { printf '%%s\\n' \"$out\" >&2; exit 1; }; sleep 0.05\ndone", int(limit.Seconds()+0.5), script)
+		" [ $(date +%%s) -lt $end ] || { printf '%%s\\n' \"$out\" >&2; exit 1; }; sleep 0.2\ndone", int(limit.Seconds()+0.5), script)
 	res, err := g.client.Run(context.Background(), loop, nil, limit+30*time.Second)
 	switch {
 	case err != nil:

@@ -3,6 +3,7 @@
 package vm
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -52,7 +53,7 @@ Before=systemd-udevd.service systemd-udev-trigger.service sysinit.target
 
 [Service]
 ExecStartPre=/sbin/modprobe vhci-hcd
-ExecStart=/root/vtoken plug --control /run/vtoken-boot
+ExecStart=/root/vtoken plug --card echo --control /run/vtoken-boot
 ExecStartPost=/bin/sh -c 'until grep -q 0600 /sys/bus/usb/devices/*/idProduct; do sleep 0.1; done'
 
 [Install]
@@ -148,12 +149,6 @@ func testReplug(t *testing.T, g *guest) {
 	_ = reader
 }
 
-// inactive waits until the token's unit is.
-func (k *token) inactive(t testing.TB) {
-	t.Helper()
-	k.g.until(t, goneTime, fmt.Sprintf("test $(systemctl show -P ActiveState %s) = inactive", k.unit()))
-}
-
 // testReset resets the token's port, as hubs and other programs do.
 func testReset(t *testing.T, g *guest) {
 	g.install(t)
@@ -162,7 +157,7 @@ func testReset(t *testing.T, g *guest) {
 	k.works(t, reader)
 	g.sh(t, "usbreset "+strings.TrimPrefix(strings.ReplaceAll(k.instance, "-", "/"), "/"))
 	// Whoever serves it afterwards, the next program gets an answer.
-	g.until(t, readyTime, fmt.Sprintf("systemctl is-active %s && openct-tool -r %d atr", k.unit(), reader))
+	g.until(t, readyTime, fmt.Sprintf("openct-tool -r %d atr", reader))
 	k.works(t, k.served(t))
 	k.ctl(t, "unplug")
 	k.gone(t, reader)
@@ -272,13 +267,13 @@ func testMany(t *testing.T, g *guest) {
 	if len(numbers) != len(good) {
 		t.Errorf("%d tokens have %d numbers", len(good), len(numbers))
 	}
-	g.until(t, readyTime, "systemctl is-failed "+bad.unit())
+	g.reaches(t, readyTime, bad.unit(), "failed")
 
 	t.Run("and one too many", func(t *testing.T) {
 		last, more := g.plug(t, "last", ""), (*token)(nil)
 		last.works(t, last.served(t))
 		more = g.plug(t, "more", "")
-		g.until(t, readyTime, "systemctl is-failed "+more.unit())
+		g.reaches(t, readyTime, more.unit(), "failed")
 		_, findings, _ := doctor(t, g, "")
 		if !tells(findings, "room", "all 16 reader numbers are in use") {
 			t.Errorf("doctor finds %+v", findings)
@@ -295,35 +290,69 @@ func testMany(t *testing.T, g *guest) {
 func testCycles(t *testing.T, g *guest) {
 	const tokens, cycles = 4, 50
 	g.install(t)
+	var all []*token
 	for i := range tokens {
 		k := g.plug(t, fmt.Sprintf("cycle-%d", i), "")
 		k.served(t)
 		k.ctl(t, "unplug")
 		k.inactive(t)
+		all = append(all, k)
 	}
 	count := `echo processes $(pgrep -c 'openct|ifdhandler') \
 units $(systemctl list-units --all --plain --no-legend 'openct*' | wc -l) \
 sockets $(grep -c /run/openct /proc/net/unix) files $(ls -A /run/openct | wc -l) \
 usbfs $(ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c bus/usb)`
 	before := g.sh(t, count)
-	res := g.tryFor(t, 30*time.Minute, fmt.Sprintf(`
-state() { [ "$(systemctl show -P ActiveState $1)" = $2 ]; }
-cycle() {
-	for i in $(seq %[3]d); do
-		node=$(%[1]s ctl /run/vtoken-cycle-$1 plug | sed 's|.*/dev/bus/usb/\(...\)/\(...\).*|\1-\2|')
-		unit=openct-handler@$node.service
-		end=$(($(date +%%s) + 120))
-		until state $unit active; do [ $(date +%%s) -lt $end ] || { echo "token $1, plug $i: $unit is not active"; return 1; }; sleep 0.05; done
-		%[1]s ctl /run/vtoken-cycle-$1 unplug >/dev/null || return 1
-		until state $unit inactive; do [ $(date +%%s) -lt $end ] || { echo "token $1, pull $i: $unit is not inactive"; return 1; }; sleep 0.05; done
-	done
-}
-jobs=
-for n in $(seq 0 %[2]d); do cycle $n & jobs="$jobs $!"; done
-for job in $jobs; do wait $job || exit 1; done`, vtoken, tokens-1, cycles))
-	if res.Exit != 0 {
-		t.Fatalf("%s%s", res.Stdout, res.Stderr)
+	failed := make(chan error)
+	for _, k := range all {
+		go func() {
+			for i := range cycles {
+				if err := k.cycle(); err != nil {
+					failed <- fmt.Errorf("%s, plug %d of %d: %w", k.name, i+1, cycles, err)
+					return
+				}
+			}
+			failed <- nil
+		}()
+	}
+	for range all {
+		if err := <-failed; err != nil {
+			t.Error(err)
+		}
 	}
 	g.until(t, time.Minute, fmt.Sprintf("now=$(%s); echo \"$now, before: %s\"; test \"$now\" = '%[2]s'", count, before))
 	t.Logf("%d plugs; left as before: %s", tokens*cycles, before)
+}
+
+// cycle plugs a token, waits until it is served, and pulls it.
+func (k *token) cycle() error {
+	ctx := context.Background()
+	order := func(order string) (string, error) {
+		res, err := k.g.client.Run(ctx, fmt.Sprintf("%s ctl %s %s", vtoken, k.control(), order), nil, scriptTime)
+		if err == nil && res.Exit != 0 {
+			err = fmt.Errorf("%s: %s", order, res.Stderr)
+		}
+		return res.Stdout, err
+	}
+	reaches := func(limit time.Duration, want string) error {
+		state, err := k.g.client.Unit(ctx, k.unit(), limit, want, "failed")
+		if err == nil && state != want {
+			err = fmt.Errorf("%s is %s, want %s", k.unit(), state, want)
+		}
+		return err
+	}
+	line, err := order("plug")
+	if err == nil {
+		err = k.parse(line)
+	}
+	if err == nil {
+		err = reaches(readyTime, "active")
+	}
+	if err == nil {
+		_, err = order("unplug")
+	}
+	if err == nil {
+		err = reaches(goneTime, "inactive")
+	}
+	return err
 }

@@ -38,9 +38,13 @@ type token struct {
 const vtoken = "/run/e2e/under-test/usr/sbin/openct-vtoken"
 
 // plug plugs a token and waits until the kernel has it. It is pulled at the end
-// of the case. options are openct-vtoken's.
+// of the case. options are openct-vtoken's; without any it is an eToken with a
+// card that needs no keys, which take seconds to make.
 func (g *guest) plug(t testing.TB, name, options string) *token {
 	t.Helper()
+	if options == "" {
+		options = "--card echo"
+	}
 	k := &token{g: g, name: name}
 	g.sh(t, fmt.Sprintf("modprobe vhci-hcd && systemd-run --quiet --collect --unit=vtoken-%s %s plug --control %s %s",
 		name, vtoken, k.control(), options))
@@ -54,16 +58,23 @@ func (k *token) control() string { return "/run/vtoken-" + k.name }
 // plugged waits until the kernel has the token, and takes down where.
 func (k *token) plugged(t testing.TB) {
 	t.Helper()
-	line := k.g.until(t, readyTime, fmt.Sprintf("%s ctl %s status | grep '^{'", vtoken, k.control()))
+	if err := k.parse(k.g.until(t, readyTime, fmt.Sprintf("%s ctl %s status | grep '^{'", vtoken, k.control()))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// parse takes down what openct-vtoken tells of a plugged token.
+func (k *token) parse(line string) error {
 	var status struct {
 		Port           int
 		BusID, Devnode string
 	}
 	if err := json.Unmarshal([]byte(line), &status); err != nil {
-		t.Fatalf("openct-vtoken said %q: %v", line, err)
+		return fmt.Errorf("openct-vtoken said %q: %w", line, err)
 	}
 	k.node, k.busid, k.port = status.Devnode, status.BusID, status.Port
 	k.instance = strings.ReplaceAll(strings.TrimPrefix(k.node, "/dev/bus/usb/"), "/", "-")
+	return nil
 }
 
 // ctl gives the token an order, openct-vtoken's "ctl".
@@ -79,7 +90,7 @@ func (k *token) unit() string { return "openct-handler@" + k.instance + ".servic
 // number.
 func (k *token) served(t testing.TB) int {
 	t.Helper()
-	k.g.until(t, readyTime, "systemctl is-active "+k.unit())
+	k.g.reaches(t, readyTime, k.unit(), "active")
 	out := k.g.sh(t, "openct-control status --json")
 	var readers []struct {
 		Reader int
@@ -106,24 +117,24 @@ func (k *token) works(t testing.TB, reader int) {
 	}
 }
 
-// gone waits until nothing is left of reader n, which was this token: its unit
+// gone waits until nothing is left of a reader, which was this token: its unit
 // is inactive, not failed, its entry free, its socket away.
 func (k *token) gone(t testing.TB, reader int) {
 	t.Helper()
-	k.g.until(t, goneTime, fmt.Sprintf("! systemctl is-active %s && ! systemctl is-failed %[1]s", k.unit()))
-	if state := k.g.sh(t, "systemctl show -P ActiveState "+k.unit()); state != "inactive" {
-		t.Errorf("%s is %s, want inactive", k.unit(), state)
-	}
-	if out := k.g.sh(t, fmt.Sprintf("ls -A /run/openct | grep -E '^\\.?%d(\\.json)?$' || :", reader)); out != "" {
-		t.Errorf("left in /run/openct:\n%s", out)
-	}
-	if out := k.g.sh(t, fmt.Sprintf("openct-control status | grep -E '^ +%d ' || :", reader)); out != "" {
-		t.Errorf("left in the status file: %s", out)
+	k.inactive(t)
+	left := k.g.sh(t, fmt.Sprintf(`ls -A /run/openct | grep -E '^\.?%d(\.json)?$'; openct-control status | grep -E '^ +%[1]d '; :`, reader))
+	if left != "" {
+		t.Errorf("left in /run/openct and in the status file:\n%s", left)
 	}
 }
 
-// times tells how long systemd's view of plug → ready and pull → inactive took,
-// from the guest's own clock.
+// inactive waits until the token's unit is.
+func (k *token) inactive(t testing.TB) {
+	t.Helper()
+	k.g.reaches(t, goneTime, k.unit(), "inactive")
+}
+
+// readyAfterPlug is how long it took by the guest's own clock.
 func (k *token) readyAfterPlug(t testing.TB) string {
 	t.Helper()
 	us := func(unit string) int64 {

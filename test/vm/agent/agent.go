@@ -13,7 +13,7 @@ import "time"
 type request struct {
 	ID uint64
 
-	// Op is opPing, opRun or opPut.
+	// Op is opPing, opRun, opPut or opUnit.
 	Op string
 
 	// Run: a script for /bin/sh, what it reads, and after how long it and
@@ -26,12 +26,18 @@ type request struct {
 	Path string `json:",omitempty"`
 	Mode uint32 `json:",omitempty"`
 	Data []byte `json:",omitempty"`
+
+	// Unit: a systemd unit, the states that are waited for, and for how long
+	// (Timeout).
+	Unit   string   `json:",omitempty"`
+	States []string `json:",omitempty"`
 }
 
 const (
 	opPing = "ping"
 	opRun  = "run"
 	opPut  = "put"
+	opUnit = "unit"
 )
 
 // A reply is a piece of output, or the end of the request.
@@ -43,5 +49,6 @@ type reply struct {
 	Done     bool   `json:",omitempty"`
 	Exit     int    `json:",omitempty"` // exit code; 128+n for signal n
 	TimedOut bool   `json:",omitempty"`
+	State    string `json:",omitempty"` // the unit's last
 	Error    string `json:",omitempty"` // the agent could not do it
 }

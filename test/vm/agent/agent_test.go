@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,7 +25,7 @@ func pair(t *testing.T) *Client {
 	c := NewClient(host)
 	go func() {
 		defer close(done)
-		Serve(guest)
+		Serve(guest, fakeUnits)
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -86,7 +87,7 @@ func TestGarbageBetweenMessages(t *testing.T) {
 	go func() {
 		guest.Write([]byte("{\"ID\":1,\"Std"))
 		guest.Write([]byte("\x00\xff\n[]\n"))
-		Serve(guest)
+		Serve(guest, fakeUnits)
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -127,4 +128,37 @@ func TestLineLost(t *testing.T) {
 		t.Error("no error")
 	}
 	host.Close()
+}
+
+// fakeUnits has one unit, which is active; the others stay as they are.
+func fakeUnits(ctx context.Context, unit string, states []string) (string, error) {
+	switch {
+	case unit == "":
+		return "", errors.New("no unit")
+	case unit == "a.service" && slices.Contains(states, "active"):
+		return "active", nil
+	}
+	<-ctx.Done()
+	return "activating", nil
+}
+
+func TestUnit(t *testing.T) {
+	c := pair(t)
+	tests := []struct {
+		name, unit, want string
+		timeout          time.Duration
+		fails            bool
+	}{
+		{"reached", "a.service", "active", time.Minute, false},
+		{"not in time", "b.service", "activating", 10 * time.Millisecond, false},
+		{"systemd does not answer", "", "", time.Minute, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := c.Unit(context.Background(), tt.unit, tt.timeout, "inactive", "active")
+			if got != tt.want || (err != nil) != tt.fails {
+				t.Errorf("got %q, %v", got, err)
+			}
+		})
+	}
 }

@@ -186,3 +186,15 @@ func (c *Client) Put(ctx context.Context, path string, mode uint32, data []byte)
 	}
 	return err
 }
+
+// Unit waits until a systemd unit's ActiveState is one of states, and returns
+// the last state seen, which after timeout is another.
+func (c *Client) Unit(ctx context.Context, unit string, timeout time.Duration, states ...string) (state string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout+30*time.Second)
+	defer cancel()
+	_, rep, err := c.do(ctx, request{Op: opUnit, Unit: unit, States: states, Timeout: timeout})
+	if err == nil && rep.Error != "" {
+		err = fmt.Errorf("guest agent: %s", rep.Error)
+	}
+	return rep.State, err
+}

@@ -15,8 +15,13 @@ import (
 	"time"
 )
 
-// Serve answers requests from rw until it ends. Scripts run side by side.
-func Serve(rw io.ReadWriter) error {
+// UnitWaiter waits until a systemd unit is in one of the states, or ctx is over,
+// and returns the state that it is in then.
+type UnitWaiter func(ctx context.Context, unit string, states []string) (state string, err error)
+
+// Serve answers requests from rw until it ends. Scripts and waits run side by
+// side.
+func Serve(rw io.ReadWriter, wait UnitWaiter) error {
 	s := &server{w: rw}
 	// The host may have written half a line to an agent before this one.
 	if _, err := rw.Write([]byte("\n")); err != nil {
@@ -39,6 +44,8 @@ func Serve(rw io.ReadWriter) error {
 			s.send(put(req))
 		case opRun:
 			go s.run(req)
+		case opUnit:
+			go s.unit(req, wait)
 		}
 	}
 }
@@ -97,6 +104,17 @@ func (s *server) run(req request) {
 			rep.Exit = 128 + int(ws.Signal())
 		}
 	} else if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+		rep.Error = err.Error()
+	}
+	s.send(rep)
+}
+
+func (s *server) unit(req request, wait UnitWaiter) {
+	ctx, cancel := context.WithTimeout(context.Background(), req.Timeout)
+	defer cancel()
+	rep := reply{ID: req.ID, Done: true}
+	var err error
+	if rep.State, err = wait(ctx, req.Unit, req.States); err != nil {
 		rep.Error = err.Error()
 	}
 	s.send(rep)

@@ -54,7 +54,7 @@ func runAgent() error {
 
 	for {
 		// A read of 0 bytes only says that the host is not there yet.
-		if err := agent.Serve(port); err != nil {
+		if err := agent.Serve(port, unitReaches); err != nil {
 			fmt.Fprintln(os.Stderr, "guest: agent:", err)
 		}
 		time.Sleep(100 * time.Millisecond)
