@@ -45,7 +45,6 @@ func testClassic(t *testing.T, g *guest) {
 			k.ctl(t, "unplug")
 			ended(t, g, tt.unit(k))
 			k.ctl(t, "plug")
-			k.plugged(t)
 			inUnit(t, g, tt.unit(k))
 
 			// And here everything starts anew around the token.

@@ -18,6 +18,7 @@
 //
 //	OPENCT_E2E_ACCEL      kvm or tcg; without it KVM is used where it works
 //	OPENCT_E2E_CACHE      folder for images (default .cache/e2e)
+//	OPENCT_E2E_RELEASE    release of Debian in the machine, such as trixie (default: this one's)
 //	OPENCT_E2E_DEBS       folder with the packages under test (default build/deb)
 //	OPENCT_E2E_ARTEFACTS  folder for journals (default build/e2e)
 package vm

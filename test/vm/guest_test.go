@@ -87,11 +87,15 @@ func (g *guest) sh(t testing.TB, script string) string {
 	return strings.TrimSuffix(res.Stdout, "\n")
 }
 
-// reaches waits until a unit is in a state, which systemd tells. A unit that
-// fails instead is not waited for any longer.
+// reaches waits until a unit is in a state, which systemd tells. One that is to
+// be active and fails is not waited for any longer.
 func (g *guest) reaches(t testing.TB, limit time.Duration, unit, state string) {
 	t.Helper()
-	got, err := g.client.Unit(context.Background(), unit, limit, state, "failed")
+	states := []string{state}
+	if state == "active" {
+		states = append(states, "failed")
+	}
+	got, err := g.client.Unit(context.Background(), unit, limit, states...)
 	if err != nil {
 		t.Fatal(err)
 	}

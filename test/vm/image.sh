@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the root image that the machine of test/vm boots, and caches it.
 #
-#	image.sh CACHEDIR
+#	image.sh CACHEDIR [RELEASE]
 #
 # prints the folder with the finished image:
 #
@@ -10,13 +10,13 @@
 #	modules/    the kernel's modules, for the first-stage init
 #	packages    what is in the image, one "name version" a line
 #
-# The packages come from the apt sources of this machine, its own release. The
-# image is made from a folder by mke2fs -d: no loop device, no mount, and no
+# The packages come from the apt sources of this machine: its own release, or the
+# one that is named, such as "trixie". The image is made from a folder by mke2fs -d: no loop device, no mount, and no
 # root where user namespaces work (mmdebstrap chooses). It is cached under a
 # key of this script and the versions apt would install.
 set -eu
 
-cache=${1:?usage: image.sh CACHEDIR}
+cache=${1:?usage: image.sh CACHEDIR [RELEASE]}
 here=$(cd "$(dirname "$0")" && pwd)
 
 # What the cases run in the guest. No recommends, no documentation, no locales.
@@ -49,25 +49,37 @@ work=$(mktemp -d "${TMPDIR:-/var/tmp}/openct-image.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
+own=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+codename=${2:-$own}
+
 # The distribution's own archives among this machine's sources, as apt has
-# resolved them; third-party archives stay out of the image.
+# resolved them; third-party archives stay out of the image. (Another release
+# has its own updates where this one's are.)
 apt-get indextargets --format '$(ORIGIN)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)' \
 	'Identifier: Packages' | sort -u | while IFS='|' read -r origin uri release component; do
-	case $origin in Debian | Ubuntu) echo "deb $uri $release $component" ;; esac
+	case $origin in Debian | Ubuntu) echo "deb $uri $codename${release#"$own"} $component" ;; esac
 done >"$work/sources.list"
 [ -s "$work/sources.list" ] || fail "apt has no package lists of the distribution (run apt-get update)"
 
 # How this machine reaches them: proxies, and dates if it turned those off.
 apt-config dump | grep -E '^Acquire::(http|https|Check-[A-Za-z-]*|Retries)[: ]' >"$work/apt.conf" || true
 
+lists=
+if [ "$codename" != "$own" ]; then
+	mkdir -p "$work/lists/partial" "$work/apt"
+	lists="-o Dir::Etc::sourcelist=$work/sources.list -o Dir::Etc::sourceparts=/dev/null
+		-o Dir::State::lists=$work/lists -o Dir::Cache=$work/apt -o APT::Sandbox::User=root"
+	apt-get $lists -qq update >&2 || fail "no package lists of $codename"
+fi
+
 # The versions that would be installed on an empty system decide whether a
 # cached image is still the right one.
 : >"$work/status"
-apt-get -o Dir::State::status="$work/status" -o APT::Install-Recommends=false \
+apt-get $lists -o Dir::State::status="$work/status" -o APT::Install-Recommends=false \
 	-o Debug::NoLocking=true --simulate install $packages $kernel |
 	sed -n 's/^Inst \([^ ]*\) (\([^ ]*\).*/\1 \2/p' | sort >"$work/packages"
 [ -s "$work/packages" ] || fail "apt cannot resolve the image's packages"
-key=$(cat "$here/image.sh" "$here/guest/openct-e2e.service" "$work/packages" | sha256sum | cut -c1-16)
+key=$(cat "$here/image.sh" "$here/guest/e2e-agent.service" "$work/packages" | sha256sum | cut -c1-16)
 
 image=$cache/$key
 if [ -f "$image/root.img" ]; then
@@ -81,8 +93,7 @@ out=$work/out
 mkdir "$out"
 chmod 755 "$work"
 chmod 777 "$out"
-cp "$here/guest/openct-e2e.service" "$work/"
-codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+cp "$here/guest/e2e-agent.service" "$work/"
 
 # Runs in a mount namespace of its own, where the /proc, /sys and /dev that
 # mmdebstrap has mounted in the tree can be taken away.
@@ -102,6 +113,7 @@ END
 chmod 755 "$work/mkimage"
 
 # Nobody reads these in the guest, and they are half of the bytes.
+set --
 without="
 /usr/share/doc/* /usr/share/man/* /usr/share/locale/* /usr/share/info/*
 /usr/share/gtk-doc/* /usr/share/bug/* /usr/share/lintian/*
@@ -123,7 +135,6 @@ for path in $without; do
 	set -- "$@" --dpkgopt="path-exclude=$path"
 done
 set +f
-shift # CACHEDIR
 
 # The kernel package wants an initramfs; the harness brings its own first
 # stage (guest/), so update-initramfs is diverted and does nothing.
@@ -132,13 +143,13 @@ mmdebstrap --quiet --variant=minbase --mode=auto --format=null "$@" \
 	--include="$(echo $packages $kernel | tr ' ' ',')" \
 	--essential-hook='chroot "$1" dpkg-divert --quiet --local --rename --add /usr/sbin/update-initramfs' \
 	--essential-hook='mkdir -p "$1/usr/sbin" && ln -sf /bin/true "$1/usr/sbin/update-initramfs"' \
-	--customize-hook="copy-in $work/openct-e2e.service /etc/systemd/system" \
-	--customize-hook='ln -s ../openct-e2e.service "$1/etc/systemd/system/multi-user.target.wants/"' \
+	--customize-hook="copy-in $work/e2e-agent.service /etc/systemd/system" \
+	--customize-hook='ln -s ../e2e-agent.service "$1/etc/systemd/system/multi-user.target.wants/"' \
 	--customize-hook='for u in apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer dpkg-db-backup.timer \
 		fstrim.timer getty@tty1.service systemd-timesyncd.service systemd-networkd.service \
 		e2scrub_reap.service ssh.service console-getty.service; do
 			ln -sf /dev/null "$1/etc/systemd/system/$u"; done' \
-	--customize-hook='printf "openct-e2e\n" >"$1/etc/hostname"; printf "/dev/vda / ext4 rw,noatime 0 0\n" >"$1/etc/fstab"' \
+	--customize-hook='printf "e2e\n" >"$1/etc/hostname"; printf "/dev/vda / ext4 rw,noatime 0 0\n" >"$1/etc/fstab"' \
 	--customize-hook='mkdir -p "$1/var/log/journal" "$1/etc/systemd/journald.conf.d" "$1/etc/systemd/system.conf.d" &&
 		printf "[Journal]\nStorage=persistent\nRateLimitIntervalSec=0\n" >"$1/etc/systemd/journald.conf.d/e2e.conf"' \
 	--customize-hook='rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/var/log/*.log "$1"/var/log/apt/*' \

@@ -56,7 +56,7 @@ func run(m *testing.M) (int, error) {
 	defer os.RemoveAll(work)
 
 	begin := time.Now()
-	image, err := output(ctx, "./image.sh", cache)
+	image, err := output(ctx, "./image.sh", cache, os.Getenv("OPENCT_E2E_RELEASE"))
 	if err != nil {
 		return 0, fmt.Errorf("root image: %w", err)
 	}

@@ -3,6 +3,9 @@
 package vm
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -74,10 +77,7 @@ func testUpgrade(t *testing.T, g *guest) {
 		"0"+` mf || exit 1; done'`)
 	t.Cleanup(func() { g.try(t, "systemctl stop in-use") })
 
-	g.tryFor(t, 5*time.Minute, `set -e
-rm -rf /root/newer; dpkg-deb -R /run/e2e/debs/openct_*.deb /root/newer
-sed -i 's/^Version: .*/&+newer/' /root/newer/DEBIAN/control
-dpkg-deb -Znone -b /root/newer /root/newer.deb; rm -rf /root/newer`)
+	g.put(t, "/root/newer.deb", 0o644, newer(t))
 	out := g.tryFor(t, 5*time.Minute, "dpkg -i /root/newer.deb && rm /root/newer.deb")
 	if out.Exit != 0 {
 		t.Fatalf("dpkg -i:\n%s%s", out.Stdout, out.Stderr)
@@ -98,11 +98,31 @@ dpkg-deb -Znone -b /root/newer /root/newer.deb; rm -rf /root/newer`)
 		k.ctl(t, "unplug")
 		k.gone(t, reader)
 		k.ctl(t, "plug")
-		k.plugged(t)
 		k.works(t, k.served(t))
 	})
 	k.ctl(t, "unplug")
 	k.gone(t, reader)
+}
+
+// newer is the package under test as a later version.
+func newer(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	debs, err := filepath.Abs(setting("OPENCT_E2E_DEBS", "../../build/deb"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("sh", "-ec", `cd "$1"; dpkg-deb -R "$2"/openct_*.deb tree
+sed -i 's/^Version: .*/&+newer/' tree/DEBIAN/control; dpkg-deb -Zgzip -b tree newer.deb`,
+		"sh", dir, debs).CombinedOutput()
+	if err != nil {
+		t.Fatalf("dpkg-deb: %v\n%s", err, out)
+	}
+	deb, err := os.ReadFile(filepath.Join(dir, "newer.deb"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(deb)
 }
 
 // testPurge takes the package away while a token is plugged in.

@@ -165,7 +165,6 @@ SSH_ASKPASS=/run/askpass SSH_ASKPASS_REQUIRE=force timeout 100 ssh -p 2222 -o PK
 		t.Logf("its last line: %s", lines[len(lines)-1])
 		k.gone(t, reader)
 		k.ctl(t, "plug")
-		k.plugged(t)
 		reader = k.served(t)
 		g.until(t, readyTime, "opensc-tool -n 2>&1 | grep Personal")
 		g.signsRSA(t)

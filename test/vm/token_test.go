@@ -3,6 +3,7 @@
 package vm
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -77,10 +78,28 @@ func (k *token) parse(line string) error {
 	return nil
 }
 
-// ctl gives the token an order, openct-vtoken's "ctl".
+// ctl gives the token an order, one of openct-vtoken's. After "plug" it is
+// known where the token is now.
 func (k *token) ctl(t testing.TB, order string) {
 	t.Helper()
-	k.g.sh(t, fmt.Sprintf("%s ctl %s %s", vtoken, k.control(), order))
+	if err := k.order(order); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (k *token) order(order string) error {
+	answer, err := k.g.client.Line(context.Background(), k.control(), order, scriptTime)
+	if err != nil {
+		return fmt.Errorf("%s: %s: %w", k.name, order, err)
+	}
+	text, ok := strings.CutPrefix(answer, "ok")
+	if !ok {
+		return fmt.Errorf("%s: %s: %s", k.name, order, answer)
+	}
+	if order == "plug" {
+		return k.parse(strings.TrimSpace(text))
+	}
+	return nil
 }
 
 // unit is the token's handler.
@@ -148,13 +167,30 @@ func (k *token) readyAfterPlug(t testing.TB) string {
 	return fmt.Sprintf("%d ms from udev's record to READY", (us(k.unit())-us(dev))/1000)
 }
 
-// install installs the packages under test, if they are not, and sees to it
-// that nothing of an earlier case is left.
+// inactiveAfterPull is how long it took by the guest's own clock, from the
+// kernel's message to systemd's.
+func (k *token) inactiveAfterPull(t testing.TB) string {
+	t.Helper()
+	lines := k.g.sh(t, fmt.Sprintf("journalctl --boot --output=short-monotonic | grep -E 'usb %s: USB disconnect|%s: Deactivated' | tail -n 2",
+		k.busid, k.unit()))
+	var pulled, inactive float64
+	if _, err := fmt.Sscanf(strings.ReplaceAll(lines, "[", " "), "%f", &pulled); err != nil {
+		t.Fatalf("%q: %v", lines, err)
+	}
+	_, second, _ := strings.Cut(lines, "\n")
+	if _, err := fmt.Sscanf(strings.ReplaceAll(second, "[", " "), "%f", &inactive); err != nil {
+		t.Fatalf("%q: %v", lines, err)
+	}
+	return fmt.Sprintf("%.0f ms from the kernel's disconnect to inactive", (inactive-pulled)*1000)
+}
+
+// install installs the packages under test, if they are not, and has it checked
+// at the end of the case that nothing is left.
 func (g *guest) install(t testing.TB) {
 	t.Helper()
-	g.tryFor(t, 5*time.Minute, "dpkg-query -W openct >/dev/null 2>&1 || "+aptInstall)
-	g.sh(t, "dpkg-query -W openct")
-	g.clean(t)
+	if res := g.tryFor(t, 5*time.Minute, "dpkg-query -W openct >/dev/null 2>&1 || "+aptInstall); res.Exit != 0 {
+		t.Fatalf("apt-get install:\n%s%s", res.Stdout, res.Stderr)
+	}
 	t.Cleanup(func() { g.clean(t) })
 }
 

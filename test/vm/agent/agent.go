@@ -13,7 +13,7 @@ import "time"
 type request struct {
 	ID uint64
 
-	// Op is opPing, opRun, opPut or opUnit.
+	// Op is opPing, opRun, opPut, opUnit or opLine.
 	Op string
 
 	// Run: a script for /bin/sh, what it reads, and after how long it and
@@ -22,7 +22,7 @@ type request struct {
 	Stdin   []byte        `json:",omitempty"`
 	Timeout time.Duration `json:",omitempty"`
 
-	// Put: a file to write.
+	// Put: a file to write. Line: a Unix socket, and the line to write there.
 	Path string `json:",omitempty"`
 	Mode uint32 `json:",omitempty"`
 	Data []byte `json:",omitempty"`
@@ -38,6 +38,7 @@ const (
 	opRun  = "run"
 	opPut  = "put"
 	opUnit = "unit"
+	opLine = "line"
 )
 
 // A reply is a piece of output, or the end of the request.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"net"
@@ -160,5 +161,37 @@ func TestUnit(t *testing.T) {
 				t.Errorf("got %q, %v", got, err)
 			}
 		})
+	}
+}
+
+func TestLine(t *testing.T) {
+	c := pair(t)
+	path := filepath.Join(t.TempDir(), "socket")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err == nil {
+			defer conn.Close()
+			var line string
+			if line, err = bufio.NewReader(conn).ReadString('\n'); err == nil {
+				_, err = conn.Write([]byte("got " + line))
+			}
+		}
+		served <- err
+	}()
+	answer, err := c.Line(context.Background(), path, "two words", 30*time.Second)
+	if answer != "got two words" || err != nil {
+		t.Errorf("got %q, %v", answer, err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	l.Close()
+	if _, err := c.Line(context.Background(), path, "nobody there", 30*time.Second); err == nil {
+		t.Error("no error from a socket that is gone")
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 )
@@ -197,4 +198,16 @@ func (c *Client) Unit(ctx context.Context, unit string, timeout time.Duration, s
 		err = fmt.Errorf("guest agent: %s", rep.Error)
 	}
 	return rep.State, err
+}
+
+// Line writes a line to a Unix socket in the guest and returns the line that is
+// answered there, without its end.
+func (c *Client) Line(ctx context.Context, socket, line string, timeout time.Duration) (answer string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout+30*time.Second)
+	defer cancel()
+	res, rep, err := c.do(ctx, request{Op: opLine, Path: socket, Data: []byte(line), Timeout: timeout})
+	if err == nil && rep.Error != "" {
+		err = fmt.Errorf("guest agent: %s", rep.Error)
+	}
+	return strings.TrimSuffix(res.Stdout, "\n"), err
 }

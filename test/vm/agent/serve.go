@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,6 +47,8 @@ func Serve(rw io.ReadWriter, wait UnitWaiter) error {
 			go s.run(req)
 		case opUnit:
 			go s.unit(req, wait)
+		case opLine:
+			go s.line(req)
 		}
 	}
 }
@@ -115,6 +118,28 @@ func (s *server) unit(req request, wait UnitWaiter) {
 	rep := reply{ID: req.ID, Done: true}
 	var err error
 	if rep.State, err = wait(ctx, req.Unit, req.States); err != nil {
+		rep.Error = err.Error()
+	}
+	s.send(rep)
+}
+
+// line writes a line to a Unix socket and sends the line that is answered.
+func (s *server) line(req request) {
+	rep := reply{ID: req.ID, Done: true}
+	err := func() error {
+		conn, err := net.Dial("unix", req.Path)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(req.Timeout))
+		if _, err := conn.Write(append(req.Data, '\n')); err != nil {
+			return err
+		}
+		rep.Stdout, err = bufio.NewReader(conn).ReadBytes('\n')
+		return err
+	}()
+	if err != nil {
 		rep.Error = err.Error()
 	}
 	s.send(rep)
