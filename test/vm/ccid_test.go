@@ -111,7 +111,9 @@ func cardDatabase(t *testing.T) string {
 // configuration leads to our reader. pcscd's own driver finds the interface
 // taken.
 func throughBridge(t *testing.T, g *guest, reader int) {
-	g.sh(t, fmt.Sprintf("sed 's/openct:0/openct:%d/' /usr/share/openct/openct.reader.conf >/etc/reader.conf.d/openct && systemctl start pcscd.socket", reader))
+	// The package's example; the image has no documentation.
+	g.sh(t, fmt.Sprintf("dpkg-deb --fsys-tarfile /run/e2e/debs/openct-pcsc_*.deb | tar -xO --wildcards '*/openct.reader.conf' |"+
+		" sed 's/openct:0/openct:%d/' >/etc/reader.conf.d/openct && systemctl start pcscd.socket", reader))
 	defer g.sh(t, "systemctl stop pcscd.socket pcscd.service; rm /etc/reader.conf.d/openct")
 	g.until(t, readyTime, "opensc-tool -n 2>&1 | grep Personal")
 	list := g.sh(t, "opensc-tool -l")

@@ -143,8 +143,9 @@ SSH_ASKPASS=/run/askpass SSH_ASKPASS_REQUIRE=force timeout 100 ssh -p 2222 -o PK
 		g.until(t, readyTime, "opensc-tool -n 2>&1 | grep Personal")
 
 		// A PC/SC program that sits on the card.
-		g.sh(t, `systemd-run --quiet --collect --unit=scriptor sh -c '{ echo 00A4040009A0000003080000100000; sleep 1000; } | scriptor -r "Aladdin eToken PRO 64k 00 00" >/run/scriptor.out 2>&1'`)
-		g.until(t, readyTime, "grep -E '90 00|9000' /run/scriptor.out")
+		g.compile(t, "pcschold", "testdata/pcschold.c", "-I/usr/include/PCSC", "-lpcsclite")
+		g.sh(t, `systemd-run --quiet --collect --unit=sitter -p StandardOutput=file:/run/sitter.out /run/pcschold "Aladdin eToken PRO 64k 00 00" 1000`)
+		g.until(t, readyTime, "grep holding /run/sitter.out")
 		res := g.try(t, fmt.Sprintf("timeout 60 openct-tool -r %d mf 2>&1", reader))
 		if res.Exit == 0 || res.Exit == 124 {
 			t.Errorf("openct-tool with the card locked by pcscd: exit code %d\n%s", res.Exit, res.Stdout)
@@ -152,7 +153,7 @@ SSH_ASKPASS=/run/askpass SSH_ASKPASS_REQUIRE=force timeout 100 ssh -p 2222 -o PK
 		t.Logf("openct-tool meanwhile: %s", strings.TrimSpace(res.Stdout))
 		g.sh(t, "systemctl kill -s KILL pcscd.service")
 		g.until(t, 10*time.Second, fmt.Sprintf("openct-tool -r %d mf", reader))
-		g.sh(t, "systemctl stop scriptor; systemctl reset-failed pcscd.service; systemctl restart pcscd.socket")
+		g.sh(t, "systemctl stop sitter; systemctl reset-failed pcscd.service; systemctl restart pcscd.socket")
 		g.until(t, readyTime, "opensc-tool -n 2>&1 | grep Personal")
 	})
 	t.Run("unplug in the middle", func(t *testing.T) {
