@@ -31,6 +31,8 @@ options of plug:
   --driver NAME     what it is (default etoken64); ccid:P1 to ccid:P14 are CCID
                     readers that differ in what they do themselves
   --card NAME       the card in it: piv, echo, cardos (default piv)
+  --id VENDOR:PRODUCT
+                    its USB ids, in place of those of its kind
   --serial TEXT     its USB serial number (default none)
   --control SOCKET  take orders on this socket
   -h, --help        print this text
@@ -55,7 +57,7 @@ transfers on that endpoint (on=e82); both are hexadecimal.
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 type options struct {
-	driver, card, serial, control string
+	driver, card, id, serial, control string
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
@@ -63,6 +65,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	var o options
 	p.Flags.StringVar(&o.driver, "driver", "etoken64", "")
 	p.Flags.StringVar(&o.card, "card", "piv", "")
+	p.Flags.StringVar(&o.id, "id", "", "")
 	p.Flags.StringVar(&o.serial, "serial", "", "")
 	p.Flags.StringVar(&o.control, "control", "", "")
 	words, err := p.Parse(args)
@@ -87,11 +90,15 @@ func plug(o options, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	as, err := parseLooks(o.id, o.serial)
+	if err != nil {
+		return err
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	t := &token{
 		options: o,
-		model:   withSerial(model, o.serial),
+		model:   dressed{model, as},
 		attach:  attachKernel,
 		plugged: func(p plugged) {
 			json.NewEncoder(stdout).Encode(p)

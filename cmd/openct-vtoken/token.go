@@ -1,8 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -133,25 +139,48 @@ func (t *token) heal() error {
 	return nil
 }
 
-// serialModel is a model with a serial number.
-type serialModel struct {
-	vusb.Model
-	serial string
+// looks is how a token presents itself to the bus, where it differs from its
+// model.
+type looks struct {
+	vendor, product uint16 // 0 and 0: the model's
+	serial          string // empty: none
 }
 
-func withSerial(m vusb.Model, serial string) vusb.Model {
-	if serial == "" {
-		return m
+// parseLooks reads the options --id, VENDOR:PRODUCT as lsusb prints it, and
+// --serial.
+func parseLooks(id, serial string) (looks, error) {
+	l := looks{serial: serial}
+	if id == "" {
+		return l, nil
 	}
-	return serialModel{m, serial}
+	vendor, product, _ := strings.Cut(id, ":")
+	v, verr := strconv.ParseUint(vendor, 16, 16)
+	p, perr := strconv.ParseUint(product, 16, 16)
+	if verr != nil || perr != nil {
+		return l, fmt.Errorf("--id %s: want VENDOR:PRODUCT, two hexadecimal numbers as in 0529:0600", id)
+	}
+	l.vendor, l.product = uint16(v), uint16(p)
+	return l, nil
 }
 
-// Descriptors adds the serial number's string and points iSerialNumber at it
-// (USB 2.0, table 9-8, offset 16).
-func (m serialModel) Descriptors() vusb.Descriptors {
+// dressed is a model with other looks.
+type dressed struct {
+	vusb.Model
+	looks
+}
+
+// Descriptors has idVendor and idProduct, and the serial number's string with
+// iSerialNumber pointing at it (USB 2.0, table 9-8, offsets 8, 10 and 16).
+func (m dressed) Descriptors() vusb.Descriptors {
 	d := m.Model.Descriptors()
-	d.Strings = append(append([]string{}, d.Strings...), m.serial)
-	d.Device = append([]byte{}, d.Device...)
-	d.Device[16] = byte(len(d.Strings))
+	d.Device = bytes.Clone(d.Device)
+	if m.vendor != 0 || m.product != 0 {
+		binary.LittleEndian.PutUint16(d.Device[8:], m.vendor)
+		binary.LittleEndian.PutUint16(d.Device[10:], m.product)
+	}
+	if m.serial != "" {
+		d.Strings = append(slices.Clone(d.Strings), m.serial)
+		d.Device[16] = byte(len(d.Strings))
+	}
 	return d
 }

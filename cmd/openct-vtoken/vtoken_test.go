@@ -226,19 +226,44 @@ func TestParseFault(t *testing.T) {
 	}
 }
 
-func TestSerial(t *testing.T) {
+func TestLooks(t *testing.T) {
 	m, err := vusb.New("etoken64", "echo")
 	if err != nil {
 		t.Fatal(err)
 	}
-	dev, err := vusb.Plug("test", withSerial(m, "0042")).Open()
-	if err != nil {
-		t.Fatal(err)
+	tests := []struct {
+		name, id, serial string
+		vendor, product  uint16
+		fails            bool
+	}{
+		{name: "as the model", vendor: 0x0529, product: 0x0600},
+		{name: "serial number", serial: "0042", vendor: 0x0529, product: 0x0600},
+		{name: "other ids", id: "20a0:4108", vendor: 0x20A0, product: 0x4108},
+		{name: "both", id: "0529:514", serial: "1", vendor: 0x0529, product: 0x0514},
+		{name: "one number", id: "0529", fails: true},
+		{name: "too large", id: "10000:1", fails: true},
+		{name: "no number", id: "usb:0529", fails: true},
 	}
-	if got := dev.Descriptor(); got.Serial != "0042" || got.Manufacturer != "AKS" {
-		t.Errorf("got %+v", got)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			as, err := parseLooks(tt.id, tt.serial)
+			if tt.fails || err != nil {
+				if (err != nil) != tt.fails {
+					t.Errorf("error %v, want one: %v", err, tt.fails)
+				}
+				return
+			}
+			dev, err := vusb.Plug("test", dressed{m, as}).Open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := dev.Descriptor()
+			if got.Vendor != tt.vendor || got.Product != tt.product || got.Serial != tt.serial || got.Manufacturer != "AKS" {
+				t.Errorf("got %+v", got)
+			}
+		})
 	}
-	if m.Descriptors().Device[16] != 0 {
+	if d := m.Descriptors().Device; d[16] != 0 || d[8] != 0x29 {
 		t.Error("the model itself was changed")
 	}
 }

@@ -125,45 +125,51 @@ func throughBridge(t *testing.T, g *guest, reader int) {
 
 // testBesideLibccid prints what the same virtual reader takes, served by us and
 // by pcscd with libccid: from the plug until a program has its first answer, an
-// APDU, and how often the idle process wakes up.
+// APDU, and how often the idle process wakes up. openct.conf names ours alone;
+// theirs has the ids of a reader that libccid lists.
 func testBesideLibccid(t *testing.T, g *guest) {
-	g.compile(t, "apdutime", "../../compat/test/bench.c", "-DHAVE_PCSC", "-I/usr/include/PCSC", "-lpcsclite")
 	const rounds = 50
-	var table strings.Builder
-	// one fills in one half; bench are apdutime's arguments for the reader,
-	// and pid is who serves it.
-	one := func(t *testing.T, who, bench string, k *token, pid func() string) {
-		answers := "/run/apdutime -n 1 " + bench
+	g.compile(t, "apdutime", "../../compat/test/bench.c", "-DHAVE_PCSC", "-I/usr/include/PCSC", "-lpcsclite")
+	g.configure(t, "ccid = off; driver ccid { ids = { usb:fff0/0001, }; };")
+	g.sh(t, "systemd-run --quiet --collect --unit=libccid pcscd --foreground")
+	defer g.sh(t, "systemctl stop libccid")
+	ours := g.plug(t, "ours", "--driver ccid:P4 --card echo")
+	reader := ours.served(t)
+	theirs := g.plug(t, "theirs", "--driver ccid:P4 --card echo --id 20a0:4108")
+	name := g.until(t, readyTime, "opensc-tool -l | sed -n 's/^0 *Yes *//p' | grep .")
+
+	sides := []struct {
+		who   string
+		k     *token
+		bench string // apdutime's arguments for the reader
+		pid   string // who serves it
+		table []string
+	}{
+		{who: "openct", k: ours, bench: fmt.Sprint(reader)},
+		{who: "pcscd and libccid: " + name, k: theirs, bench: "-p '" + name + "'"},
+	}
+	for i := range sides {
+		s := &sides[i]
+		answers := "/run/apdutime -n 1 " + s.bench
 		g.until(t, readyTime, answers)
-		k.ctl(t, "unplug")
+		s.k.ctl(t, "unplug")
 		g.until(t, goneTime, "! "+answers+" 2>&1")
 		ms := g.sh(t, fmt.Sprintf(`begin=$(date +%%s%%3N); %s ctl %s plug >/run/plug.log
 until %s >/run/usable.log 2>&1; do [ $(date +%%s%%3N) -lt $((begin + 120000)) ] || { cat /run/usable.log; exit 1; }; done
-echo $(($(date +%%s%%3N) - begin))`, vtoken, k.control(), answers))
-		fmt.Fprintf(&table, "%s\n  usable %s ms after the plug\n", who, ms)
-		for _, line := range strings.Split(g.sh(t, fmt.Sprintf("/run/apdutime -n %d %s", rounds, bench)), "\n") {
-			fmt.Fprintf(&table, "  %s\n", line)
-		}
-		fmt.Fprintf(&table, "  %d wakeups in 60 s without a client\n", g.wakeups(t, pid()))
+echo $(($(date +%%s%%3N) - begin))`, vtoken, s.k.control(), answers))
+		s.table = append([]string{"usable " + ms + " ms after the plug"},
+			strings.Split(g.sh(t, fmt.Sprintf("/run/apdutime -n %d %s", rounds, s.bench)), "\n")...)
 	}
-	t.Run("us", func(t *testing.T) {
-		k := g.plug(t, "ours", "--driver ccid:P4 --card echo")
-		n := k.served(t)
-		one(t, "openct", fmt.Sprint(n), k, func() string {
-			k.plugged(t)
-			k.served(t)
-			return g.sh(t, "systemctl show -P MainPID "+k.unit())
-		})
-		k.ctl(t, "unplug")
-		k.gone(t, n)
-	})
-	t.Run("pcscd and libccid", func(t *testing.T) {
-		g.sh(t, "sed -i 's/^ccid = on;/ccid = off;/' /etc/openct.conf && systemd-run --quiet --collect --unit=libccid pcscd --foreground")
-		defer g.sh(t, "sed -i 's/^ccid = off;/ccid = on;/' /etc/openct.conf; systemctl stop libccid")
-		k := g.plug(t, "theirs", "--driver ccid:P4 --card echo")
-		name := g.until(t, readyTime, "opensc-tool -l | sed -n 's/^0 *Yes *//p' | grep .")
-		one(t, "pcscd, libccid: "+name, "-p '"+name+"'", k, func() string { return g.sh(t, "systemctl show -P MainPID libccid") })
-		k.ctl(t, "unplug")
-	})
-	t.Logf("the same reader, in this machine:\n%s", table.String())
+	ours.plugged(t)
+	sides[0].pid = g.sh(t, "systemctl show -P MainPID "+ours.unit())
+	sides[1].pid = g.sh(t, "systemctl show -P MainPID libccid")
+	wakeups := g.wakeups(t, sides[0].pid, sides[1].pid)
+	var text strings.Builder
+	for i, s := range sides {
+		fmt.Fprintf(&text, "%s\n  %s\n  %d wakeups in 60 s without a client\n", s.who, strings.Join(s.table, "\n  "), wakeups[i])
+	}
+	t.Logf("the same reader, in this machine:\n%s", &text)
+	theirs.ctl(t, "unplug")
+	ours.ctl(t, "unplug")
+	ours.gone(t, reader)
 }

@@ -61,9 +61,9 @@ func testTokens(t *testing.T, g *guest) {
 // counts, until the end of the case.
 func (g *guest) configure(t testing.TB, setting string) {
 	t.Helper()
-	g.sh(t, "cp -n /etc/openct.conf /run/openct.conf.kept && { echo '"+setting+"'; grep -v '^"+
-		strings.Fields(setting)[0]+" ' /run/openct.conf.kept; } >/etc/openct.conf")
-	t.Cleanup(func() { g.sh(t, "cat /run/openct.conf.kept >/etc/openct.conf && rm /run/openct.conf.kept") })
+	kept := g.sh(t, "mktemp -p /run openct.conf.XXXXXX")
+	g.sh(t, fmt.Sprintf("cp /etc/openct.conf %s && { echo '%s'; grep -v '^%s ' %[1]s; } >/etc/openct.conf", kept, setting, strings.Fields(setting)[0]))
+	t.Cleanup(func() { g.sh(t, fmt.Sprintf("cat %s >/etc/openct.conf && rm %[1]s", kept)) })
 }
 
 // commands is a list of APDUs for one call of openct-tool. A command that may

@@ -2,36 +2,62 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/godbus/dbus/v5"
 )
+
+const systemd = "org.freedesktop.systemd1"
+
+// bus is the agent's connection to the system bus, made when it is first needed.
+var bus struct {
+	sync.Mutex
+	conn *dbus.Conn
+}
+
+func connectBus() (*dbus.Conn, error) {
+	bus.Lock()
+	defer bus.Unlock()
+	if bus.conn != nil && bus.conn.Connected() {
+		return bus.conn, nil
+	}
+	conn, err := dbus.ConnectSystemBus()
+	if err != nil {
+		return nil, fmt.Errorf("system bus: %w", err)
+	}
+	if err := conn.Object(systemd, "/org/freedesktop/systemd1").Call(systemd+".Manager.Subscribe", 0).Err; err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("subscribe: %w", err)
+	}
+	bus.conn = conn
+	return conn, nil
+}
 
 // unitReaches waits until a unit's ActiveState is one of states. systemd itself
 // says when something changed: to ask it again and again would take the time of
 // the system under test.
 func unitReaches(ctx context.Context, unit string, states []string) (state string, err error) {
-	conn, err := dbus.ConnectSystemBus(dbus.WithContext(ctx))
+	conn, err := connectBus()
 	if err != nil {
-		return "", fmt.Errorf("system bus: %w", err)
-	}
-	defer conn.Close()
-	const systemd = "org.freedesktop.systemd1"
-	manager := conn.Object(systemd, "/org/freedesktop/systemd1")
-	if err := manager.CallWithContext(ctx, systemd+".Manager.Subscribe", 0).Err; err != nil {
-		return "", fmt.Errorf("subscribe: %w", err)
+		return "", err
 	}
 	var path dbus.ObjectPath
-	if err := manager.CallWithContext(ctx, systemd+".Manager.LoadUnit", 0, unit).Store(&path); err != nil {
+	if err := conn.Object(systemd, "/org/freedesktop/systemd1").CallWithContext(ctx, systemd+".Manager.LoadUnit", 0, unit).Store(&path); err != nil {
 		return "", fmt.Errorf("%s: %w", unit, err)
 	}
-	changes := make(chan *dbus.Signal, 16)
-	conn.Signal(changes)
-	if err := conn.AddMatchSignalContext(ctx, dbus.WithMatchObjectPath(path),
-		dbus.WithMatchInterface("org.freedesktop.DBus.Properties"), dbus.WithMatchArg(0, systemd+".Unit")); err != nil {
+	signals := make(chan *dbus.Signal, 64) // of all units that are waited for
+	conn.Signal(signals)
+	defer conn.RemoveSignal(signals)
+	changes := []dbus.MatchOption{
+		dbus.WithMatchObjectPath(path), dbus.WithMatchInterface("org.freedesktop.DBus.Properties"), dbus.WithMatchArg(0, systemd+".Unit"),
+	}
+	if err := conn.AddMatchSignalContext(ctx, changes...); err != nil {
 		return "", fmt.Errorf("signals of %s: %w", unit, err)
 	}
+	defer conn.RemoveMatchSignal(changes...)
 	for {
 		// systemd loads a unit that it has forgotten, to answer.
 		var now string
@@ -45,13 +71,16 @@ func unitReaches(ctx context.Context, unit string, states []string) (state strin
 		if state = now; slices.Contains(states, state) {
 			return state, nil
 		}
-		select {
-		case _, ok := <-changes:
-			if !ok {
-				return state, fmt.Errorf("the system bus hung up")
+		for changed := false; !changed; {
+			select {
+			case s, ok := <-signals:
+				if !ok {
+					return state, errors.New("the system bus hung up")
+				}
+				changed = s.Path == path
+			case <-ctx.Done():
+				return state, nil
 			}
-		case <-ctx.Done():
-			return state, nil
 		}
 	}
 }
