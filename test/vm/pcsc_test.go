@@ -157,13 +157,15 @@ SSH_ASKPASS=/run/askpass SSH_ASKPASS_REQUIRE=force timeout 100 ssh -p 2222 -o PK
 		g.until(t, readyTime, "opensc-tool -n 2>&1 | grep Personal")
 	})
 	t.Run("unplug in the middle", func(t *testing.T) {
-		k.ctl(t, "drop 400")
-		res := g.tryFor(t, 2*time.Minute, "timeout 90 sh -c 'while pkcs11-tool --login --pin 123456 --list-objects; do :; done' 2>&1")
-		if res.Exit == 124 {
-			t.Errorf("the program hangs:\n%s", res.Stdout)
+		// Under OpenSC's own tools. (pkcs11-tool 0.23 is of no use here: it
+		// crashes when its card goes, under any reader driver.)
+		k.ctl(t, "drop 100")
+		res := g.tryFor(t, 2*time.Minute, "timeout 90 sh -c 'while :; do opensc-tool -s 00A404000BA000000308000010000100 || exit $?; done' 2>&1")
+		if res.Exit == 0 || res.Exit >= 124 {
+			t.Errorf("the program ends with %d:\n%s", res.Exit, res.Stdout)
 		}
 		lines := strings.Split(strings.TrimSpace(res.Stdout), "\n")
-		t.Logf("its last line: %s", lines[len(lines)-1])
+		t.Logf("its exit code %d, its last line: %s", res.Exit, lines[len(lines)-1])
 		k.gone(t, reader)
 		k.ctl(t, "plug")
 		reader = k.served(t)
@@ -187,7 +189,8 @@ SSH_ASKPASS=/run/askpass SSH_ASKPASS_REQUIRE=force timeout 100 ssh -p 2222 -o PK
 		n := k.served(t)
 		g.compile(t, "apdutime", "../../compat/test/bench.c", "-DHAVE_PCSC", "-I/usr/include/PCSC", "-lpcsclite")
 		g.until(t, readyTime, "opensc-tool -l | grep eToken")
-		t.Log("\n" + g.sh(t, fmt.Sprintf("/run/apdutime -n 10 %d", n)))
+		// pcscd has just read the ATR, and lets go of the card after a while.
+		t.Log("\n" + g.until(t, readyTime, fmt.Sprintf("/run/apdutime -n 10 %d", n)))
 		k.ctl(t, "unplug")
 		k.gone(t, n)
 	})
