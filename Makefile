@@ -2,7 +2,7 @@
 #
 #	make demo       a virtual token, served and used (needs nothing but Go)
 #	make test       the tests: vet, gofmt, staticcheck, go test -race, C library
-#	make e2e        Debian in a virtual machine: udev, systemd, USB; E2E='TestE2E/(plug|stop)' picks cases
+#	make e2e        Debian in a virtual machine: udev, systemd, USB; E2E='TestE2E$$/^(plug|stop)$$' picks cases
 #	make build      everything there is to make, in build/
 #	make install    [DESTDIR=] [PREFIX=/usr/local] [SYSCONFDIR=/etc]
 #	make deb rpm    packages, in build/packages
@@ -60,7 +60,7 @@ unit:
 
 e2e: deb
 	@scripts/deps e2e
-	$(GO) test -tags vm -count=1 -v -timeout 60m -run '$(E2E)' ./test/vm
+	$(GO) test -tags vm -count=1 -v -timeout 60m -run '$(value E2E)' ./test/vm
 
 # An openct.conf that is there is kept; the new one goes beside it.
 install: build

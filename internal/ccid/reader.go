@@ -166,7 +166,7 @@ func openPart(dev usb.Device, f function, q quirk, several bool, room chan struc
 	if err := dev.Claim(f.iface, f.alt); err != nil {
 		return nil, err
 	}
-	t := newUSBTransport(dev, f)
+	t := newUSBTransport(dev, f, plan)
 	rates, err := t.dataRates(plan.Rates)
 	if err != nil {
 		_ = dev.Release(f.iface)

@@ -182,12 +182,16 @@ func TestRealWorld(t *testing.T) {
 					b := plug(t, profile(t, "P3"), chip).start()
 					b.model.Inject(vusb.CCIDFault{On: 0x6F, NoEnd: noEnd, Times: -1})
 					e := b.engine(0)
-					began := time.Now()
-					for range 3 {
+					for i := range 3 {
+						began := time.Now()
 						b.transmit(e, []byte{0x00, 0xB0, 0x00, 0x00, 0x00}, counting(n-headerSize-2))
-					}
-					if d := time.Since(began); d > 0 {
-						t.Errorf("%d bytes, end packet missing: %v: waited %v", n, noEnd, d)
+						want := time.Duration(0)
+						if noEnd && i == 0 { // and then it is known
+							want = endPatience
+						}
+						if d := time.Since(began); d != want {
+							t.Errorf("%d bytes, end packet missing: %v, exchange %d: waited %v, want %v", n, noEnd, i+1, d, want)
+						}
 					}
 				}
 			}

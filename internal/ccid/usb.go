@@ -22,12 +22,15 @@ type usbTransport struct {
 	node string
 	fn   function
 	buf  []byte // one message, and whole packets
+
+	longest  int  // message that the reader sends, bytes
+	onePiece bool // it has ended a message on a full packet, without the empty one that should follow
 }
 
 var _ transport = (*usbTransport)(nil)
 
-func newUSBTransport(dev usb.Device, fn function) *usbTransport {
-	return &usbTransport{dev: dev, node: deviceName(dev.Descriptor()), fn: fn}
+func newUSBTransport(dev usb.Device, fn function, p Plan) *usbTransport {
+	return &usbTransport{dev: dev, node: deviceName(dev.Descriptor()), fn: fn, longest: p.MaxMessage}
 }
 
 // deviceName is the device's node, or its id for one that has none.
@@ -67,14 +70,19 @@ func (u *usbTransport) read(buf []byte, timeout time.Duration) (int, error) {
 	return n, err
 }
 
-// recv reads the first packet alone and then exactly what its header
-// announces. A read of "up to the longest message" would hang on readers that
-// end a message on a full packet without the empty one that should follow; an
-// empty packet that does follow is skipped by the next recv.
+// recv reads a message in one transfer, which a short packet ends, or an empty
+// one after a message of full packets. A reader that leaves that out is waited
+// for once, for endPatience; from then on its messages are read as one packet
+// and then exactly what its header announces. An empty packet that follows
+// nothing is skipped.
 func (u *usbTransport) recv(timeout time.Duration) ([]byte, error) {
 	packet := u.fn.packet
-	if len(u.buf) < packet {
-		u.buf = make([]byte, packet)
+	first := wholePackets(max(u.longest, minMessage), packet)
+	if u.onePiece {
+		first = packet
+	}
+	if len(u.buf) < first {
+		u.buf = make([]byte, first)
 	}
 	n := 0
 	for empty := 0; n == 0; empty++ {
@@ -82,7 +90,9 @@ func (u *usbTransport) recv(timeout time.Duration) ([]byte, error) {
 			return nil, fmt.Errorf("%w: nothing but empty transfers", errMalformed)
 		}
 		var err error
-		if n, err = u.read(u.buf[:packet], timeout); err != nil {
+		if n, err = u.read(u.buf[:first], min(timeout, endPatience)); n > 0 && errors.Is(err, usb.ErrTimeout) {
+			u.onePiece = true
+		} else if err != nil {
 			return nil, err
 		}
 	}
@@ -97,7 +107,7 @@ func (u *usbTransport) recv(timeout time.Duration) ([]byte, error) {
 	if n > want {
 		return nil, u.drain(n, fmt.Errorf("%w: longer than the %d bytes its header announces", errMalformed, want))
 	}
-	whole := (want + packet - 1) / packet * packet
+	whole := wholePackets(want, packet)
 	if len(u.buf) < whole {
 		u.buf = append(make([]byte, 0, whole), u.buf...)[:whole]
 	}
@@ -116,6 +126,9 @@ func (u *usbTransport) recv(timeout time.Duration) ([]byte, error) {
 	return u.buf[:n], nil
 }
 
+// wholePackets rounds n up to whole packets.
+func wholePackets(n, packet int) int { return (n + packet - 1) / packet * packet }
+
 // drain reads away the rest of a message that is not wanted, for as long as
 // full packets come, and returns why.
 func (u *usbTransport) drain(n int, why error) error {
@@ -128,7 +141,14 @@ func (u *usbTransport) drain(n int, why error) error {
 	return why
 }
 
-const drainTimeout = 100 * time.Millisecond
+const (
+	drainTimeout = 100 * time.Millisecond
+
+	// endPatience is how long one transfer lasts, in which a message may have
+	// come whole and only its end be missing. It is begun again while a
+	// command waits, and there is none otherwise.
+	endPatience = time.Second
+)
 
 // abort ignores a stall: many readers know the message of that name, but not
 // the request (CCID 1.1, 5.3.1).

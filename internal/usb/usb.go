@@ -29,7 +29,8 @@ type Device interface {
 	Control(s Setup, data []byte, timeout time.Duration) (int, error)
 
 	// Bulk runs one bulk transfer on the endpoint address ep; bit 7 set
-	// reads into data, clear writes it. A read ends at a short packet.
+	// reads into data, clear writes it. A read ends at a short packet; one
+	// that times out returns what has come with ErrTimeout.
 	Bulk(ep uint8, data []byte, timeout time.Duration) (int, error)
 
 	// Interrupt reads one interrupt packet train into buf. It may wait for

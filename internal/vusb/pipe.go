@@ -33,8 +33,9 @@ func (q *pipe) add(b []byte, end bool) {
 }
 
 // read gathers packets into one transfer: it ends at a short packet or when
-// the buffer is full. A packet that does not fit is lost, as on a real bus. mu
-// is the owner's mutex, not held.
+// the buffer is full; what has come when ctx ends is returned with its error. A
+// packet that does not fit is lost, as on a real bus. mu is the owner's mutex,
+// not held.
 func (q *pipe) read(ctx context.Context, mu *sync.Mutex, max int) ([]byte, error) {
 	var b []byte
 	for {
@@ -57,7 +58,7 @@ func (q *pipe) read(ctx context.Context, mu *sync.Mutex, max int) ([]byte, error
 		select {
 		case <-wake:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return b, ctx.Err()
 		}
 	}
 }

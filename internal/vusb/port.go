@@ -172,7 +172,7 @@ func (d *device) Bulk(ep uint8, data []byte, timeout time.Duration) (int, error)
 	defer ctx.release()
 	n, err := d.endpoint(ctx, ep, data)
 	if err != nil {
-		return 0, usb.Wrap(fmt.Sprintf("bulk %02x", ep), d.port.name, d.fault(ctx, err))
+		return n, usb.Wrap(fmt.Sprintf("bulk %02x", ep), d.port.name, d.fault(ctx, err))
 	}
 	return n, nil
 }
@@ -197,7 +197,10 @@ func (d *device) endpoint(ctx context.Context, ep uint8, data []byte) (int, erro
 		return 0, fmt.Errorf("endpoint of an interface that is not claimed: %w", usb.ErrIO)
 	}
 	if ep&0x80 == 0 {
-		return len(data), d.port.Out(ctx, ep, data)
+		if err := d.port.Out(ctx, ep, data); err != nil {
+			return 0, err
+		}
+		return len(data), nil
 	}
 	in, err := d.port.In(ctx, ep, len(data))
 	return copy(data, in), err

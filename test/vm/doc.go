@@ -3,7 +3,7 @@
 // vhci_hcd (openct-vtoken) and QEMU's own USB devices.
 //
 //	make e2e
-//	go test -tags vm -v -timeout 30m ./test/vm -run 'E2E/unplug'
+//	make e2e E2E='TestE2E$/^(plug|stop)$'
 //
 // The root image is built from packages once and cached (image.sh); the
 // machine boots once for all cases and forgets everything at its end. The

@@ -2,6 +2,9 @@
 
 package gousbdev
 
+// #include <libusb.h>
+import "C"
+
 import (
 	"context"
 	"errors"
@@ -41,18 +44,19 @@ type device struct {
 	ctx   *usbContext
 	dev   *gousb.Device
 
+	handle *C.libusb_device_handle // dev's
+
 	alive context.Context // ends with Close
 	end   context.CancelFunc
-
-	control sync.Mutex // one control transfer at a time; guards dev.ControlTimeout
 
 	mu     sync.Mutex
 	config *gousb.Config
 	claims map[uint8]*claim
 
-	state   sync.Mutex // guards closed; never held while libusb runs
-	closed  bool
-	running sync.WaitGroup // operations inside libusb
+	state     sync.Mutex // guards closed and transfers; never held while libusb runs
+	closed    bool
+	transfers map[*transfer]struct{} // under way, for Close to cancel
+	running   sync.WaitGroup         // operations inside libusb
 }
 
 // claim is one claimed interface.
@@ -78,6 +82,22 @@ func (d *device) begin() error {
 	}
 	d.running.Add(1)
 	return nil
+}
+
+// enter lists a transfer for Close to cancel; false: it is too late.
+func (d *device) enter(t *transfer) bool {
+	d.state.Lock()
+	defer d.state.Unlock()
+	if !d.closed {
+		d.transfers[t] = struct{}{}
+	}
+	return !d.closed
+}
+
+func (d *device) leave(t *transfer) {
+	d.state.Lock()
+	defer d.state.Unlock()
+	delete(d.transfers, t)
 }
 
 // run runs one operation with everything around it: state, panics, errors.
@@ -138,21 +158,8 @@ func (d *device) Control(s usb.Setup, data []byte, timeout time.Duration) (int, 
 		if len(data) > maxControl {
 			return 0, fmt.Errorf("%w: a data stage of %d bytes, the kernel allows %d", usb.ErrIO, len(data), maxControl)
 		}
-		d.control.Lock()
-		defer d.control.Unlock()
-		deadline := time.Now().Add(timeout)
-		for {
-			d.dev.ControlTimeout = wholeMilliseconds(timeout)
-			n, err := d.dev.Control(s.RequestType, s.Request, s.Value, s.Index, data)
-			// A signal came before the request was sent: Go's scheduler
-			// makes them all the time.
-			if err != gousb.ErrorInterrupted {
-				return n, err
-			}
-			if timeout = time.Until(deadline); timeout <= 0 {
-				return 0, usb.ErrTimeout
-			}
-		}
+		return d.transfer(context.Background(), request{
+			kind: C.LIBUSB_TRANSFER_TYPE_CONTROL, setup: s, data: data, timeout: wholeMilliseconds(timeout)})
 	})
 }
 
@@ -163,81 +170,53 @@ func wholeMilliseconds(t time.Duration) time.Duration {
 
 // Bulk implements usb.Device.
 func (d *device) Bulk(ep uint8, data []byte, timeout time.Duration) (int, error) {
-	ctx, cancel := context.WithTimeout(d.alive, wholeMilliseconds(timeout))
-	defer cancel()
 	return d.run(fmt.Sprintf("bulk %02x", ep), func() (int, error) {
-		return d.transfer(ctx, ep, data)
+		if !d.claimedEndpoint(ep) {
+			return 0, errNotClaimed
+		}
+		return d.transfer(context.Background(), request{
+			kind: C.LIBUSB_TRANSFER_TYPE_BULK, endpoint: ep, data: data, timeout: wholeMilliseconds(timeout)})
 	})
 }
 
 // Interrupt implements usb.Device.
 func (d *device) Interrupt(ctx context.Context, ep uint8, buf []byte) (int, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(d.alive, cancel)()
 	return d.run(fmt.Sprintf("interrupt %02x", ep), func() (int, error) {
-		return d.transfer(ctx, ep, buf)
+		if !d.claimedEndpoint(ep) {
+			return 0, errNotClaimed
+		}
+		return d.transfer(ctx, request{kind: C.LIBUSB_TRANSFER_TYPE_INTERRUPT, endpoint: ep, data: buf})
 	})
 }
 
-// transfer runs one transfer on an endpoint of a claimed interface.
-func (d *device) transfer(ctx context.Context, ep uint8, data []byte) (n int, err error) {
-	iface := d.claimedEndpoint(ep)
-	if iface == nil {
-		return 0, fmt.Errorf("%w: no claimed interface has this endpoint", usb.ErrIO)
-	}
-	number := int(ep & 0x0F)
-	for {
-		if ctx.Err() == nil {
-			if ep&0x80 != 0 {
-				var in *gousb.InEndpoint
-				if in, err = iface.InEndpoint(number); err == nil {
-					n, err = in.ReadContext(ctx, data)
-				}
-			} else {
-				var out *gousb.OutEndpoint
-				if out, err = iface.OutEndpoint(number); err == nil {
-					n, err = out.WriteContext(ctx, data)
-				}
-			}
-		} else {
-			err = gousb.TransferCancelled
-		}
-		switch {
-		case err == gousb.ErrorInterrupted: // not submitted
-		case err == gousb.TransferCancelled && d.alive.Err() != nil:
-			return n, usb.ErrClosed
-		case err == gousb.TransferCancelled && ctx.Err() != nil:
-			return n, waitError(ctx)
-		default:
-			return n, err
-		}
-	}
-}
+var errNotClaimed = fmt.Errorf("%w: no claimed interface has this endpoint", usb.ErrIO)
 
-func (d *device) claimedEndpoint(ep uint8) *gousb.Interface {
+func (d *device) claimedEndpoint(ep uint8) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, c := range d.claims {
 		if _, ok := c.iface.Setting.Endpoints[gousb.EndpointAddress(ep)]; ok {
-			return c.iface
+			return true
 		}
 	}
-	return nil
+	return false
 }
 
-// ClearHalt implements usb.Device.
+// ClearHalt implements usb.Device: the request to the device and the data
+// toggle on the host's side, which a plain CLEAR_FEATURE would leave.
 func (d *device) ClearHalt(ep uint8) error {
 	_, err := d.run(fmt.Sprintf("clear halt %02x", ep), func() (int, error) {
-		return 0, clearHalt(d.dev, ep)
+		if code := C.libusb_clear_halt(d.handle, C.uchar(ep)); code != 0 {
+			return 0, gousb.Error(code)
+		}
+		return 0, nil
 	})
 	return err
 }
 
-// Close implements usb.Device. It ends endpoint transfers at once; a control
-// transfer that is under way ends with its timeout (or the unplug), and Close
-// waits for it no longer than two seconds: the rest is then given back when
-// it ends.
+// Close implements usb.Device. It ends all transfers at once. Should the kernel
+// not let go of one, Close waits no longer than two seconds: the rest is then
+// given back when it ends.
 func (d *device) Close() error {
 	d.state.Lock()
 	if d.closed {
@@ -245,9 +224,12 @@ func (d *device) Close() error {
 		return nil
 	}
 	d.closed = true
+	d.end()
+	for t := range d.transfers {
+		t.cancel()
+	}
 	d.state.Unlock()
 
-	d.end()
 	finished := make(chan error, 1)
 	go func() { finished <- d.teardown() }()
 	grace := time.NewTimer(closeGrace)
@@ -256,7 +238,7 @@ func (d *device) Close() error {
 	case err := <-finished:
 		return usb.Wrap("close", d.path, err)
 	case <-grace.C:
-		d.log.Warn("a control transfer does not end; the device stays open until its timeout")
+		d.log.Warn("a transfer does not end; the device stays open until it does")
 		return usb.Wrap("close", d.path, usb.ErrTimeout)
 	}
 }

@@ -4,9 +4,9 @@
 //   - panics, of NewContext and on odd descriptors, become errors;
 //   - a device elsewhere on the machine whose descriptors gousb cannot read
 //     is never shown to it (events.c);
-//   - its event loop, which would wake ten times a second for ever, sleeps
-//     until there is an event (events.c);
-//   - a control transfer without a timeout waits for ever, so none is;
+//   - its event loop, which would wake ten times a second for ever, sleeps, and
+//     transfers take their events themselves (events.c, transfer.c): all of them
+//     can be cancelled, control transfers too;
 //   - error codes that were flattened into text are found again;
 //   - automatic detaching of kernel drivers takes every interface of a
 //     composite device, so here just the one claimed is taken and given back;

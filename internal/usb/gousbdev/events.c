@@ -43,13 +43,14 @@ struct adopted {
 	libusb_context *ctx;
 	int bus, address;
 	int closing;
-	unsigned long waits;
+	unsigned long sleeps;
 };
 
 enum { MAX_ADOPTED = 128 };
 
 static struct adopted contexts[MAX_ADOPTED];
 static pthread_mutex_t contexts_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t closing_changed = PTHREAD_COND_INITIALIZER;
 
 static struct adopted *find_locked(libusb_context *ctx)
 {
@@ -75,28 +76,24 @@ void openct_set_closing(libusb_context *ctx, int closing)
 	struct adopted *a = find_locked(ctx);
 	if (a)
 		a->closing = closing;
+	pthread_cond_broadcast(&closing_changed);
 	pthread_mutex_unlock(&contexts_lock);
-	// The interruption stays pending until the event loop has seen it, so
-	// it does not matter whether the loop waits already or is about to.
-	if (closing)
-		libusb_interrupt_event_handler(ctx);
 }
 
-unsigned long openct_long_waits(libusb_context *ctx)
+unsigned long openct_sleeps(libusb_context *ctx)
 {
 	pthread_mutex_lock(&contexts_lock);
 	struct adopted *a = find_locked(ctx);
-	unsigned long n = a ? a->waits : 0;
+	unsigned long n = a ? a->sleeps : 0;
 	pthread_mutex_unlock(&contexts_lock);
 	return n;
 }
 
 // gousb's event loop is the one caller that waits 100 ms for nothing in
-// particular (completed is NULL). It does so only to look at a channel that
-// says whether to end; openct_set_closing makes it look when there is
-// something to see. Every other event wakes libusb by itself: transfers and
-// unplugs by the device's descriptor, transfer timeouts by a timerfd, opening
-// and closing by libusb's own event descriptor.
+// particular (completed is NULL). It has nothing to do here: whoever makes a
+// transfer takes libusb's events meanwhile (transfer.c). So it sleeps until it
+// is to end, and then turns every millisecond to look at the channel that says
+// so.
 int libusb_handle_events_timeout_completed(libusb_context *ctx, struct timeval *tv, int *completed)
 {
 	if (!openct_resolve())
@@ -106,12 +103,12 @@ int libusb_handle_events_timeout_completed(libusb_context *ctx, struct timeval *
 	if (completed == NULL && tv->tv_sec == 0 && tv->tv_usec == 100000) {
 		pthread_mutex_lock(&contexts_lock);
 		struct adopted *a = ctx ? find_locked(ctx) : NULL;
-		if (a && a->closing) {
+		if (a) {
+			if (!a->closing)
+				a->sleeps++;
+			while (!a->closing)
+				pthread_cond_wait(&closing_changed, &contexts_lock);
 			wait.tv_usec = 1000;
-		} else if (a) {
-			wait.tv_sec = 3600;
-			wait.tv_usec = 0;
-			a->waits++;
 		}
 		pthread_mutex_unlock(&contexts_lock);
 	}

@@ -18,8 +18,8 @@ import (
 	"github.com/google/gousb"
 )
 
-// usbContext is a libusb context for one device. Its event loop has a thread
-// that sleeps until something happens to the device.
+// usbContext is a libusb context for one device. gousb's thread for its events
+// sleeps until the end.
 type usbContext struct {
 	gousb *gousb.Context
 	c     *C.libusb_context
@@ -66,24 +66,8 @@ func cPointer(of any, field string) (unsafe.Pointer, error) {
 	return v.UnsafePointer(), nil
 }
 
-// clearHalt clears a stalled endpoint: the request to the device and the data
-// toggle on the host's side, which a plain CLEAR_FEATURE would leave.
-func clearHalt(dev *gousb.Device, ep uint8) error {
-	h, err := cPointer(dev, "handle")
-	if err != nil {
-		return err
-	}
-	if code := C.libusb_clear_halt((*C.libusb_device_handle)(h), C.uchar(ep)); code != 0 {
-		return gousb.Error(code)
-	}
-	return nil
-}
-
-// longWaits counts how often the event loop went to sleep, for the tests.
-func (ctx *usbContext) longWaits() uint64 { return uint64(C.openct_long_waits(ctx.c)) }
-
-// interrupt wakes the event loop, for the tests.
-func (ctx *usbContext) interrupt() { C.libusb_interrupt_event_handler(ctx.c) }
+// sleeps counts how often the event loop went to sleep, for the tests.
+func (ctx *usbContext) sleeps() uint64 { return uint64(C.openct_sleeps(ctx.c)) }
 
 // recovered turns a panic into an error that wraps sentinel.
 func recovered(err *error, sentinel error) {

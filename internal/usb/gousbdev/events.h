@@ -10,11 +10,11 @@ int openct_resolve(void);
 // one device, until libusb_exit; 0 when there is no room.
 int openct_adopt(libusb_context *ctx, int bus, int address);
 
-// openct_set_closing makes the event loop of ctx turn every millisecond, so
-// that it sees gousb's request to end; 0 lets it sleep again.
+// openct_set_closing wakes the event loop of ctx and makes it turn every
+// millisecond, so that it sees gousb's request to end; 0 lets it sleep again.
 void openct_set_closing(libusb_context *ctx, int closing);
 
-// openct_long_waits counts how often the event loop went to sleep.
-unsigned long openct_long_waits(libusb_context *ctx);
+// openct_sleeps counts how often the event loop went to sleep.
+unsigned long openct_sleeps(libusb_context *ctx);
 
 #endif

@@ -2,6 +2,9 @@
 
 package gousbdev
 
+// #include <libusb.h>
+import "C"
+
 import (
 	"context"
 	"errors"
@@ -67,6 +70,11 @@ func open(path string, log *slog.Logger) (_ *device, err error) {
 		return nil, errors.Join(err, ctx.close())
 	}
 
+	handle, err := cPointer(dev, "handle")
+	if err != nil {
+		return nil, errors.Join(err, dev.Close(), ctx.close())
+	}
+
 	desc.Bus, desc.Address = w.Bus, w.Address
 	dir := thisMachine.deviceDir(w.Bus, w.Address)
 	if dir != "" {
@@ -79,14 +87,16 @@ func open(path string, log *slog.Logger) (_ *device, err error) {
 	desc.Serial = attribute(dir, "serial")
 
 	d := &device{
-		path:   path,
-		dir:    dir,
-		log:    log.With("device", path),
-		watch:  w,
-		desc:   desc,
-		ctx:    ctx,
-		dev:    dev,
-		claims: make(map[uint8]*claim),
+		path:      path,
+		dir:       dir,
+		log:       log.With("device", path),
+		watch:     w,
+		desc:      desc,
+		ctx:       ctx,
+		dev:       dev,
+		handle:    (*C.libusb_device_handle)(handle),
+		claims:    make(map[uint8]*claim),
+		transfers: make(map[*transfer]struct{}),
 	}
 	d.alive, d.end = context.WithCancel(context.Background())
 	return d, nil

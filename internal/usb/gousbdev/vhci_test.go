@@ -330,19 +330,73 @@ func TestUnplugAsFault(t *testing.T) {
 	wantErr(t, err, usb.ErrUnplugged)
 }
 
-func TestCloseIsBounded(t *testing.T) {
+// A transfer of any kind that hangs in the device ends with Close.
+func TestCloseEndsTransfers(t *testing.T) {
 	g := standard()
-	_, dev := plugOpen(t, g)
-	failed := make(chan error, 1)
+	port, dev := plugOpen(t, g)
+	must(t, dev.Claim(0, 0))
+	port.Inject(vusb.Fault{On: vusb.Transfer{Code: 0x82}, Delay: time.Minute})
+	failed := make(chan error, 3)
 	go func() {
-		_, err := dev.Control(usb.Setup{RequestType: usb.VendorDeviceIn, Request: 3}, make([]byte, 4), 4*time.Second)
+		_, err := dev.Control(usb.Setup{RequestType: usb.VendorDeviceIn, Request: 3}, make([]byte, 4), time.Minute)
+		failed <- err
+	}()
+	go func() {
+		_, err := dev.Interrupt(context.Background(), 0x81, make([]byte, 8))
 		failed <- err
 	}()
 	<-g.began
+	<-g.began
+	go func() {
+		_, err := dev.Bulk(0x82, make([]byte, 64), time.Minute)
+		failed <- err
+	}()
 	start := time.Now()
-	wantErr(t, dev.Close(), usb.ErrTimeout)
+	must(t, dev.Close())
 	t.Logf("Close came back after %v", time.Since(start))
-	wantErr(t, <-failed, usb.ErrTimeout)
+	for range 3 {
+		wantErr(t, <-failed, usb.ErrClosed)
+	}
+}
+
+// Transfers on all endpoints at a time, while one waits for ever.
+func TestSideBySide(t *testing.T) {
+	g := standard()
+	_, dev := plugOpen(t, g)
+	must(t, dev.Claim(0, 0))
+	ctx, cancel := context.WithCancel(t.Context())
+	waiting := make(chan error, 1)
+	go func() {
+		_, err := dev.Interrupt(ctx, 0x81, make([]byte, 8))
+		waiting <- err
+	}()
+	<-g.began
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			buf := make([]byte, 8)
+			for i := range 50 {
+				n, err := dev.Control(usb.Setup{RequestType: usb.VendorDeviceIn, Request: 1, Value: uint16(i)}, buf, 10*time.Second)
+				if err != nil || n != 8 || buf[2] != byte(i) {
+					t.Errorf("control %d: % X, %v", i, buf[:n], err)
+				}
+			}
+		}()
+	}
+	for i := range 50 {
+		_, err := dev.Bulk(0x02, []byte{byte(i), 1, 2}, 10*time.Second)
+		must(t, err)
+		buf := make([]byte, 64)
+		n, err := dev.Bulk(0x82, buf, 10*time.Second)
+		if must(t, err); n != 3 || buf[0] != byte(i) {
+			t.Errorf("echo %d: % X", i, buf[:n])
+		}
+	}
+	wg.Wait()
+	cancel()
+	wantErr(t, <-waiting, context.Canceled)
 }
 
 func TestInterfaceNumbers(t *testing.T) {
