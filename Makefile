@@ -2,7 +2,7 @@
 #
 #	make demo       a virtual token, served and used (needs nothing but Go)
 #	make test       the tests: vet, gofmt, staticcheck, go test -race, C library
-#	make e2e        Debian in a virtual machine: udev, systemd, USB; E2E='TestE2E$$/^(plug|stop)$$' picks cases
+#	make e2e        Debian in a virtual machine: udev, systemd, USB; E2E='TestE2E$/^(plug|stop)$' picks cases
 #	make build      everything there is to make, in build/
 #	make install    [DESTDIR=] [PREFIX=/usr/local] [SYSCONFDIR=/etc]
 #	make deb rpm    packages, in build/packages
