@@ -51,13 +51,16 @@ func unitReaches(ctx context.Context, unit string, states []string) (state strin
 	signals := make(chan *dbus.Signal, 64) // of all units that are waited for
 	conn.Signal(signals)
 	defer conn.RemoveSignal(signals)
-	changes := []dbus.MatchOption{
-		dbus.WithMatchObjectPath(path), dbus.WithMatchInterface("org.freedesktop.DBus.Properties"), dbus.WithMatchArg(0, systemd+".Unit"),
+	for _, news := range [][]dbus.MatchOption{
+		{dbus.WithMatchObjectPath(path), dbus.WithMatchInterface("org.freedesktop.DBus.Properties"), dbus.WithMatchArg(0, systemd+".Unit")},
+		// a failed unit that is forgotten with its device says no more
+		{dbus.WithMatchInterface(systemd + ".Manager"), dbus.WithMatchMember("UnitRemoved"), dbus.WithMatchArg(0, unit)},
+	} {
+		if err := conn.AddMatchSignalContext(ctx, news...); err != nil {
+			return "", fmt.Errorf("signals of %s: %w", unit, err)
+		}
+		defer conn.RemoveMatchSignal(news...)
 	}
-	if err := conn.AddMatchSignalContext(ctx, changes...); err != nil {
-		return "", fmt.Errorf("signals of %s: %w", unit, err)
-	}
-	defer conn.RemoveMatchSignal(changes...)
 	for {
 		// systemd loads a unit that it has forgotten, to answer.
 		var now string
@@ -77,7 +80,7 @@ func unitReaches(ctx context.Context, unit string, states []string) (state strin
 				if !ok {
 					return state, errors.New("the system bus hung up")
 				}
-				changed = s.Path == path
+				changed = s.Path == path || s.Name == systemd+".Manager.UnitRemoved"
 			case <-ctx.Done():
 				return state, nil
 			}
