@@ -156,6 +156,22 @@ SSH_ASKPASS=/run/askpass SSH_ASKPASS_REQUIRE=force timeout 100 ssh -p 2222 -o PK
 		g.sh(t, "systemctl stop sitter; systemctl reset-failed pcscd.service; systemctl restart pcscd.socket")
 		g.until(t, readyTime, "opensc-tool -n 2>&1 | grep Personal")
 	})
+	t.Run("pcscd as user pcscd", func(t *testing.T) {
+		// As pcscd 2.4 and later run. The package's own script lets it in.
+		g.sh(t, `set -e; systemctl stop pcscd.socket pcscd.service
+getent passwd pcscd >/dev/null || { useradd --system --no-create-home pcscd; touch /run/pcscd.made; }
+sh -e /var/lib/dpkg/info/openct-pcsc.postinst configure
+mkdir -p /run/systemd/system/pcscd.service.d
+printf '[Service]\nUser=pcscd\nExecStartPre=+/bin/chown pcscd /run/pcscd\n' >/run/systemd/system/pcscd.service.d/user.conf
+systemctl daemon-reload; systemctl start pcscd.socket`)
+		defer g.sh(t, `systemctl stop pcscd.socket pcscd.service; rm -r /run/systemd/system/pcscd.service.d; systemctl daemon-reload
+[ ! -e /run/pcscd.made ] || { userdel pcscd; rm /run/pcscd.made; }; systemctl start pcscd.socket`)
+		g.until(t, readyTime, "opensc-tool -n 2>&1 | grep Personal")
+		if user := g.sh(t, "stat -c %U /proc/$(systemctl show -P MainPID pcscd)"); user != "pcscd" {
+			t.Errorf("pcscd runs as %s", user)
+		}
+		g.signsRSA(t)
+	})
 	t.Run("unplug in the middle", func(t *testing.T) {
 		// Under OpenSC's own tools. (pkcs11-tool 0.23 is of no use here: it
 		// crashes when its card goes, under any reader driver.)
