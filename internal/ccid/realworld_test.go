@@ -187,7 +187,7 @@ func TestRealWorld(t *testing.T) {
 						b.transmit(e, []byte{0x00, 0xB0, 0x00, 0x00, 0x00}, counting(n-headerSize-2))
 						want := time.Duration(0)
 						if noEnd && i == 0 { // and then it is known
-							want = endPatience
+							want = glance
 						}
 						if d := time.Since(began); d != want {
 							t.Errorf("%d bytes, end packet missing: %v, exchange %d: waited %v, want %v", n, noEnd, i+1, d, want)

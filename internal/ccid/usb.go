@@ -72,7 +72,7 @@ func (u *usbTransport) read(buf []byte, timeout time.Duration) (int, error) {
 
 // recv reads a message in one transfer, which a short packet ends, or an empty
 // one after a message of full packets. A reader that leaves that out is waited
-// for once, for endPatience; from then on its messages are read as one packet
+// for once, for endPatience at most; from then on its messages are read as one packet
 // and then exactly what its header announces. An empty packet that follows
 // nothing is skipped.
 func (u *usbTransport) recv(timeout time.Duration) ([]byte, error) {
