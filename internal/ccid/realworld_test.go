@@ -176,21 +176,26 @@ func TestRealWorld(t *testing.T) {
 			t.Errorf("reader was not brought back into step: %v", err)
 		}},
 		{"06c answers that end on a full packet", func(t *testing.T) {
+			wait := map[int]time.Duration{1: glance, 2: endPatience} // by slots
 			for _, n := range []int{64, 128, 192} {
 				for _, noEnd := range []bool{false, true} {
-					chip := &testCard{atr: atrT0, answer: func([]byte) []byte { return counting(n - headerSize - 2) }}
-					b := plug(t, profile(t, "P3"), chip).start()
-					b.model.Inject(vusb.CCIDFault{On: 0x6F, NoEnd: noEnd, Times: -1})
-					e := b.engine(0)
-					for i := range 3 {
-						began := time.Now()
-						b.transmit(e, []byte{0x00, 0xB0, 0x00, 0x00, 0x00}, counting(n-headerSize-2))
-						want := time.Duration(0)
-						if noEnd && i == 0 { // and then it is known
-							want = glance
-						}
-						if d := time.Since(began); d != want {
-							t.Errorf("%d bytes, end packet missing: %v, exchange %d: waited %v, want %v", n, noEnd, i+1, d, want)
+					for _, slots := range []int{1, 2} {
+						chip := &testCard{atr: atrT0, answer: func([]byte) []byte { return counting(n - headerSize - 2) }}
+						p := profile(t, "P3")
+						p.Slots = slots
+						b := plug(t, p, chip).start()
+						b.model.Inject(vusb.CCIDFault{On: 0x6F, NoEnd: noEnd, Times: -1})
+						e := b.engine(0)
+						for i := range 3 {
+							began := time.Now()
+							b.transmit(e, []byte{0x00, 0xB0, 0x00, 0x00, 0x00}, counting(n-headerSize-2))
+							want := time.Duration(0)
+							if noEnd && i == 0 { // and then it is known
+								want = wait[slots]
+							}
+							if d := time.Since(began); d != want {
+								t.Errorf("%d bytes, end packet missing: %v, %d slots, exchange %d: waited %v, want %v", n, noEnd, slots, i+1, d, want)
+							}
 						}
 					}
 				}
