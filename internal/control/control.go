@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -119,11 +121,37 @@ func (c *Control) complain(what string, err error) {
 // Attach serves the device that the operands name. Under systemd, which waits
 // for a notification, this process is the handler; otherwise it starts one and
 // returns when that is ready.
+//
+// systemd may start a unit for a device that has left, when udev's last words
+// about it come late. That the device cannot be served is no failure of the
+// unit then.
 func (c *Control) Attach(operands []string) error {
 	t, err := devname.Parse(operands, os.DirFS(filepath.Join(c.Root, "/")))
+	if errors.Is(err, fs.ErrNotExist) && mainProcess() {
+		fmt.Fprintf(c.Err, "%v: it has been unplugged\n", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
+	err = c.attach(t)
+	if err != nil && mainProcess() && strings.HasPrefix(t.Path, usbNodes) {
+		if _, serr := os.Stat(filepath.Join(c.Root, t.Path)); errors.Is(serr, fs.ErrNotExist) {
+			fmt.Fprintf(c.Err, "%s: unplugged before it was served\n", t.Path)
+			return nil
+		}
+	}
+	return err
+}
+
+// usbNodes is where usbfs has the nodes of devices.
+const usbNodes = "/dev/bus/usb/"
+
+// mainProcess says whether systemd itself started this process, as the command
+// of a service (systemd.exec(5), $SYSTEMD_EXEC_PID).
+func mainProcess() bool { return os.Getenv("SYSTEMD_EXEC_PID") == strconv.Itoa(os.Getpid()) }
+
+func (c *Control) attach(t devname.Target) (err error) {
 	if notify.Supervised() {
 		return Handle(HandlerOptions{
 			Target: t, ConfigFile: c.ConfigFile, Debug: c.Debug, Syslog: c.Syslog, Foreground: true, Stderr: c.Err,

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -193,5 +194,38 @@ func TestStartUnits(t *testing.T) {
 	want := "start --no-block -- a@1.service b@2.service\nstart --no-block -- refused@1.service\n"
 	if string(got) != want {
 		t.Errorf("called %q, want %q", got, want)
+	}
+}
+
+func TestAttachGone(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		operands []string
+		unit     bool // systemd has started it
+		ok       bool
+		says     string
+	}{
+		{"by systemd, node", []string{"/dev/bus/usb/001/099"}, true, true, "/dev/bus/usb/001/099: unplugged before it was served"},
+		{"by systemd, classic operands", []string{"usb:0529/0600/0100 usb /dev/bus/usb/001/099"}, true, true, "unplugged before it was served"},
+		{"by systemd, sysfs path", []string{"/sys/devices/pci0000:00/0000:00:14.0/usb1/1-9"}, true, true, "it has been unplugged"},
+		{"by hand, node", []string{"/dev/bus/usb/001/099"}, false, false, ""},
+		{"by hand, sysfs path", []string{"/sys/devices/pci0000:00/0000:00:14.0/usb1/1-9"}, false, false, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Setenv("NOTIFY_SOCKET", "")
+			pid := "1" // another process's, inherited
+			if tt.unit {
+				pid = strconv.Itoa(os.Getpid())
+			}
+			t.Setenv("SYSTEMD_EXEC_PID", pid)
+			var said bytes.Buffer
+			c := &Control{Root: machine(t), Config: config.Default(), Err: &said}
+			if err := c.Attach(tt.operands); (err == nil) != tt.ok {
+				t.Errorf("error %v, want success: %v", err, tt.ok)
+			}
+			if !strings.Contains(said.String(), tt.says) || tt.says == "" && said.Len() > 0 {
+				t.Errorf("said %q, want %q in it", &said, tt.says)
+			}
+		})
 	}
 }
