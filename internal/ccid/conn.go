@@ -31,11 +31,6 @@ const (
 	// a read may outlive the command it was for, and nothing else: a read that
 	// comes to its end while a command waits is simply begun again.
 	readSlice = 30 * time.Second
-
-	// glance is how long whoever has sent a command reads by itself, which
-	// saves two switches of goroutines, before readLoop takes over, which can
-	// be left behind when the command is given up.
-	glance = 100 * time.Millisecond
 )
 
 // maxStale is how many answers to other commands may come before the right
@@ -60,7 +55,6 @@ type conn struct {
 
 	sending sync.Mutex // one message at a time goes out
 	out     []byte
-	reading sync.Mutex // held for each read
 
 	mu    sync.Mutex
 	seq   byte
@@ -214,7 +208,7 @@ func (c *conn) once(ctx context.Context, cl *call, m message, timeout time.Durat
 	if err := c.write(m, cl.slot, cl.seq); err != nil {
 		return response{}, err
 	}
-	c.look()
+	c.wake()
 
 	r, err := c.await(ctx, cl, timeout)
 	switch {
@@ -340,7 +334,7 @@ func (c *conn) abort(cl *call) error {
 func (c *conn) readLoop() {
 	defer close(c.done)
 	for {
-		if !c.waiting() || !c.reading.TryLock() { // look reads, and wakes us when there is more
+		if !c.waiting() {
 			select {
 			case <-c.kick:
 				continue
@@ -352,42 +346,23 @@ func (c *conn) readLoop() {
 			}
 		}
 		msg, err := c.t.recv(readSlice)
-		c.received(msg, err)
-		c.reading.Unlock()
+		switch {
+		case err == nil:
+			c.dispatch(msg)
+		case errors.Is(err, usb.ErrTimeout):
+		case errors.Is(err, usb.ErrUnplugged), errors.Is(err, usb.ErrClosed):
+			c.lose(err)
+			return
+		case errors.Is(err, errMalformed):
+			c.fail(fmt.Errorf("%w: %w", ifd.ErrComm, err))
+		default:
+			c.fail(err)
+		}
 		select {
 		case <-c.stop:
 			return
 		default:
 		}
-	}
-}
-
-// look reads the answer to the command that was just sent, unless it is slow,
-// other slots may have commands in flight, or readLoop still reads for an
-// earlier one: then readLoop is told.
-func (c *conn) look() {
-	if len(c.slots) == 1 && c.reading.TryLock() {
-		msg, err := c.t.recv(glance)
-		c.received(msg, err)
-		c.reading.Unlock()
-	}
-	if c.waiting() {
-		c.wake()
-	}
-}
-
-// received is told what a read of the transport has brought.
-func (c *conn) received(msg []byte, err error) {
-	switch {
-	case err == nil:
-		c.dispatch(msg)
-	case errors.Is(err, usb.ErrTimeout):
-	case errors.Is(err, usb.ErrUnplugged), errors.Is(err, usb.ErrClosed):
-		c.lose(err)
-	case errors.Is(err, errMalformed):
-		c.fail(fmt.Errorf("%w: %w", ifd.ErrComm, err))
-	default:
-		c.fail(err)
 	}
 }
 

@@ -176,7 +176,6 @@ func TestRealWorld(t *testing.T) {
 			t.Errorf("reader was not brought back into step: %v", err)
 		}},
 		{"06c answers that end on a full packet", func(t *testing.T) {
-			wait := map[int]time.Duration{1: glance, 2: endPatience} // by slots
 			for _, n := range []int{64, 128, 192} {
 				for _, noEnd := range []bool{false, true} {
 					for _, slots := range []int{1, 2} {
@@ -191,7 +190,7 @@ func TestRealWorld(t *testing.T) {
 							b.transmit(e, []byte{0x00, 0xB0, 0x00, 0x00, 0x00}, counting(n-headerSize-2))
 							want := time.Duration(0)
 							if noEnd && i == 0 { // and then it is known
-								want = wait[slots]
+								want = endPatience
 							}
 							if d := time.Since(began); d != want {
 								t.Errorf("%d bytes, end packet missing: %v, %d slots, exchange %d: waited %v, want %v", n, noEnd, slots, i+1, d, want)
