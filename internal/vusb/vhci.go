@@ -24,26 +24,44 @@ var ErrNoPort = errors.New("every port of the virtual USB host controller is in 
 
 // vhci is where the kernel's sysfs has what is needed here.
 type vhci struct {
-	// control has vhci_hcd's attach, detach and status files. There is one
-	// such directory however many controllers the module makes; port numbers
-	// run through all of them.
-	control string
-	devices string // every USB device by its bus id
-	nodes   string // usbfs
+	platform string // a folder vhci_hcd.N for each controller
+	devices  string // every USB device by its bus id
+	nodes    string // usbfs
 }
 
 var kernelVHCI = vhci{
-	control: "/sys/devices/platform/vhci_hcd.0",
-	devices: "/sys/bus/usb/devices",
-	nodes:   "/dev/bus/usb",
+	platform: "/sys/devices/platform",
+	devices:  "/sys/bus/usb/devices",
+	nodes:    "/dev/bus/usb",
+}
+
+// control is the path of the attach, detach or a status file. The first
+// controller has them for all; port numbers run through all controllers.
+func (v vhci) control(name string) string {
+	return filepath.Join(v.platform, "vhci_hcd.0", name)
 }
 
 // vhciDevID is the identity a remote USB/IP server would give the device, bus
 // 1 device 2; the kernel only repeats it to us.
 const vhciDevID = 1<<16 | 2
 
-// detachGrace bounds how long Detach waits for the kernel.
-const detachGrace = 5 * time.Second
+const (
+	// hangUpGrace bounds how long Detach waits for the kernel to hang up.
+	hangUpGrace = 5 * time.Second
+
+	// hubGrace is how long the kernel's hub may take to notice that a device
+	// is out. One that was just asking it for a descriptor waits 5 s for the
+	// answer (USB_CTRL_GET_TIMEOUT, include/linux/usb.h).
+	hubGrace = 15 * time.Second
+
+	// hubNudge is when the hub is told to look again. Debian 12's loses a
+	// pull in some hundred that come while it is busy with another port.
+	hubNudge = 2 * time.Second
+
+	// goneTick is how often is looked whether a device is out: sysfs tells
+	// nobody when a folder goes.
+	goneTick = 2 * time.Millisecond
+)
 
 // Attachment is a virtual device that this machine's kernel has plugged in.
 type Attachment struct {
@@ -57,6 +75,7 @@ type Attachment struct {
 	stop context.CancelFunc
 	done chan struct{} // closed when the device is out and nothing is under way
 	err  error         // how the USB/IP session ended; valid after done
+	left error         // nil when the kernel's device is gone; valid after done
 
 	detach    sync.Once
 	detachErr error
@@ -85,7 +104,7 @@ func (v vhci) attach(ctx context.Context, m Model) (*Attachment, error) {
 		ours.Close()
 		return nil, err
 	}
-	port, err := v.takePort(kernels, m.Descriptors().Speed)
+	port, err := v.takePort(ctx, kernels, m.Descriptors().Speed)
 	if err != nil {
 		ours.Close()
 		return nil, err
@@ -93,8 +112,9 @@ func (v vhci) attach(ctx context.Context, m Model) (*Attachment, error) {
 
 	serving, stop := context.WithCancel(context.Background())
 	a := &Attachment{Port: port, vhci: v, stop: stop, done: make(chan struct{})}
+	served := make(chan struct{})
 	go func() {
-		defer close(a.done)
+		defer close(served)
 		a.err = server.serve(serving)
 	}()
 	if p, ok := m.(*Port); ok {
@@ -104,11 +124,16 @@ func (v vhci) attach(ctx context.Context, m Model) (*Attachment, error) {
 	select {
 	case <-server.std.configured:
 		err = a.locate()
-	case <-a.done:
+	case <-served:
 		err = fmt.Errorf("the kernel let go of port %d: %w", port, errors.Join(a.err, net.ErrClosed))
 	case <-ctx.Done():
 		err = fmt.Errorf("the kernel did not configure the device: %w", ctx.Err())
 	}
+	go func() {
+		defer close(a.done)
+		<-served
+		a.left = a.leave()
+	}()
 	if err != nil {
 		return nil, errors.Join(err, a.Detach())
 	}
@@ -128,17 +153,46 @@ func (a *Attachment) Detach() error {
 			return
 		default:
 		}
-		err := writeFile(filepath.Join(a.vhci.control, "detach"), strconv.Itoa(a.Port))
+		err := writeFile(a.vhci.control("detach"), strconv.Itoa(a.Port))
 		if err != nil {
 			a.detachErr = fmt.Errorf("detach port %d: %w", a.Port, err)
 			a.stop() // hanging up unplugs it as well
 		}
-		grace := time.AfterFunc(detachGrace, a.stop)
+		grace := time.AfterFunc(hangUpGrace, a.stop)
 		<-a.done // the kernel hangs up
 		grace.Stop()
 		a.stop()
+		a.detachErr = errors.Join(a.detachErr, a.left)
 	})
 	return a.detachErr
+}
+
+// leave waits until the kernel's hub has seen that the device is out, which is
+// later than the port is free.
+func (a *Attachment) leave() error {
+	if a.BusID == "" {
+		return nil // it was not in yet
+	}
+	dir := filepath.Join(a.vhci.devices, a.BusID)
+	grace := time.NewTimer(hubGrace)
+	defer grace.Stop()
+	nudge := time.NewTimer(hubNudge)
+	defer nudge.Stop()
+	tick := time.NewTicker(goneTick)
+	defer tick.Stop()
+	for {
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-nudge.C:
+			// Its error says that the device has just left.
+			writeFile(filepath.Join(dir, "remove"), "1")
+		case <-grace.C:
+			return fmt.Errorf("the kernel still has the device %s, which is out of port %d", a.BusID, a.Port)
+		}
+	}
 }
 
 // socketPair makes the connection between the server and the kernel.
@@ -157,34 +211,68 @@ func socketPair() (ours net.Conn, kernels *os.File, err error) {
 	return ours, kernels, nil
 }
 
-// takePort hands the socket to the kernel on the first port that takes it.
-func (v vhci) takePort(socket *os.File, speed Speed) (int, error) {
-	ports, err := v.ports()
-	if err != nil {
-		return 0, err
-	}
-	for _, p := range ports {
-		if !p.free {
-			continue
-		}
-		// Fd would make the socket blocking, which is what the kernel wants.
-		err := writeFile(filepath.Join(v.control, "attach"),
-			fmt.Sprintf("%d %d %d %d", p.number, socket.Fd(), vhciDevID, speed))
-		switch {
-		case err == nil:
-			return p.number, nil
-		case !errors.Is(err, unix.EBUSY): // EBUSY: another process was faster
+// takePort hands the socket to the kernel on the first port that takes it. A
+// port is waited for only if there is no other.
+func (v vhci) takePort(ctx context.Context, socket *os.File, speed Speed) (int, error) {
+	for {
+		ports, err := v.ports()
+		if err != nil {
 			return 0, err
 		}
+		wait := false
+		for _, p := range ports {
+			if !p.free {
+				continue
+			}
+			if v.leaving(p) {
+				wait = true
+				continue
+			}
+			// Fd would make the socket blocking, which is what the kernel wants.
+			err := writeFile(v.control("attach"),
+				fmt.Sprintf("%d %d %d %d", p.number, socket.Fd(), vhciDevID, speed))
+			switch {
+			case err == nil:
+				return p.number, nil
+			case !errors.Is(err, unix.EBUSY): // EBUSY: another process was faster
+				return 0, err
+			}
+		}
+		if !wait {
+			return 0, ErrNoPort
+		}
+		select {
+		case <-time.After(goneTick):
+		case <-ctx.Done():
+			return 0, fmt.Errorf("%w: the kernel has not yet taken out those that were pulled: %w", ErrNoPort, ctx.Err())
+		}
 	}
-	return 0, ErrNoPort
+}
+
+// leaving reports whether the hub still has the device that was in a free
+// port. One that looks the same and came now would be taken for that: Linux
+// compares the descriptors, finds nothing to do and never configures it
+// (drivers/usb/core/hub.c, hub_port_connect_change).
+func (v vhci) leaving(p vhciPort) bool {
+	hubs, _ := filepath.Glob(filepath.Join(v.platform, fmt.Sprintf("vhci_hcd.%d", p.controller), "usb*"))
+	for _, hub := range hubs {
+		// One hub is for super speed, and has ports of the same numbers.
+		speed, err := readInt(filepath.Join(hub, "speed"))
+		bus := strings.TrimPrefix(filepath.Base(hub), "usb")
+		if _, missing := os.Stat(filepath.Join(hub, fmt.Sprintf("%s-%d", bus, p.hubPort))); err == nil && speed <= 480 && missing == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // vhciPort is a line of a status file that is for devices of up to high speed.
 type vhciPort struct {
-	number int
-	free   bool
-	busID  string // of the device in it
+	number     int
+	controller int // N of vhci_hcd.N
+	hubPort    int // of that controller's hub, from 1
+	free       bool
+	busID      string // of the device in it
 }
 
 // ports reads status, status.1 and so on, one for each controller.
@@ -195,10 +283,10 @@ func (v vhci) ports() ([]vhciPort, error) {
 		if i > 0 {
 			name += "." + strconv.Itoa(i)
 		}
-		text, err := os.ReadFile(filepath.Join(v.control, name))
+		text, err := os.ReadFile(v.control(name))
 		switch {
 		case err == nil:
-			ports = append(ports, parsePorts(string(text))...)
+			ports = append(ports, parsePorts(i, string(text))...)
 		case !errors.Is(err, fs.ErrNotExist):
 			return nil, err
 		case i == 0:
@@ -218,8 +306,8 @@ const portFree = 4
 //	hub port sta spd dev      sockfd local_busid
 //	hs  0000 006 002 00010002 000007 3-1
 //
-// and leaves out what is not one of a high-speed hub.
-func parsePorts(text string) []vhciPort {
+// and leaves out what is not one of a high-speed hub. Those come first.
+func parsePorts(controller int, text string) []vhciPort {
 	var ports []vhciPort
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
@@ -231,7 +319,13 @@ func parsePorts(text string) []vhciPort {
 		if err1 != nil || err2 != nil || number < 0 {
 			continue
 		}
-		ports = append(ports, vhciPort{number: number, free: state == portFree, busID: f[6]})
+		ports = append(ports, vhciPort{
+			number:     number,
+			controller: controller,
+			hubPort:    len(ports) + 1,
+			free:       state == portFree,
+			busID:      f[6],
+		})
 	}
 	return ports
 }

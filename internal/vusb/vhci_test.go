@@ -27,14 +27,16 @@ func TestParsePorts(t *testing.T) {
 		want       []vhciPort
 	}{
 		{"used, free, broken, super speed", vhciStatus, []vhciPort{
-			{number: 0, busID: "3-1"}, {number: 1, free: true, busID: "0-0"}, {number: 2, busID: "0-0"},
+			{number: 0, controller: 2, hubPort: 1, busID: "3-1"},
+			{number: 1, controller: 2, hubPort: 2, free: true, busID: "0-0"},
+			{number: 2, controller: 2, hubPort: 3, busID: "0-0"},
 		}},
 		{"empty", "", nil},
 		{"nonsense", "hs\nhs x 004 000 0 0 0-0\nhs 1 y 000 0 0 0-0\nhs -1 004 000 0 0 0-0\n", nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, parsePorts(tt.text), cmp.AllowUnexported(vhciPort{})); diff != "" {
+			if diff := cmp.Diff(tt.want, parsePorts(2, tt.text), cmp.AllowUnexported(vhciPort{})); diff != "" {
 				t.Errorf("ports (-want +got):\n%s", diff)
 			}
 		})
@@ -45,14 +47,14 @@ func TestParsePorts(t *testing.T) {
 // test plays the kernel behind them.
 func fakeVHCI(t *testing.T) vhci {
 	t.Helper()
-	v := vhci{control: t.TempDir(), devices: t.TempDir(), nodes: t.TempDir()}
+	v := vhci{platform: t.TempDir(), devices: t.TempDir(), nodes: t.TempDir()}
+	write(t, vhciStatus, v.control("status"))
+	write(t, "", v.control("status.1"))
 	for _, name := range []string{"attach", "detach"} {
-		if err := unix.Mkfifo(filepath.Join(v.control, name), 0o600); err != nil {
+		if err := unix.Mkfifo(v.control(name), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	write(t, vhciStatus, v.control, "status")
-	write(t, "", v.control, "status.1")
 	write(t, "3\n", v.devices, "0-0", "busnum")
 	write(t, "7\n", v.devices, "0-0", "devnum")
 	write(t, "", v.nodes, "003", "007")
@@ -76,7 +78,7 @@ func kernel(t *testing.T, v vhci, configure bool) <-chan *host {
 	hosts := make(chan *host, 1)
 	go func() {
 		defer close(hosts)
-		attach, err := os.Open(filepath.Join(v.control, "attach"))
+		attach, err := os.Open(v.control("attach"))
 		if err != nil {
 			t.Error(err)
 			return
@@ -111,17 +113,26 @@ func kernel(t *testing.T, v vhci, configure bool) <-chan *host {
 	return hosts
 }
 
+// pulled is the hub that has seen that the device is out.
+func pulled(t *testing.T, v vhci) {
+	t.Helper()
+	if err := os.RemoveAll(filepath.Join(v.devices, "0-0")); err != nil {
+		t.Error(err)
+	}
+}
+
 // takeDetach is the kernel that hangs up when it is told to.
 func takeDetach(t *testing.T, v vhci, h *host) <-chan string {
 	t.Helper()
 	got := make(chan string, 1)
 	go func() {
-		line, err := os.ReadFile(filepath.Join(v.control, "detach"))
+		line, err := os.ReadFile(v.control("detach"))
 		if err != nil {
 			t.Error(err)
 		}
 		h.conn.(*net.UnixConn).CloseWrite() // whoever else has the socket, this hangs up
 		h.conn.Close()
+		pulled(t, v)
 		got <- string(line)
 	}()
 	return got
@@ -145,6 +156,9 @@ func TestAttachAndDetach(t *testing.T) {
 	detached := takeDetach(t, v, h)
 	if err := a.Detach(); err != nil {
 		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(v.devices, a.BusID)); !os.IsNotExist(err) {
+		t.Errorf("the kernel's device after Detach: %v", err)
 	}
 	if got := <-detached; got != "1" {
 		t.Errorf("detach got %q", got)
@@ -179,6 +193,7 @@ func TestKernelHangsUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	(<-hosts).conn.Close()
+	pulled(t, v)
 	<-a.Done()
 	// The port is not ours any more: nothing is written, or this would hang
 	// in the FIFO.
@@ -187,12 +202,41 @@ func TestKernelHangsUp(t *testing.T) {
 	}
 }
 
+// The hub still has what was in the only free port.
+func TestPortOfALeavingDevice(t *testing.T) {
+	v := fakeVHCI(t)
+	hub := filepath.Join(v.platform, "vhci_hcd.0", "usb3")
+	write(t, "480\n", hub, "speed")
+	write(t, "", hub, "3-2", "busnum")
+	super := filepath.Join(v.platform, "vhci_hcd.0", "usb4")
+	write(t, "5000\n", super, "speed")
+	write(t, "", super, "4-2", "busnum")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := v.attach(ctx, newEchoModel()); !errors.Is(err, ErrNoPort) || !errors.Is(err, context.Canceled) {
+		t.Errorf("not in time: got %v", err)
+	}
+	if err := os.RemoveAll(filepath.Join(hub, "3-2")); err != nil {
+		t.Fatal(err)
+	}
+	hosts := kernel(t, v, true)
+	a, err := v.attach(t.Context(), newEchoModel())
+	if err != nil {
+		t.Fatal(err)
+	}
+	takeDetach(t, v, <-hosts)
+	if err := a.Detach(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAttachErrors(t *testing.T) {
-	if _, err := (vhci{control: t.TempDir()}).attach(t.Context(), newEchoModel()); !errors.Is(err, ErrNoVHCI) {
+	if _, err := (vhci{platform: t.TempDir()}).attach(t.Context(), newEchoModel()); !errors.Is(err, ErrNoVHCI) {
 		t.Errorf("no module: got %v", err)
 	}
-	full := vhci{control: t.TempDir()}
-	write(t, "hs  0000 006 002 00010002 000007 3-1\n", full.control, "status")
+	full := vhci{platform: t.TempDir()}
+	write(t, "hs  0000 006 002 00010002 000007 3-1\n", full.control("status"))
 	if _, err := full.attach(t.Context(), newEchoModel()); !errors.Is(err, ErrNoPort) {
 		t.Errorf("no port: got %v", err)
 	}
