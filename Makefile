@@ -80,7 +80,7 @@ install: build
 	for shell in bash/bash-completion/completions zsh/zsh/site-functions fish/fish/vendor_completions.d; do \
 		for file in completions/$${shell%%/*}/*; do \
 			install -D -m 644 $$file $(DESTDIR)$(PREFIX)/share/$${shell#*/}/$${file##*/} || exit 1; done; done
-	$(MAKE) -C compat install VERSION=$(VERSION) DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)
+	$(MAKE) -C compat install VERSION=$(VERSION) DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) UNITDIR=$(UNITDIR)
 
 deb:
 	@scripts/deps deb

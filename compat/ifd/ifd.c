@@ -50,8 +50,11 @@ static RESPONSECODE open_place(DWORD Lun, const struct place *place, const char 
 {
 	int rc = channel_open(Lun, place);
 
-	if (rc == CT_NOT_CONNECTED)
-		channel_log(LOG_AS_ERROR, "no OpenCT daemon serves %s; see openct-control(1)", name);
+	if (rc == CT_NOT_CONNECTED && place_forbidden(place))
+		channel_log(LOG_AS_ERROR, "pcscd is not let in to OpenCT's sockets, and to %s;"
+				" put it in their group, see openct(7)", name);
+	else if (rc == CT_NOT_CONNECTED)
+		channel_log(LOG_AS_ERROR, "no OpenCT daemon serves %s; see openct-control(8)", name);
 	if (rc < 0)
 		return rc == CT_NOT_CONNECTED ? IFD_NO_SUCH_DEVICE : IFD_COMMUNICATION_ERROR;
 	return IFD_SUCCESS;

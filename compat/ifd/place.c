@@ -328,3 +328,19 @@ bool place_wait(const struct place *p, unsigned int *reader, int ms)
 		close(fd);
 	return found;
 }
+
+bool place_forbidden(const struct place *p)
+{
+	unsigned int reader;
+	int fd;
+
+	if (!oct_status_map())
+		return errno == EACCES;
+	if (!place_find(p, &reader))
+		return false;
+	fd = oct_connect(reader);
+	if (fd < 0)
+		return errno == EACCES;
+	close(fd);
+	return false;
+}

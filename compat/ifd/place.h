@@ -37,6 +37,9 @@ bool place_announces(unsigned int reader, pid_t pid);
 /* place_find that waits for a reader that is still starting, at most ms. */
 bool place_wait(const struct place *p, unsigned int *reader, int ms);
 
+/* After place_wait: was there none because we are not let in? */
+bool place_forbidden(const struct place *p);
+
 /* Side file of a reader, JSON: the text of the member key at its top, for
  * texts without escapes. False when it has none or does not fit. */
 bool place_json_text(const char *json, const char *key, char *out, size_t size);

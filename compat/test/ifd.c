@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -155,6 +156,24 @@ static void waits_for_the_daemon(void)
 	CHECK(strstr(last_log, "no OpenCT daemon serves usb:0529/0600"));
 	fake_end(server);
 	memset(&world_entries[2], 0, sizeof world_entries[2]);
+}
+
+/* pcscd that is not in the sockets' group. */
+static void not_let_in(void)
+{
+	const uid_t me = geteuid(), nobody = 65534;
+
+	check_case("tells when it is not let in");
+	if (me == 0)
+		CHECK_INT(seteuid(nobody), 0);
+	else
+		CHECK_INT(chmod(world_dir, 0), 0);
+	CHECK_INT(open_name(0, USB(7)), IFD_NO_SUCH_DEVICE);
+	CHECK(strstr(last_log, "not let in") && strstr(last_log, "usb:0529/0600"));
+	if (me == 0)
+		CHECK_INT(seteuid(me), 0);
+	else
+		CHECK_INT(chmod(world_dir, 0700), 0);
 }
 
 /* What pcscd asks first */
@@ -532,6 +551,7 @@ int main(void)
 	names();
 	finds_its_own();
 	waits_for_the_daemon();
+	not_let_in();
 
 	world_reader(0, "Kaan", 2);
 	world_entries[0].ct_card[0] = 1;
