@@ -205,11 +205,17 @@ func checkStale(f *Facts) []Finding {
 func checkPrograms(f *Facts) []Finding {
 	var all []Finding
 	for _, p := range f.Others {
-		text := "%s runs; it may want the same devices"
-		if p.Name == "pcscd" {
-			text = "%s runs; PC/SC programs find OpenCT's readers there, by its driver for them"
+		switch {
+		case p.Name != "pcscd":
+			all = append(all, fine("%s runs; it may want the same devices", p)...)
+		case !f.Bundle:
+			all = append(all, fine("%s runs, without a driver for OpenCT's readers (package openct-pcsc)", p)...)
+		case slices.Contains(f.ShutOut, p):
+			all = append(all, found(Warn, "systemctl edit pcscd.service, and there [Service] SupplementaryGroups="+f.Dir.Group+"; then systemctl restart pcscd.service",
+				"%s may not enter %s: PC/SC programs do not find OpenCT's readers", p, f.Dir.Path)...)
+		default:
+			all = append(all, fine("%s runs; PC/SC programs find OpenCT's readers there, by its driver for them", p)...)
 		}
-		all = append(all, fine(text, p)...)
 	}
 	return all
 }

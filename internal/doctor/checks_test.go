@@ -352,6 +352,13 @@ func TestFindings(t *testing.T) {
 			check: "stale", level: Warn, text: "reader 1 (gone) is of process 99", next: "openct-control init",
 		},
 		{
+			name: "pcscd is shut out", from: healthy,
+			spoil: func(f *Facts, d *Device) {
+				f.Others, f.ShutOut, f.Bundle = []Process{{8, "pcscd"}, {9, "pcscd"}}, []Process{{9, "pcscd"}}, true
+			},
+			check: "programs", level: Warn, text: "pcscd (pid 9) may not enter /run/openct", next: "SupplementaryGroups=scard",
+		},
+		{
 			name: "nothing plugged in", from: unserved,
 			spoil: func(f *Facts, d *Device) { f.Devices = nil },
 			check: "plugged", level: Warn, text: "no device is plugged in", next: "plug the token in",
@@ -411,7 +418,9 @@ func TestNoAlarm(t *testing.T) {
 		{"an error of yesterday", func(f *Facts, d *Device) {
 			d.Reader.LastError, d.Reader.ErrorTime = "timeout", f.Now.Add(-24*time.Hour)
 		}, "24h0m0s ago: timeout"},
-		{"pcscd beside us", func(f *Facts, d *Device) { f.Others = []Process{{9, "pcscd"}} }, "pcscd (pid 9) runs"},
+		{"pcscd beside us", func(f *Facts, d *Device) { f.Others, f.Bundle = []Process{{9, "pcscd"}}, true }, "PC/SC programs find OpenCT's readers there"},
+		{"pcscd without our driver", func(f *Facts, d *Device) { f.Others, f.ShutOut = []Process{{9, "pcscd"}}, []Process{{9, "pcscd"}} },
+			"without a driver for OpenCT's readers"},
 		{"scdaemon beside us", func(f *Facts, d *Device) { f.Others = []Process{{9, "scdaemon"}} }, "scdaemon (pid 9) runs"},
 		{"a unit without a status line", func(f *Facts, d *Device) { d.Units[0].StatusText = "" }, "openct-handler@001-004.service is active"},
 		{"systemd does not answer", func(f *Facts, d *Device) { f.Service, d.Units = Unit{}, nil }, "udev asks for"},

@@ -21,6 +21,8 @@ type Facts struct {
 	Service Unit // openct.service
 	Devices []Device
 	Others  []Process // pcscd, scdaemon
+	Bundle  bool      // pcscd's driver for OpenCT is installed
+	ShutOut []Process // of Others: a pcscd that may not enter Dir
 }
 
 // Caller is who asks.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -315,6 +316,9 @@ func (o Options) processes(f *Facts) {
 		if p.Name == "pcscd" || p.Name == "scdaemon" {
 			f.Others = append(f.Others, p)
 		}
+		if p.Name == "pcscd" && shutOut(filepath.Join(dir, "status"), o.Dir) {
+			f.ShutOut = append(f.ShutOut, p)
+		}
 		fds, err := os.ReadDir(filepath.Join(dir, "fd"))
 		if err != nil {
 			continue // another user's, or gone
@@ -327,4 +331,49 @@ func (o Options) processes(f *Facts) {
 		}
 	}
 	slices.SortFunc(f.Others, func(a, b Process) int { return a.PID - b.PID })
+	bundles, _ := filepath.Glob(o.path("usr/lib*/pcsc/drivers/openct-ifd.bundle"))
+	f.Bundle = len(bundles) > 0
+}
+
+// Capabilities that open every directory (capabilities(7)).
+const capDAC = 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ_SEARCH
+
+// shutOut says whether the process with this status file (proc_pid_status(5))
+// may not enter dir. Where that is not to be seen, it may.
+func shutOut(statusFile, dir string) bool {
+	info, err := os.Stat(dir)
+	text, err2 := os.ReadFile(statusFile)
+	if err != nil || err2 != nil {
+		return false
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	uid, groups := -1, []string(nil)
+	for l := range strings.Lines(string(text)) {
+		key, value, _ := strings.Cut(l, ":")
+		values := strings.Fields(value)
+		switch {
+		case key == "CapEff" && len(values) == 1:
+			if caps, err := strconv.ParseUint(values[0], 16, 64); err != nil || caps&capDAC != 0 {
+				return false
+			}
+		case key == "Uid" && len(values) == 4: // real, effective, saved, file system
+			if uid, err = strconv.Atoi(values[3]); err != nil {
+				return false
+			}
+		case key == "Gid" && len(values) == 4:
+			groups = append(groups, values[3])
+		case key == "Groups":
+			groups = append(groups, values...)
+		}
+	}
+	shift := 0
+	switch {
+	case uid < 0:
+		return false
+	case uid == int(st.Uid):
+		shift = 6
+	case slices.Contains(groups, strconv.Itoa(int(st.Gid))):
+		shift = 3
+	}
+	return info.Mode().Perm()>>shift&0o1 == 0
 }

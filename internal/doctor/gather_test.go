@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -241,6 +242,48 @@ func TestGatherProcesses(t *testing.T) {
 	}
 	if diff := cmp.Diff([]Process{{42, "scdaemon"}, {43, "pcscd"}}, f.Others); diff != "" {
 		t.Errorf("others (-want +got):\n%s", diff)
+	}
+}
+
+func TestGatherShutOut(t *testing.T) {
+	status := func(uid, gid int, groups, caps string) string {
+		return fmt.Sprintf("Name:\tpcscd\nUid:\t%d\t%[1]d\t%[1]d\t%[1]d\nGid:\t%d\t%[2]d\t%[2]d\t%[2]d\nGroups:\t%s\nCapEff:\t%s\n", uid, gid, groups, caps)
+	}
+	const nobody, powerless = 65534, "0000000000000000"
+	me, mine := os.Getuid(), os.Getgid()
+	tests := []struct {
+		name   string
+		mode   os.FileMode
+		status string
+		want   bool
+	}{
+		{"somebody else", 0o750, status(nobody, nobody, "7 8", powerless), true},
+		{"nobody's group of many", 0o750, status(nobody, nobody, "", powerless), true},
+		{"in the group", 0o750, status(nobody, nobody, fmt.Sprint("7 ", mine), powerless), false},
+		{"of the group", 0o750, status(nobody, mine, "", powerless), false},
+		{"in the group, which may not", 0o705, status(nobody, mine, "", powerless), true},
+		{"open to everybody", 0o755, status(nobody, nobody, "", powerless), false},
+		{"the owner", 0o700, status(me, nobody, "", powerless), false},
+		{"with CAP_DAC_OVERRIDE", 0o700, status(nobody, nobody, "", "0000000000000002"), false},
+		{"with CAP_DAC_READ_SEARCH", 0o700, status(nobody, nobody, "", "0000000000000004"), false},
+		{"with another capability", 0o700, status(nobody, nobody, "", "0000000000000008"), true},
+		{"nothing to be seen", 0o700, "", false},
+		{"nonsense", 0o700, "Uid:\tx\ty\tz\tw\nCapEff:\tx\n", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			m := newMachine(t)
+			if err := os.Chmod(m.dir, tt.mode); err != nil {
+				t.Fatal(err)
+			}
+			m.write("proc/43/comm", "pcscd\n")
+			m.write("proc/43/status", tt.status)
+			m.write("usr/lib64/pcsc/drivers/openct-ifd.bundle/Contents/Info.plist", "")
+			f := m.gather(silent)
+			if got := len(f.ShutOut) == 1; got != tt.want || !f.Bundle {
+				t.Errorf("shut out: %v, want %v; bundle %v", got, tt.want, f.Bundle)
+			}
+		})
 	}
 }
 

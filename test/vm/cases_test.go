@@ -31,12 +31,12 @@ var cases = []struct {
 	{"idle", testIdle},
 	{"classic set-ups", testClassic},
 	{"doctor", testDoctor},
-	{"upgrade", testUpgrade},
 	{"200 plugs", testCycles},
-	{"purge", testPurge},
 	{"tokens", testTokens},
 	{"pcsc", testPCSC},
 	{"ccid", testCCID},
+	{"upgrade", testUpgrade},
+	{"purge", testPurge},
 }
 
 func TestE2E(t *testing.T) {

@@ -130,6 +130,14 @@ func testDoctor(t *testing.T, g *guest) {
 			check: "unit", text: "has failed", next: "journalctl -u",
 		},
 		{
+			name: "pcscd is shut out", plugged: true,
+			make: `mkdir -p /usr/lib/pcsc/drivers/openct-ifd.bundle /run/systemd/system/pcscd.service.d
+printf '[Service]\nCapabilityBoundingSet=\n' >/run/systemd/system/pcscd.service.d/zz.conf
+systemctl daemon-reload; systemctl restart pcscd`,
+			undo:  "systemctl stop pcscd.socket pcscd.service; rm -r /run/systemd/system/pcscd.service.d; systemctl daemon-reload; rmdir --ignore-fail-on-non-empty /usr/lib/pcsc/drivers/openct-ifd.bundle",
+			check: "programs", text: "may not enter /run/openct", next: "SupplementaryGroups=scard",
+		},
+		{
 			name: "readers of the class are left to pcscd", reader: true, check: "driver", text: "left to pcscd",
 		},
 		{

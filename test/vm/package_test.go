@@ -67,7 +67,7 @@ func testInstall(t *testing.T, g *guest) {
 
 // testUpgrade puts a newer version in while a token is in use.
 func testUpgrade(t *testing.T, g *guest) {
-	g.install(t)
+	g.installAll(t)
 	k := g.plug(t, "live", "")
 	reader := k.served(t)
 	before := g.sh(t, "systemctl show -P MainPID "+k.unit())
@@ -77,8 +77,10 @@ func testUpgrade(t *testing.T, g *guest) {
 		"0"+` mf || exit 1; done'`)
 	t.Cleanup(func() { g.try(t, "systemctl stop in-use") })
 
-	g.put(t, "/root/newer.deb", 0o644, newer(t))
-	out := g.tryFor(t, 5*time.Minute, "dpkg -i /root/newer.deb && rm /root/newer.deb")
+	for _, name := range []string{"openct", "openct-pcsc"} {
+		g.put(t, "/root/newer/"+name+".deb", 0o644, newer(t, name))
+	}
+	out := g.tryFor(t, 5*time.Minute, "dpkg -i /root/newer/*.deb && rm -r /root/newer")
 	if out.Exit != 0 {
 		t.Fatalf("dpkg -i:\n%s%s", out.Stdout, out.Stderr)
 	}
@@ -94,6 +96,10 @@ func testUpgrade(t *testing.T, g *guest) {
 	g.sh(t, "systemctl stop in-use")
 	k.works(t, reader)
 
+	t.Run("pcscd finds it by the new bundle", func(t *testing.T) {
+		g.until(t, readyTime, "opensc-tool -l | grep eToken")
+		g.sh(t, "systemctl stop pcscd")
+	})
 	t.Run("the new version serves the next plug", func(t *testing.T) {
 		k.ctl(t, "unplug")
 		k.gone(t, reader)
@@ -104,17 +110,17 @@ func testUpgrade(t *testing.T, g *guest) {
 	k.gone(t, reader)
 }
 
-// newer is the package under test as a later version.
-func newer(t *testing.T) string {
+// newer is a package under test as a later version.
+func newer(t *testing.T, name string) string {
 	t.Helper()
 	dir := t.TempDir()
 	debs, err := filepath.Abs(setting("OPENCT_E2E_DEBS", "../../build/deb"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command("sh", "-ec", `cd "$1"; dpkg-deb -R "$2"/openct_*.deb tree
-sed -i 's/^Version: .*/&+newer/' tree/DEBIAN/control; dpkg-deb -Zgzip -b tree newer.deb`,
-		"sh", dir, debs).CombinedOutput()
+	out, err := exec.Command("sh", "-ec", `cd "$1"; dpkg-deb -R "$2/$3"_*.deb tree
+sed -i 's/^Version: .*/&+newer/; s/openct (= [^)]*/&+newer/' tree/DEBIAN/control; dpkg-deb -Zgzip -b tree newer.deb`,
+		"sh", dir, debs, name).CombinedOutput()
 	if err != nil {
 		t.Fatalf("dpkg-deb: %v\n%s", err, out)
 	}
@@ -125,12 +131,14 @@ sed -i 's/^Version: .*/&+newer/' tree/DEBIAN/control; dpkg-deb -Zgzip -b tree ne
 	return string(deb)
 }
 
-// testPurge takes the package away while a token is plugged in.
+// testPurge takes the packages away while a token is plugged in, and in use by
+// pcscd.
 func testPurge(t *testing.T, g *guest) {
-	g.install(t)
+	g.installAll(t)
 	k := g.plug(t, "late", "")
 	k.served(t)
-	files := g.sh(t, "dpkg -L openct")
+	g.until(t, readyTime, "opensc-tool -l | grep eToken")
+	files := g.sh(t, "dpkg -L openct openct-pcsc")
 	g.put(t, "/run/files", 0o644, files+"\n")
 	out := g.tryFor(t, 5*time.Minute, "DEBIAN_FRONTEND=noninteractive apt-get -qq -y purge openct")
 	if out.Exit != 0 {
@@ -144,7 +152,8 @@ func testPurge(t *testing.T, g *guest) {
 		{"users and groups", "getent passwd openctd; getent group openctd scard || :"},
 		{"failed units", "systemctl --failed --plain --no-legend"},
 		{"udev's record", "udevadm settle; udevadm info " + k.node + " | grep -E 'OPENCT|openct' || :"},
-		{"package state", "dpkg-query -W -f '${db:Status-Abbrev}' openct 2>/dev/null | grep . || :"},
+		{"package state", "dpkg-query -W -f '${binary:Package} ${db:Status-Abbrev}\\n' openct openct-pcsc 2>/dev/null | grep -v ' un ' || :"},
+		{"pcscd, which goes on", "systemctl restart pcscd.service && systemctl is-active pcscd.service | grep -vx active || :"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
