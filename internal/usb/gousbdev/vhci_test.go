@@ -556,7 +556,8 @@ func TestCyclesLeakNothing(t *testing.T) {
 	}
 }
 
-// Ten wakeups a second is what gousb's event loop makes when left alone.
+// Ten wakeups a second is what gousb's event loop makes when left alone, 100
+// here; the measuring and the Go runtime make up to 40.
 func TestIdleDeviceSleeps(t *testing.T) {
 	_, dev := plugOpen(t, standard())
 	must(t, dev.Claim(0, 0))
@@ -577,7 +578,7 @@ func TestIdleDeviceSleeps(t *testing.T) {
 	<-time.After(10 * time.Second)
 	n := switches() - before
 	t.Logf("%d context switches in 10 s, with those of the measuring", n)
-	if n > 30 {
+	if n > 60 {
 		t.Error("the idle device does not sleep")
 	}
 }
