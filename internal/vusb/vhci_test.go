@@ -124,6 +124,12 @@ func pulled(t *testing.T, v vhci) {
 // takeDetach is the kernel that hangs up when it is told to.
 func takeDetach(t *testing.T, v vhci, h *host) <-chan string {
 	t.Helper()
+	return hangUp(t, v, h, func() { pulled(t, v) })
+}
+
+// hangUp is takeDetach, but for what the hub does then.
+func hangUp(t *testing.T, v vhci, h *host, hub func()) <-chan string {
+	t.Helper()
 	got := make(chan string, 1)
 	go func() {
 		line, err := os.ReadFile(v.control("detach"))
@@ -132,7 +138,7 @@ func takeDetach(t *testing.T, v vhci, h *host) <-chan string {
 		}
 		h.conn.(*net.UnixConn).CloseWrite() // whoever else has the socket, this hangs up
 		h.conn.Close()
-		pulled(t, v)
+		hub()
 		got <- string(line)
 	}()
 	return got
@@ -166,6 +172,32 @@ func TestAttachAndDetach(t *testing.T) {
 	<-a.Done()
 	if err := a.Detach(); err != nil {
 		t.Errorf("second Detach: %v", err)
+	}
+}
+
+// The hub takes the device out when it is told to look again.
+func TestDetachWaitsForTheHub(t *testing.T) {
+	v := fakeVHCI(t)
+	hosts := kernel(t, v, true)
+	a, err := v.attach(t.Context(), newEchoModel())
+	if err != nil {
+		t.Fatal(err)
+	}
+	remove := filepath.Join(v.devices, a.BusID, "remove")
+	if err := unix.Mkfifo(remove, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hangUp(t, v, <-hosts, func() {
+		if told, err := os.ReadFile(remove); err != nil || string(told) != "1" {
+			t.Errorf("remove got %q, %v", told, err)
+		}
+		pulled(t, v)
+	})
+	if err := a.Detach(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Dir(remove)); !os.IsNotExist(err) {
+		t.Errorf("the kernel's device after Detach: %v", err)
 	}
 }
 
