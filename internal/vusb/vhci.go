@@ -168,11 +168,9 @@ func (a *Attachment) Detach() error {
 }
 
 // leave waits until the kernel's hub has seen that the device is out, which is
-// later than the port is free.
+// later than the port is free. A device of another address has taken the port
+// since, and is none of ours; what was not in yet has no address.
 func (a *Attachment) leave() error {
-	if a.BusID == "" {
-		return nil // it was not in yet
-	}
 	dir := filepath.Join(a.vhci.devices, a.BusID)
 	grace := time.NewTimer(hubGrace)
 	defer grace.Stop()
@@ -181,7 +179,7 @@ func (a *Attachment) leave() error {
 	tick := time.NewTicker(goneTick)
 	defer tick.Stop()
 	for {
-		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		if address, err := readInt(filepath.Join(dir, "devnum")); err != nil || address != a.Address {
 			return nil
 		}
 		select {

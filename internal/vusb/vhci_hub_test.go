@@ -13,14 +13,15 @@ import (
 func TestLeaveWaitsForTheHub(t *testing.T) {
 	tests := []struct {
 		name    string
-		busID   string
+		address int
 		after   time.Duration // the device's folder goes
 		want    time.Duration
 		wantErr bool
 	}{
-		{"not in yet", "", hubGrace, 0, false},
-		{"in time", "0-0", time.Second, time.Second, false},
-		{"never", "0-0", 2 * hubGrace, hubGrace, true},
+		{"not in yet", 0, 2 * hubGrace, 0, false},
+		{"another device has come", 6, 2 * hubGrace, 0, false},
+		{"in time", 7, time.Second, time.Second, false},
+		{"never", 7, 2 * hubGrace, hubGrace, true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -30,7 +31,7 @@ func TestLeaveWaitsForTheHub(t *testing.T) {
 				hub := time.AfterFunc(tt.after, func() { pulled(t, v) })
 				defer hub.Stop()
 				start := time.Now()
-				err := (&Attachment{BusID: tt.busID, vhci: v}).leave()
+				err := (&Attachment{BusID: "0-0", Address: tt.address, vhci: v}).leave()
 				if d := time.Since(start); d < tt.want || d > tt.want+goneTick || (err != nil) != tt.wantErr {
 					t.Errorf("%v after %v, want an error: %v, after %v", err, d, tt.wantErr, tt.want)
 				}
