@@ -175,7 +175,7 @@ func TestEcho(t *testing.T) {
 		t.Errorf("three bytes: % X, want 67 00", got)
 	}
 	apdu := unhex(t, "00 EE 01 00 00")
-	if n := testing.AllocsPerRun(100, func() { e.Transmit(apdu) }); n != 0 {
+	if n := allocations(func() { e.Transmit(apdu) }); n != 0 {
 		t.Errorf("%v allocations per command, want none", n)
 	}
 }

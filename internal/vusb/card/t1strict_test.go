@@ -294,11 +294,24 @@ func TestT1TooMuch(t *testing.T) {
 	}
 }
 
+// allocations is how many a call of f makes. What is counted are those of the
+// whole process, and a PIV card of a test before may still be making its key,
+// in a goroutine that ends by itself: so it counts again until nothing else
+// allocates, or f does.
+func allocations(f func()) float64 {
+	for end := time.Now().Add(10 * time.Second); ; {
+		n := testing.AllocsPerRun(100, f)
+		if n == 0 || time.Now().After(end) {
+			return n
+		}
+	}
+}
+
 func TestT1Allocations(t *testing.T) {
 	c := NewT1(NewEcho(), T1Options{MaxINF: 32})
 	blocks := [2][]byte{unhex(t, lrc("00 00 05 00 EE 00 10 00")), unhex(t, lrc("00 40 05 00 EE 00 10 00"))}
 	n := 0
-	if got := testing.AllocsPerRun(100, func() {
+	if got := allocations(func() {
 		c.Block(blocks[n%2])
 		n++
 	}); got != 0 {
