@@ -94,12 +94,19 @@ func (c *Control) coldplug() error {
 		return err
 	}
 	var units []string
+	settled := false
 	for _, d := range devices {
 		e, ok, err := c.choose(d)
 		if !ok && err == nil {
 			continue
 		}
-		if u := c.handedToSystemd(d); u != nil {
+		u := c.handedToSystemd(d)
+		if u == nil && !settled {
+			settled = true
+			c.complain("udev", c.settle())
+			u = c.handedToSystemd(d)
+		}
+		if u != nil {
 			units = append(units, u...)
 			continue
 		}

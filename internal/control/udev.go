@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"openct/internal/config"
 	"openct/internal/daemon"
@@ -72,10 +74,37 @@ func (c *Control) Udev(instance string) error {
 // handedToSystemd returns the units that udev's record of a device makes systemd
 // start for it. Without systemd nobody would act on that, and there are none.
 func (c *Control) handedToSystemd(d sysfs.Device) []string {
-	if _, err := os.Stat(filepath.Join(c.Root, "run/systemd/system")); err != nil {
+	if !c.exists("run/systemd/system") {
 		return nil
 	}
 	return udevdb.Read(c.Root, d).Wants
+}
+
+// settleTime is how long init waits for udev, which at boot has every device of
+// the machine to look at.
+const settleTime = 30 * time.Second
+
+// settle waits until udev is through with the devices that are there. At boot,
+// init may be faster than that: a token would be taken for one that nobody hands
+// to systemd, and its unit find it served already. (A record that is there says
+// nothing: the initramfs's udev, which may not have our rules, leaves its own.)
+func (c *Control) settle() error {
+	if !c.exists("run/systemd/system") || !c.exists("run/udev/control") {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), settleTime+10*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "udevadm", "settle", fmt.Sprintf("--timeout=%d", settleTime/time.Second)).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("not through with the devices that are plugged in; serving those that it has not given to systemd: %w: %s",
+			err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+func (c *Control) exists(path string) bool {
+	_, err := os.Stat(filepath.Join(c.Root, path))
+	return err == nil
 }
 
 // startUnits asks systemd to start the units of devices that were plugged in

@@ -2,6 +2,7 @@ package control
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"openct/internal/cli"
 	"openct/internal/config"
 	"openct/internal/usb/sysfs"
 )
@@ -163,6 +165,85 @@ func TestHandedToSystemd(t *testing.T) {
 			}
 			if got := c.handedToSystemd(token); got != nil {
 				t.Errorf("without systemd: %v", got)
+			}
+		})
+	}
+}
+
+// At boot, init comes to a token before udev does.
+func TestColdplugBeforeUdev(t *testing.T) {
+	const unit = "openct-handler@001-004.service"
+	tests := []struct {
+		name    string
+		systemd bool
+		record  string // udev's, when init looks for the first time: the initramfs's
+		then    string // udev's, when it is through
+		busy    bool   // udev takes too long
+		runs    []string
+		says    string
+	}{
+		{"udev hands it to systemd meanwhile", true, "", "E:SYSTEMD_WANTS=" + unit, false,
+			[]string{"udevadm settle --timeout=30", "systemctl start --no-block -- " + unit}, ""},
+		{"so does the one of the system, after the initramfs's", true, "E:ID_MODEL=token", "E:SYSTEMD_WANTS=" + unit, false,
+			[]string{"udevadm settle --timeout=30", "systemctl start --no-block -- " + unit}, ""},
+		{"udev has done so before", true, "E:SYSTEMD_WANTS=" + unit, "", false,
+			[]string{"systemctl start --no-block -- " + unit}, ""},
+		{"udev leaves it to init", true, "", "E:ID_MODEL=token", false,
+			[]string{"udevadm settle --timeout=30", "ifdhandler -H etoken64 usb /dev/bus/usb/001/004"}, ""},
+		{"udev is not through in time", true, "", "", true,
+			[]string{"udevadm settle --timeout=30", "ifdhandler -H etoken64 usb /dev/bus/usb/001/004"}, "Error: udev: not through"},
+		{"no systemd", false, "", "", false,
+			[]string{"ifdhandler -H etoken64 usb /dev/bus/usb/001/004"}, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			root := machine(t)
+			bin, log := filepath.Join(root, "bin"), filepath.Join(root, "log")
+			dirs := []string{bin, filepath.Join(root, "run/udev/data")}
+			if tt.systemd {
+				dirs = append(dirs, filepath.Join(root, "run/systemd/system"), filepath.Join(root, "run/udev/control"))
+			}
+			for _, dir := range dirs {
+				if err := os.MkdirAll(dir, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			record := filepath.Join(root, "run/udev/data/c189:3")
+			if tt.record != "" {
+				if err := os.WriteFile(record, []byte(tt.record+"\n"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for name, does := range map[string]string{
+				"systemctl":  "",
+				"ifdhandler": "",
+				"udevadm":    fmt.Sprintf("if %t; then echo timed out >&2; exit 1; fi; echo '%s' >%s", tt.busy, tt.then, record),
+			} {
+				script := fmt.Sprintf("#!/bin/sh\necho \"%s $*\" >>%s\n%s\n", name, log, does)
+				if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+			cfg, _, err := config.Parse("openct.conf", []byte("ccid = off;"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg.Program = filepath.Join(bin, "ifdhandler")
+			var said bytes.Buffer
+			c := &Control{Root: root, Config: cfg, ConfigFile: cli.ConfigFile, Err: &said}
+			if err := c.coldplug(); err != nil {
+				t.Fatal(err)
+			}
+			got, err := os.ReadFile(log)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(strings.Join(tt.runs, "\n")+"\n", string(got)); diff != "" {
+				t.Errorf("ran (-want +got):\n%s", diff)
+			}
+			if !strings.Contains(said.String(), tt.says) || tt.says == "" && said.Len() > 0 {
+				t.Errorf("said %q, want %q in it", &said, tt.says)
 			}
 		})
 	}

@@ -44,7 +44,8 @@ func testPlug(t *testing.T, g *guest) {
 }
 
 // testPresentAtBoot boots with a token that is plugged before udev asks for
-// devices.
+// devices. udev is slow about it: openct.service comes to it first, and is to
+// leave it to systemd all the same.
 func testPresentAtBoot(t *testing.T, g *guest) {
 	g.install(t)
 	g.sh(t, "install /run/e2e/under-test/usr/sbin/openct-vtoken /root/vtoken")
@@ -60,16 +61,25 @@ ExecStartPost=/bin/sh -c 'until grep -q 0600 /sys/bus/usb/devices/*/idProduct; d
 [Install]
 WantedBy=sysinit.target
 `)
+	g.put(t, "/root/slow", 0o755, `#!/bin/sh
+n=0
+until [ "$(systemctl show -P ActiveState openct.service)" != inactive ] || [ $((n += 1)) = 300 ]; do sleep 0.1; done
+sleep 3
+`)
+	g.put(t, "/etc/udev/rules.d/10-slow.rules", 0o644,
+		`ACTION=="add", SUBSYSTEM=="usb", ENV{DEVTYPE}=="usb_device", ATTR{idVendor}=="0529", PROGRAM="/root/slow"`+"\n")
 	g.sh(t, "systemctl daemon-reload && systemctl enable -q boot-token")
 	t.Cleanup(func() {
-		g.try(t, "systemctl disable -q --now boot-token; rm -f /etc/systemd/system/boot-token.service /root/vtoken; systemctl daemon-reload")
+		g.try(t, "systemctl disable -q --now boot-token; rm -f /etc/systemd/system/boot-token.service /root/vtoken /root/slow /etc/udev/rules.d/10-slow.rules;"+
+			"systemctl daemon-reload; udevadm control --reload")
 	})
 	g.reboot(t)
 	k := &token{g: g, name: "boot"}
 	k.plugged(t)
 	reader := k.served(t)
 	k.works(t, reader)
-	g.sh(t, "systemctl is-active openct.service")
+	g.until(t, readyTime, "systemctl is-active openct.service")
+	inUnit(t, g, k.unit())
 	k.ctl(t, "unplug")
 	k.gone(t, reader)
 }
