@@ -162,4 +162,18 @@ func testPurge(t *testing.T, g *guest) {
 			}
 		})
 	}
+	// The drop-in's group is there before openct, which makes it, is configured.
+	t.Run("pcscd beside a package that is only unpacked", func(t *testing.T) {
+		defer func() {
+			g.sh(t, "dpkg --purge openct-pcsc && systemctl daemon-reload && systemctl restart pcscd.service")
+			if left := g.sh(t, "getent group scard || :"); left != "" {
+				t.Errorf("left: %s", left)
+			}
+		}()
+		g.sh(t, "dpkg --unpack /run/e2e/debs/openct-pcsc_*.deb && systemctl daemon-reload && systemctl restart pcscd.service")
+		if groups := g.sh(t, "systemctl show -P SupplementaryGroups pcscd.service"); groups != "scard" {
+			t.Errorf("pcscd.service has the groups %q", groups)
+		}
+		g.sh(t, "systemctl is-active pcscd.service")
+	})
 }
