@@ -95,7 +95,7 @@ static struct channel *find_locked(unsigned long lun)
 int channel_open(unsigned long lun, const struct place *place)
 {
 	struct channel *c;
-	bool known, elsewhere;
+	bool known, elsewhere, served;
 
 	pthread_mutex_lock(&table_lock);
 	known = find_locked(lun) != NULL;
@@ -109,12 +109,9 @@ int channel_open(unsigned long lun, const struct place *place)
 	c = create(lun, place);
 	if (!c)
 		return IFD_ERROR_NO_MEMORY;
-	/* A reader known by number may come and go while its channel stays: until
-	 * it is there it has no card. */
-	if (!place->fixed && !place_wait(place, &c->reader, START_MS)) {
-		destroy(c);
-		return IFD_ERROR_NOT_CONNECTED;
-	}
+	/* The daemon of a token that was plugged in a moment ago is about to start. One
+	 * that comes later finds its channel here: until then there is no card. */
+	served = place->fixed || place_wait(place, &c->reader, START_MS);
 	pthread_mutex_lock(&table_lock);
 	known = find_locked(lun) != NULL;
 	if (!known) {
@@ -124,7 +121,7 @@ int channel_open(unsigned long lun, const struct place *place)
 	pthread_mutex_unlock(&table_lock);
 	if (known)
 		destroy(c);
-	return 0;
+	return served ? 0 : 1;
 }
 
 struct channel *channel_get(unsigned long lun)

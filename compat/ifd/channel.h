@@ -56,8 +56,8 @@ struct channel {
 	int stop;                  /* eventfd: ends channel_wait */
 };
 
-/* The table of channels. channel_get finds one and keeps it until
- * channel_put. */
+/* The table of channels. channel_open returns 1 for a device that no daemon
+ * serves yet; channel_get finds a channel and keeps it until channel_put. */
 int channel_open(unsigned long lun, const struct place *place);
 void channel_close(unsigned long lun);
 struct channel *channel_get(unsigned long lun);

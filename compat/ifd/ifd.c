@@ -50,14 +50,12 @@ static RESPONSECODE open_place(DWORD Lun, const struct place *place, const char 
 {
 	int rc = channel_open(Lun, place);
 
-	if (rc == CT_NOT_CONNECTED && place_forbidden(place))
+	if (rc > 0 && place_forbidden(place))
 		channel_log(LOG_AS_ERROR, "pcscd is not let in to OpenCT's sockets, and to %s;"
 				" put it in their group, see openct(7)", name);
-	else if (rc == CT_NOT_CONNECTED)
-		channel_log(LOG_AS_ERROR, "no OpenCT daemon serves %s; see openct-control(8)", name);
-	if (rc < 0)
-		return rc == CT_NOT_CONNECTED ? IFD_NO_SUCH_DEVICE : IFD_COMMUNICATION_ERROR;
-	return IFD_SUCCESS;
+	else if (rc > 0)
+		channel_log(LOG_AS_ERROR, "no OpenCT daemon serves %s yet; see openct-control doctor", name);
+	return rc < 0 ? IFD_COMMUNICATION_ERROR : IFD_SUCCESS;
 }
 
 RESPONSECODE IFDHCreateChannelByName(DWORD Lun, LPSTR DeviceName)
@@ -219,8 +217,8 @@ RESPONSECODE IFDHSetCapabilities(DWORD Lun, DWORD Tag, DWORD Length, PUCHAR Valu
 
 /* The card */
 
-/* A reader known by number is not pcscd's to give up: while its token is away,
- * so is the card. */
+/* While nobody serves a reader it has no card. It is gone when it is unplugged,
+ * which pcscd tells us. */
 RESPONSECODE IFDHICCPresence(DWORD Lun)
 {
 	struct channel *c = channel_get(Lun);
@@ -232,8 +230,7 @@ RESPONSECODE IFDHICCPresence(DWORD Lun)
 	state = channel_presence(c);
 	if (state == CARD_NONE || state == READER_GONE) {
 		channel_card_gone(c);
-		rv = state == READER_GONE && !c->place.fixed ? IFD_NO_SUCH_DEVICE
-			: IFD_ICC_NOT_PRESENT;
+		rv = atomic_load(&c->removed) ? IFD_NO_SUCH_DEVICE : IFD_ICC_NOT_PRESENT;
 	}
 	channel_put(c);
 	return rv;

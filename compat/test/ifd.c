@@ -50,6 +50,29 @@ static int other_call(int fd, const char *payload)
 	return error;
 }
 
+/* pcscd's polling thread */
+
+typedef RESPONSECODE (*poll_fn)(DWORD, int);
+typedef RESPONSECODE (*stop_fn)(DWORD);
+
+struct poller {
+	DWORD lun;
+	poll_fn fn;
+	double seconds;
+};
+
+static void *poller(void *arg)
+{
+	struct poller *p = arg;
+	struct timespec a, b;
+
+	clock_gettime(CLOCK_MONOTONIC, &a);
+	p->fn(p->lun, 60000);
+	clock_gettime(CLOCK_MONOTONIC, &b);
+	p->seconds = (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) / 1e9;
+	return NULL;
+}
+
 /* Names and finding */
 
 static void names(void)
@@ -135,9 +158,11 @@ static void *open_later(void *arg)
 static void waits_for_the_daemon(void)
 {
 	struct fake_reader *r = fake_reader_new();
+	struct poller p = { 0 };
 	RESPONSECODE rv = 0;
 	pthread_t t;
 	pid_t server;
+	DWORD len;
 
 	check_case("waits for a daemon that starts");
 	memset(&world_entries[2], 0, sizeof world_entries[2]);
@@ -152,8 +177,22 @@ static void waits_for_the_daemon(void)
 	close_channel(0);
 	check_case("a side file left behind by another process is not believed");
 	world_side_file(2, "{\"pid\":1,\"device\":\"/dev/bus/usb/001/007\"}");
-	CHECK_INT(open_name(0, USB(7)), IFD_NO_SUCH_DEVICE);
+	CHECK_INT(open_name(0, USB(7)), IFD_SUCCESS);
 	CHECK(strstr(last_log, "no OpenCT daemon serves usb:0529/0600"));
+	CHECK_INT(presence(0), IFD_ICC_NOT_PRESENT);
+	CHECK_INT(power_up(0, IFD_POWER_UP, ""), IFD_NO_SUCH_DEVICE);
+	check_case("its daemon comes later: pcscd need not start again");
+	world_entries[2].ct_card[0] = 1;
+	p.lun = 0;
+	len = sizeof p.fn;
+	CHECK_INT(get(0, TAG_IFD_POLLING_THREAD_WITH_TIMEOUT, &len, (PUCHAR)&p.fn), IFD_SUCCESS);
+	pthread_create(&t, NULL, poller, &p);
+	side_file(2, 7, true);
+	pthread_join(t, NULL);
+	CHECK(p.seconds < 30);
+	CHECK_INT(presence(0), IFD_ICC_PRESENT);
+	CHECK_INT(power_up(0, IFD_POWER_UP, ATR0), IFD_SUCCESS);
+	close_channel(0);
 	fake_end(server);
 	memset(&world_entries[2], 0, sizeof world_entries[2]);
 }
@@ -168,7 +207,9 @@ static void not_let_in(void)
 		CHECK_INT(seteuid(nobody), 0);
 	else
 		CHECK_INT(chmod(world_dir, 0), 0);
-	CHECK_INT(open_name(0, USB(7)), IFD_NO_SUCH_DEVICE);
+	CHECK_INT(open_name(0, USB(7)), IFD_SUCCESS);
+	CHECK_INT(presence(0), IFD_ICC_NOT_PRESENT);
+	close_channel(0);
 	CHECK(strstr(last_log, "not let in") && strstr(last_log, "usb:0529/0600"));
 	if (me == 0)
 		CHECK_INT(seteuid(me), 0);
@@ -353,27 +394,6 @@ static void second_slot(struct fake_reader *r, DWORD lun)
 
 /* News of cards */
 
-typedef RESPONSECODE (*poll_fn)(DWORD, int);
-typedef RESPONSECODE (*stop_fn)(DWORD);
-
-struct poller {
-	DWORD lun;
-	poll_fn fn;
-	double seconds;
-};
-
-static void *poller(void *arg)
-{
-	struct poller *p = arg;
-	struct timespec a, b;
-
-	clock_gettime(CLOCK_MONOTONIC, &a);
-	p->fn(p->lun, 60000);
-	clock_gettime(CLOCK_MONOTONIC, &b);
-	p->seconds = (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) / 1e9;
-	return NULL;
-}
-
 static void news(DWORD lun, pid_t *server, struct fake_reader *r)
 {
 	struct poller p = { lun, NULL, 0 };
@@ -489,7 +509,8 @@ static void removed_device(void)
 	CHECK_INT(open_name(0, USB(4)), IFD_SUCCESS);
 	CHECK_INT(presence(0), IFD_ICC_PRESENT);
 	world_entries[0].ct_pid = 0;
-	CHECK_INT(presence(0), IFD_NO_SUCH_DEVICE);
+	CHECK_INT(presence(0), IFD_ICC_NOT_PRESENT);
+	CHECK_INT(power_up(0, IFD_POWER_UP, ""), IFD_NO_SUCH_DEVICE);
 	world_entries[0].ct_pid = getpid();
 	CHECK_INT(close_channel(0), IFD_SUCCESS);
 }

@@ -189,6 +189,26 @@ systemctl daemon-reload; systemctl start pcscd.socket`)
 		g.until(t, readyTime, "opensc-tool -n 2>&1 | grep Personal")
 		g.signsRSA(t)
 	})
+	t.Run("handlers that come and go under pcscd", func(t *testing.T) {
+		pcscd := g.sh(t, "systemctl show -P MainPID pcscd")
+		for _, what := range []string{"systemctl kill --signal=KILL " + k.unit(), "systemctl restart openct.service"} {
+			g.sh(t, what)
+			g.until(t, readyTime, "opensc-tool -n 2>&1 | grep Personal")
+		}
+		reader = k.served(t)
+		if now := g.sh(t, "systemctl show -P MainPID pcscd"); now != pcscd {
+			t.Errorf("pcscd was %s, is %s", pcscd, now)
+		}
+	})
+	t.Run("a handler that starts later than pcscd", func(t *testing.T) {
+		g.sh(t, "systemctl stop "+k.unit()+" pcscd.service && systemctl start pcscd.service")
+		if list := g.sh(t, "opensc-tool -l"); !strings.Contains(list, "No              Aladdin eToken PRO 64k 00 00") {
+			t.Errorf("nobody serves the token, and opensc-tool -l says\n%s", list)
+		}
+		g.sh(t, "systemctl start "+k.unit())
+		g.until(t, readyTime, "opensc-tool -n 2>&1 | grep Personal")
+		reader = k.served(t)
+	})
 	t.Run("two tokens", func(t *testing.T) {
 		second := g.plug(t, "pcsc2", "--driver etoken64 --card piv")
 		n := second.served(t)
