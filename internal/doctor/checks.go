@@ -212,7 +212,7 @@ func checkPrograms(f *Facts) []Finding {
 			all = append(all, fine("%s runs, without a driver for OpenCT's readers (package openct-pcsc)", p)...)
 		case slices.Contains(f.ShutOut, p):
 			all = append(all, found(Warn, "systemctl edit pcscd.service, and there [Service] SupplementaryGroups="+f.Dir.Group+"; then systemctl restart pcscd.service",
-				"%s may not enter %s: PC/SC programs do not find OpenCT's readers", p, f.Dir.Path)...)
+				"%s may not enter %s: PC/SC programs see no card in OpenCT's readers", p, f.Dir.Path)...)
 		default:
 			all = append(all, fine("%s runs; PC/SC programs find OpenCT's readers there, by its driver for them", p)...)
 		}
