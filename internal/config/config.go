@@ -150,11 +150,10 @@ func (c *Config) DriverFor(vendor, product, release uint16) (string, bool) {
 	return "", false
 }
 
-// ClassReaders says whether the ccid driver should have a device that nobody asked
-// for. class: the device was found by its class; one that was found by its id is
-// always ours.
-func (c *Config) ClassReaders(class bool) bool {
-	return !class || c.CCID == CCIDOn || c.CCID == CCIDAuto && !pcscInstalled(os.DirFS("/"))
+// ClassReaders says whether the ccid driver should have readers of the smart card
+// class that no "driver" of the file names.
+func (c *Config) ClassReaders() bool {
+	return c.CCID == CCIDOn || c.CCID == CCIDAuto && !pcscInstalled(os.DirFS("/"))
 }
 
 // pcscInstalled says whether PC/SC's daemon, which serves all devices of the

@@ -299,13 +299,7 @@ func TestLoad(t *testing.T) {
 }
 
 func TestClassReaders(t *testing.T) {
-	for _, mode := range []CCIDMode{CCIDOn, CCIDOff, CCIDAuto} {
-		c := &Config{CCID: mode}
-		if !c.ClassReaders(false) {
-			t.Errorf("%s: a device known by its id is refused", mode)
-		}
-	}
-	if !(&Config{CCID: CCIDOn}).ClassReaders(true) || (&Config{CCID: CCIDOff}).ClassReaders(true) {
+	if !(&Config{CCID: CCIDOn}).ClassReaders() || (&Config{CCID: CCIDOff}).ClassReaders() {
 		t.Error("on and off do not decide")
 	}
 	if pcscInstalled(fstest.MapFS{"usr/sbin/sshd": {}}) || !pcscInstalled(fstest.MapFS{"usr/sbin/pcscd": {}}) {

@@ -19,6 +19,7 @@ import (
 	"openct/internal/config"
 	"openct/internal/daemon"
 	"openct/internal/devname"
+	"openct/internal/driver"
 	"openct/internal/notify"
 	"openct/internal/socket"
 	"openct/internal/status"
@@ -96,8 +97,8 @@ func (c *Control) coldplug() error {
 	var units []string
 	settled := false
 	for _, d := range devices {
-		e, ok, err := c.choose(d)
-		if !ok && err == nil {
+		choice, err := c.choose(d)
+		if errors.Is(err, driver.ErrNoDriver) || err == nil && !choice.Ours() {
 			continue
 		}
 		u := c.handedToSystemd(d)
@@ -111,7 +112,7 @@ func (c *Control) coldplug() error {
 			continue
 		}
 		if err == nil {
-			err = c.spawn(devname.Target{Driver: e.Name, Type: "usb", Path: d.Node(), Bus: d.Bus, Dev: d.Address})
+			err = c.spawn(devname.Target{Driver: choice.Entry.Name, Type: "usb", Path: d.Node(), Bus: d.Bus, Dev: d.Address})
 		}
 		c.complain(d.Node(), err)
 	}
@@ -186,11 +187,11 @@ func (c *Control) driverFor(t devname.Target) (string, error) {
 	if err := daemon.Expected(t, desc); err != nil {
 		return "", err
 	}
-	e, err := daemon.Pick(desc, c.Config)
+	choice, err := driver.Pick(desc, c.Config)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", t.Path, err)
 	}
-	return e.Name, nil
+	return choice.Entry.Name, nil
 }
 
 // spawn runs the handler program for a device as the configured user. It

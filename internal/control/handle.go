@@ -21,6 +21,7 @@ import (
 	"openct/internal/config"
 	"openct/internal/daemon"
 	"openct/internal/devname"
+	"openct/internal/driver"
 	"openct/internal/logging"
 	"openct/internal/notify"
 	"openct/internal/socket"
@@ -172,7 +173,7 @@ func explain(err error) error {
 		hint = "run it as root, or as the owner of OpenCT's directory; see: openct-control doctor"
 	case errors.Is(err, usb.ErrBusy):
 		hint = "stop the program that uses the device, or keep it off with a udev rule; see: openct-control doctor"
-	case errors.Is(err, daemon.ErrNoDriver):
+	case errors.Is(err, driver.ErrNoDriver):
 		hint = "if it is a sibling of a supported device, add its id to openct.conf: driver NAME { ids = { usb:VVVV/PPPP, }; };"
 	case errors.Is(err, usb.ErrNotFound):
 		hint = "lsusb shows what is plugged in, and where"

@@ -12,27 +12,19 @@ import (
 	"time"
 
 	"openct/internal/config"
-	"openct/internal/daemon"
 	"openct/internal/devname"
 	"openct/internal/driver"
 	"openct/internal/usb/sysfs"
 	"openct/internal/usb/udevdb"
 )
 
-// choose picks the driver for a plugged device. ok is false for what is none of
-// ours: no driver takes it, or it is a reader of the smart card class and those
-// are left to pcscd.
-func (c *Control) choose(d sysfs.Device) (e driver.Entry, ok bool, err error) {
+// choose picks the driver for a plugged device.
+func (c *Control) choose(d sysfs.Device) (driver.Choice, error) {
 	desc, err := d.Descriptor()
 	if err != nil {
-		return e, false, err
+		return driver.Choice{}, err
 	}
-	e, err = daemon.Pick(desc, c.Config)
-	if errors.Is(err, daemon.ErrNoDriver) {
-		return e, false, nil
-	}
-	_, asked := c.Config.DriverFor(desc.Vendor, desc.Product, desc.Release)
-	return e, err == nil && (e.Class == nil || asked || c.Config.ClassReaders(true)), err
+	return driver.Pick(desc, c.Config)
 }
 
 // Udev answers 60-openct.rules, which asks about a device that could be ours, by
@@ -54,18 +46,18 @@ func (c *Control) Udev(instance string) error {
 	if i < 0 {
 		return fmt.Errorf("%s: no such device", t.Path)
 	}
-	e, ok, err := c.choose(devices[i])
-	if err != nil {
+	choice, err := c.choose(devices[i])
+	if err != nil && !errors.Is(err, driver.ErrNoDriver) {
 		return err
 	}
-	if !ok {
+	if err != nil || !choice.Ours() {
 		fmt.Fprintln(c.Out, "OPENCT_DRIVER=none")
 		return nil
 	}
-	fmt.Fprintf(c.Out, "OPENCT_DRIVER=%s\n", e.Name)
+	fmt.Fprintf(c.Out, "OPENCT_DRIVER=%s\n", choice.Entry.Name)
 	// pcscd has a driver of its own for readers of the class: only one of us
 	// can have the device.
-	if e.Class != nil || c.Config.PCSC == config.PCSCIgnore {
+	if choice.Entry.Class != nil || c.Config.PCSC == config.PCSCIgnore {
 		fmt.Fprintln(c.Out, "PCSCLITE_IGNORE=1")
 	}
 	return nil

@@ -24,13 +24,12 @@ import (
 	"openct/internal/usb"
 )
 
-// What keeps a daemon from starting, where callers branch on it. The status
-// package has more: ErrNotInitialised, ErrNoFreeSlot, *ServedError.
+// What keeps a daemon from starting, where callers branch on it. Others are
+// status.ErrNotInitialised, status.ErrNoFreeSlot, *status.ServedError,
+// driver.ErrNoDriver and driver.ErrUnknownDriver.
 var (
-	ErrUnknownDriver = errors.New("no such driver; ifdhandler -i lists them")
-	ErrUnknownType   = errors.New("not a device type this program serves")
-	ErrOtherDevice   = errors.New("another device took its place")
-	ErrNoDriver      = errors.New("no driver for this device; openct.conf can give it one")
+	ErrUnknownType = errors.New("not a device type this program serves")
+	ErrOtherDevice = errors.New("another device took its place")
 )
 
 // Times a daemon allows itself.

@@ -361,7 +361,7 @@ func TestStartFailures(t *testing.T) {
 		target devname.Target
 		want   error
 	}{
-		{"unknown driver", devname.Target{Driver: "nosuchdriver", Type: "virtual", Path: "echo"}, ErrUnknownDriver},
+		{"unknown driver", devname.Target{Driver: "nosuchdriver", Type: "virtual", Path: "echo"}, driver.ErrUnknownDriver},
 		{"unknown type", devname.Target{Driver: "etoken64", Type: "foo", Path: "/dev/null"}, ErrUnknownType},
 		{"no such node", devname.Target{Driver: "etoken64", Type: "usb", Path: "/dev/bus/usb/099/099"}, usb.ErrNotFound},
 	} {

@@ -12,12 +12,15 @@ import (
 	"openct/internal/vusb"
 )
 
-// openDevice opens the device a target names and settles its driver. The device
+// openDevice opens the device a target names and chooses its driver. The device
 // is nil for one that is not on USB.
 func openDevice(t devname.Target, c *config.Config, log *slog.Logger) (usb.Device, driver.Entry, error) {
-	entry, err := named(t.Driver)
-	if err != nil {
-		return nil, entry, err
+	var entry driver.Entry
+	if t.Driver != "" {
+		var err error
+		if entry, err = driver.Named(t.Driver); err != nil {
+			return nil, entry, err
+		}
 	}
 	if entry.OpenPath[t.Type] != nil {
 		return nil, entry, nil // the driver opens it by itself
@@ -29,22 +32,15 @@ func openDevice(t devname.Target, c *config.Config, log *slog.Logger) (usb.Devic
 	desc := dev.Descriptor()
 	err = Expected(t, desc)
 	if err == nil && entry.Name == "" {
-		entry, err = Pick(desc, c)
+		var choice driver.Choice
+		choice, err = driver.Pick(desc, c)
+		entry = choice.Entry
 	}
 	if err != nil {
 		dev.Close()
 		return nil, entry, err
 	}
 	return dev, entry, nil
-}
-
-// named finds a driver asked for by name; without one the result is empty.
-func named(name string) (driver.Entry, error) {
-	e, ok := driver.ByName(name)
-	if !ok && name != "" {
-		return e, fmt.Errorf("driver %q: %w", name, ErrUnknownDriver)
-	}
-	return e, nil
 }
 
 func openType(t devname.Target, log *slog.Logger) (usb.Device, error) {
@@ -69,24 +65,4 @@ func Expected(t devname.Target, desc *usb.Descriptor) error {
 		return nil
 	}
 	return fmt.Errorf("%s is %v now, not %v: %w", t.Path, is, t.ID, ErrOtherDevice)
-}
-
-// Pick finds the driver for a device: the configuration's ids first, then the
-// table's, then the smart card class.
-func Pick(desc *usb.Descriptor, c *config.Config) (driver.Entry, error) {
-	is := devname.USBID(desc.Vendor, desc.Product, desc.Release)
-	if name, ok := c.DriverFor(desc.Vendor, desc.Product, desc.Release); ok {
-		e, err := named(name)
-		if err != nil {
-			err = fmt.Errorf("openct.conf gives %v to %w", is, err)
-		}
-		return e, err
-	}
-	if e, ok := driver.ByID(desc.Vendor, desc.Product); ok {
-		return e, nil
-	}
-	if e, ok := driver.ByClass(desc); ok {
-		return e, nil
-	}
-	return driver.Entry{}, fmt.Errorf("%v: %w", is, ErrNoDriver)
 }

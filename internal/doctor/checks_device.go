@@ -14,8 +14,8 @@ func checkDriver(_ *Facts, d *Device) []Finding {
 	switch {
 	case d.DriverErr != "":
 		return found(Fail, "correct openct.conf; ifdhandler -i lists the drivers", "%s: %s", name, d.DriverErr)
-	case d.Left:
-		return fine("%s is left to pcscd, as all readers of the smart card class (ccid in openct.conf)", name)
+	case d.Left != "":
+		return fine("%s is left to %s, as all readers of the smart card class (ccid in openct.conf)", name, d.Left)
 	case d.Driver == "":
 		return fine("%s is none of OpenCT's: no driver lists it (openct.conf can give it to one)", name)
 	}

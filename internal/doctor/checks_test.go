@@ -407,7 +407,7 @@ func TestNoAlarm(t *testing.T) {
 		{"a directory of one's own", func(f *Facts, d *Device) { f.Dir.FromEnv = true }, "named by OPENCT_SOCKETDIR"},
 		{"no systemd", func(f *Facts, d *Device) { f.Systemd, f.Rules.Running = false, false }, "systemd does not run here"},
 		{"left to pcscd", func(f *Facts, d *Device) {
-			d.Driver, d.Left, d.Reader = "ccid", true, nil
+			d.Driver, d.Left, d.Reader = "ccid", "pcscd", nil
 			d.Holders = []Process{{9, "pcscd"}}
 		}, "is left to pcscd"},
 		{"a stranger beside the token", func(f *Facts, d *Device) {

@@ -108,7 +108,7 @@ type Device struct {
 	Why       string // why that driver: "in the driver table" ...
 	Verified  string // what the driver was checked against
 	DriverErr string // openct.conf gives it to something that does not exist
-	Left      bool   // left to pcscd, being of the smart card class
+	Left      string // who serves it in place of OpenCT; empty: nobody
 
 	Node    Node
 	Udev    udevdb.Record
@@ -126,7 +126,7 @@ func (d *Device) ID() string { return fmt.Sprintf("%04x:%04x", d.Vendor, d.Produ
 func (d *Device) Instance() string { return fmt.Sprintf("%03d-%03d", d.Bus, d.Address) }
 
 // Ours says whether OpenCT is to serve it.
-func (d *Device) Ours() bool { return d.Driver != "" && !d.Left }
+func (d *Device) Ours() bool { return d.Driver != "" && d.Left == "" }
 
 // Node is the device's usbfs node.
 type Node struct {

@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openct/internal/config"
-	"openct/internal/daemon"
 	"openct/internal/driver"
 	"openct/internal/socket"
 	"openct/internal/status"
@@ -204,33 +203,30 @@ func (o Options) devices(f *Facts, cfg *config.Config) {
 	}
 }
 
-// pick settles the driver as attach does, and says why.
+// pick chooses the driver as attach does, and says why.
 func pick(d *Device, p sysfs.Device, cfg *config.Config) {
 	desc, err := p.Descriptor()
 	if err != nil {
 		d.DriverErr = err.Error()
 		return
 	}
-	e, err := daemon.Pick(desc, cfg)
+	choice, err := driver.Pick(desc, cfg)
 	switch {
-	case errors.Is(err, daemon.ErrNoDriver):
+	case errors.Is(err, driver.ErrNoDriver):
 		return
 	case err != nil:
 		d.DriverErr = err.Error()
 		return
 	}
-	d.Driver, d.Verified = e.Name, string(e.Verified)
-	_, asked := cfg.DriverFor(desc.Vendor, desc.Product, desc.Release)
-	listed := slices.ContainsFunc(e.IDs, func(id driver.ID) bool { return id.Vendor == desc.Vendor && id.Product == desc.Product })
-	switch {
-	case asked:
+	d.Driver, d.Verified, d.Left = choice.Entry.Name, string(choice.Entry.Verified), choice.Left
+	switch choice.Why {
+	case driver.WhyConfig:
 		d.Why = "as openct.conf says"
-	case listed:
+	case driver.WhyID:
 		d.Why = "whose table lists it"
-	default:
+	case driver.WhyClass:
 		d.Why = "for its class"
 	}
-	d.Left = e.Class != nil && !asked && !cfg.ClassReaders(true)
 }
 
 // bInterfaceClass (USB class codes, usb.org).
