@@ -5,11 +5,14 @@
 //
 // Protocols are the plain T= numbers, 0 to 14. Bytes come from a card and are
 // not trusted: whatever they are, the result is an ATR, an error, or both.
+// Many cards in use send an ATR that breaks the standard behind the bytes that
+// matter; of those, what can be read is used, and the error says what is wrong.
 package atr
 
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // MaxLen is the longest answer to reset, TS included (ISO/IEC 7816-3, 8.2.1).
@@ -36,12 +39,13 @@ const global = 15
 
 // What can be wrong with an answer to reset; test with errors.Is.
 var (
-	// ErrInvalid: the bytes are no answer to reset.
+	// ErrInvalid: the bytes do not tell which protocol the card speaks.
 	ErrInvalid = errors.New("not a valid answer to reset")
 
-	// ErrChecksum: TCK is wrong or missing. Parse returns what it read
-	// nevertheless, and the caller may use it.
-	ErrChecksum = errors.New("checksum of the answer to reset is wrong")
+	// ErrFlawed: the bytes tell the protocol, but break the standard
+	// elsewhere: some are missing at the end or too many, or TCK is wrong.
+	// Parse returns what it could read, and the caller may use it.
+	ErrFlawed = errors.New("answer to reset has errors")
 )
 
 // Absent stands for an interface byte the card did not send.
@@ -66,23 +70,65 @@ type ATR struct {
 }
 
 // Parse takes an answer to reset apart. The error wraps ErrInvalid (the ATR is
-// nil) or ErrChecksum (the ATR is complete but for the check).
+// nil) or ErrFlawed (the ATR has what could be read; interface bytes that are
+// missing are Absent, so that their defaults apply).
 func Parse(raw []byte) (*ATR, error) {
 	if len(raw) < 2 {
 		return nil, fmt.Errorf("%w: %d bytes, need 2", ErrInvalid, len(raw))
-	}
-	if len(raw) > MaxLen {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d allowed", ErrInvalid, len(raw), MaxLen)
 	}
 	if raw[0] != TSDirect && raw[0] != TSInverse {
 		return nil, fmt.Errorf("%w: first byte %02X, want 3B or 3F", ErrInvalid, raw[0])
 	}
 	a := &ATR{Raw: append([]byte(nil), raw...), TS: raw[0], TCK: Absent}
+	var flaws []string
+	if len(raw) > MaxLen {
+		flaws = append(flaws, fmt.Sprintf("%d bytes, at most %d allowed", len(raw), MaxLen))
+	}
+	body := a.Raw[1:min(len(raw), MaxLen)] // T0 and what follows it
 
-	rest := a.Raw[2:]
-	announced, t, checked := a.Raw[1], Absent, false
+	rest, checked, whole := a.interfaceBytes(body)
+	if !whole {
+		if body[0]&announceTD != 0 && a.Groups[0].TD == Absent {
+			return nil, fmt.Errorf("%w: ends before TD1, which names the protocol", ErrInvalid)
+		}
+		flaws = append(flaws, fmt.Sprintf("ends within interface byte group %d", len(a.Groups)))
+	}
+	k := int(body[0] & 0x0F)
+	if whole && len(rest) < k {
+		whole = false
+		flaws = append(flaws, fmt.Sprintf("%d of %d historical bytes", len(rest), k))
+	}
+	k = min(k, len(rest))
+	a.Historical, rest = rest[:k:k], rest[k:]
+
+	switch {
+	case !whole || !checked:
+	case len(rest) == 0:
+		flaws = append(flaws, "TCK is missing")
+	default:
+		a.TCK, rest = int(rest[0]), rest[1:]
+		if sum := xor(body[:len(body)-len(rest)]); sum != 0 {
+			flaws = append(flaws, fmt.Sprintf("TCK is %02X, want %02X", a.TCK, a.TCK^int(sum)))
+		}
+	}
+	if len(rest) > 0 {
+		flaws = append(flaws, fmt.Sprintf("%d bytes too many", len(rest)))
+	}
+	if flaws != nil {
+		return a, fmt.Errorf("%w: %s", ErrFlawed, strings.Join(flaws, ", "))
+	}
+	return a, nil
+}
+
+// interfaceBytes reads the groups that T0, the first byte of body, and each TD
+// announce, and returns the bytes behind them. checked says whether a TCK is
+// due: as soon as anything but T=0 is named (ISO/IEC 7816-3, 8.2.5). whole is
+// false when body ends before all announced bytes have come.
+func (a *ATR) interfaceBytes(body []byte) (rest []byte, checked, whole bool) {
+	announced, t, rest := body[0], Absent, body[1:]
 	for {
 		g := Group{T: t, TA: Absent, TB: Absent, TC: Absent, TD: Absent}
+		whole = true
 		for _, f := range []struct {
 			bit  byte
 			into *int
@@ -91,39 +137,18 @@ func Parse(raw []byte) (*ATR, error) {
 				continue
 			}
 			if len(rest) == 0 {
-				return nil, fmt.Errorf("%w: ends within interface byte group %d", ErrInvalid, len(a.Groups)+1)
+				whole = false
+				break
 			}
 			*f.into, rest = int(rest[0]), rest[1:]
 		}
 		a.Groups = append(a.Groups, g)
 		if g.TD == Absent {
-			break
+			return rest, checked, whole
 		}
 		announced, t = byte(g.TD), g.TD&0x0F
 		checked = checked || t != 0
 	}
-
-	k := int(a.Raw[1] & 0x0F)
-	if len(rest) < k {
-		return nil, fmt.Errorf("%w: %d of %d historical bytes", ErrInvalid, len(rest), k)
-	}
-	a.Historical, rest = rest[:k:k], rest[k:]
-
-	if checked {
-		if len(rest) == 0 {
-			return a, fmt.Errorf("%w: TCK is missing", ErrChecksum)
-		}
-		a.TCK, rest = int(rest[0]), rest[1:]
-	}
-	if len(rest) > 0 {
-		return nil, fmt.Errorf("%w: %d bytes too many", ErrInvalid, len(rest))
-	}
-	if checked {
-		if sum := xor(a.Raw[1:]); sum != 0 {
-			return a, fmt.Errorf("%w: TCK is %02X, want %02X", ErrChecksum, a.TCK, a.TCK^int(sum))
-		}
-	}
-	return a, nil
 }
 
 // Need says how many more bytes of an answer to reset are missing after b, as

@@ -47,8 +47,7 @@ func meaningOf(a *ATR) meaning {
 	return m
 }
 
-// Cards that exist (spec/protocols.md 1.6, drivers-usb-tokens.md 2.5), and
-// some that only test a rule.
+// ATRs of cards that exist, and some that only test a rule.
 var vectors = []struct {
 	name string
 	atr  string
@@ -115,7 +114,7 @@ func TestParse(t *testing.T) {
 			want := tt.want
 			want.Hist = strings.ReplaceAll(want.Hist, " ", "")
 			a, err := Parse(raw)
-			if errors.Is(err, ErrChecksum) && want.TCK == Absent {
+			if errors.Is(err, ErrFlawed) && want.TCK == Absent {
 				raw = fixTCK(raw)
 				a, err = Parse(raw)
 			}
@@ -146,44 +145,154 @@ func TestParse(t *testing.T) {
 
 func TestParseErrors(t *testing.T) {
 	tests := []struct {
-		name   string
-		atr    string
-		want   error
-		usable bool
+		name string
+		atr  string
+		want error
+		told string
 	}{
-		{"nothing", "", ErrInvalid, false},
-		{"one byte", "3B", ErrInvalid, false},
-		{"bad TS", "3C 02 14 50", ErrInvalid, false},
-		{"unconverted inverse convention", "03 02 14 50", ErrInvalid, false},
-		{"interface bytes missing", "3B F0 11 22", ErrInvalid, false},
-		{"historical bytes missing", "3B 8F 80 01", ErrInvalid, false},
-		{"bad TCK", "3B D2 18 02 C1 0A 31 FE 58 C8 0D 50", ErrChecksum, true},
-		{"no TCK", "3B D2 18 02 C1 0A 31 FE 58 C8 0D", ErrChecksum, true},
-		{"bytes behind TCK", "3B 80 01 81 00", ErrInvalid, false},
-		{"TCK where none belongs", "3B 00 00", ErrInvalid, false},
-		{"endless TD chain", "3B" + strings.Repeat("80", 32), ErrInvalid, false},
-		{"34 bytes", "3B 0F" + strings.Repeat("00", 32), ErrInvalid, false},
+		{"nothing", "", ErrInvalid, "0 bytes"},
+		{"one byte", "3B", ErrInvalid, "1 bytes"},
+		{"bad TS", "3C 02 14 50", ErrInvalid, "first byte 3C"},
+		{"unconverted inverse convention", "03 02 14 50", ErrInvalid, "first byte 03"},
+		{"TD1 missing", "3B F0 11 22", ErrInvalid, "TD1"},
+		{"TC1 missing", "3B 60 00", ErrFlawed, "interface byte group 1"},
+		{"TD2 missing", "3B 80 81", ErrFlawed, "interface byte group 2"},
+		{"historical bytes missing", "3B 8F 80 01", ErrFlawed, "0 of 15 historical bytes"},
+		{"bad TCK", "3B D2 18 02 C1 0A 31 FE 58 C8 0D 50", ErrFlawed, "TCK is 50, want 51"},
+		{"no TCK", "3B D2 18 02 C1 0A 31 FE 58 C8 0D", ErrFlawed, "TCK is missing"},
+		{"bytes behind TCK", "3B 80 01 81 00", ErrFlawed, "1 bytes too many"},
+		{"bytes behind a wrong TCK", "3B 80 01 80 90 00", ErrFlawed, "TCK is 80, want 81, 2 bytes too many"},
+		{"TCK where none belongs", "3B 00 00", ErrFlawed, "1 bytes too many"},
+		{"endless TD chain", "3B" + strings.Repeat("80", 32), ErrFlawed, "interface byte group 32"},
+		{"34 bytes", "3B 0F" + strings.Repeat("00", 32), ErrFlawed, "34 bytes, at most 33 allowed"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			a, err := Parse(unhex(t, tt.atr))
-			if !errors.Is(err, tt.want) {
-				t.Errorf("error %v, want %v", err, tt.want)
+			if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.told) {
+				t.Errorf("error %v, want %v that tells %q", err, tt.want, tt.told)
 			}
-			if (a != nil) != tt.usable {
-				t.Errorf("ATR %v, usable should be %v", a, tt.usable)
+			if (a != nil) != (tt.want == ErrFlawed) {
+				t.Errorf("ATR %v with %v", a, tt.want)
 			}
 		})
 	}
 }
 
-func TestBadTCKStillParsed(t *testing.T) {
-	a, err := Parse(unhex(t, "3B D2 18 02 C1 0A 31 FE 58 C8 0D 50"))
-	if !errors.Is(err, ErrChecksum) {
-		t.Fatal(err)
+// ATRs of cards in use that break the standard, and what they tell all the
+// same.
+func TestFlawedATRs(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		atr  string
+		want meaning
+	}{
+		{"wrong TCK", "3B D2 18 02 C1 0A 31 FE 58 C8 0D 50",
+			meaning{1, []int{1}, 0x18, 2, 254, 5, 8, 10, false, "C80D", 0x50}},
+		{"a status word behind the ATR", "3B 84 80 01 01 11 20 03 36 90 00",
+			meaning{0, []int{0, 1}, Absent, Absent, 32, 4, 13, 10, false, "01112003", 0x36}},
+		{"a TCK at T=0", "3B 8B 00 52 75 74 6F 6B 65 6E 6C 74 53 44 E3",
+			meaning{0, []int{0}, Absent, Absent, 32, 4, 13, 10, false, "5275746F6B656E6C745344", Absent}},
+		{"two of five historical bytes missing", "3B 65 00 00 B0 46 41",
+			meaning{0, []int{0}, Absent, 0, 32, 4, 13, 10, false, "B04641", Absent}},
+		{"cut short behind TA3", "3B F2 18 00 02 C1 0A 31 FE",
+			meaning{1, []int{1}, 0x18, 2, 254, 4, 13, 10, false, "", Absent}},
+		{"T=15 in TD1", "3B 80 1F C7 80 31",
+			meaning{0, []int{0}, Absent, Absent, 32, 4, 13, 10, false, "", 0x80}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a, err := Parse(unhex(t, tt.atr))
+			if !errors.Is(err, ErrFlawed) {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, meaningOf(a)); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
 	}
-	if a.Default() != 1 || a.IFSC() != 254 || !bytes.Equal(a.Historical, []byte{0xC8, 0x0D}) {
-		t.Errorf("read %+v", meaningOf(a))
+}
+
+// TestManyFlawedATRs damages sound ATRs in every way that leaves TD1 in them:
+// none is refused, and none is taken for another protocol.
+func TestManyFlawedATRs(t *testing.T) {
+	sound := []struct {
+		atr      string
+		protocol int // that TD1 names, or 0
+		needed   int // bytes up to TD1, or up to T0 where there is none
+	}{
+		{"3B F2 18 00 02 C1 0A 31 FE 58 C8 09 75", 1, 6},
+		{"3B FF 11 00 00 81 31 FE 4D 80 25 A0 00 00 00 56 57 44 4B 33 33 30 06 00 D0", 1, 6},
+		{"3B B7 94 00 C0 24 31 FE 65 53 50 4B 32 33 90 00 B4", 0, 5},
+		{"3B 95 18 40 FF 62 01 02 01 04", 0, 4},
+		{"3B 6F 00 FF 00 56 72 75 54 6F 6B 6E 73 30 20 00 00 90 00", 0, 2},
+		{"3B 0F 00 65 46 53 05 30 05 71 DF 00 00 00 80 6A 82", 0, 2},
+		{"3B 8F 80 01 80 4F 0C A0 00 00 03 06 03 00 03 00 00 00 00 68", 0, 3},
+		{"3F 65 25 00 2C 09 69 90 00", 0, 2},
+		{"3B 80 81 11 FF EF", 1, 3},
+	}
+	n := 0
+	check := func(raw []byte, protocol int, what string) {
+		t.Helper()
+		n++
+		a, err := Parse(raw)
+		switch {
+		case a == nil:
+			t.Errorf("%s: % X refused: %v", what, raw, err)
+		case !errors.Is(err, ErrFlawed):
+			t.Errorf("%s: % X: error %v, want %v", what, raw, err, ErrFlawed)
+		case a.Default() != protocol:
+			t.Errorf("%s: % X is T=%d, want T=%d", what, raw, a.Default(), protocol)
+		}
+	}
+	for _, s := range sound {
+		raw := unhex(t, s.atr)
+		if _, err := Parse(raw); err != nil {
+			t.Fatalf("% X: %v", raw, err)
+		}
+		for keep := s.needed; keep < len(raw); keep++ {
+			check(raw[:keep], s.protocol, "cut short")
+		}
+		for extra := 1; extra <= 24; extra++ {
+			check(append(bytes.Clone(raw), make([]byte, extra)...), s.protocol, "zeros behind it")
+		}
+		check(append(bytes.Clone(raw), raw...), s.protocol, "sent twice")
+		check(append(bytes.Clone(raw), 0x90, 0x00), s.protocol, "a status word behind it")
+		if a, _ := Parse(raw); a.TCK != Absent {
+			for bit := range 8 {
+				wrong := bytes.Clone(raw)
+				wrong[len(wrong)-1] ^= 1 << bit
+				check(wrong, s.protocol, "wrong TCK")
+			}
+		}
+	}
+	if n < 200 {
+		t.Errorf("only %d ATRs", n)
+	}
+}
+
+func TestContactless(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		atr  string
+		want bool
+	}{
+		{"storage card", "3B 8F 80 01 80 4F 0C A0 00 00 03 06 03 00 03 00 00 00 00 68", true},
+		{"smart card", "3B 84 80 01 01 11 20 03 36", true},
+		{"no historical bytes", "3B 80 80 01 01", true},
+		{"with TA1", "3B 96 18 80 01 80 51 00 61 10 30 9F", false},
+		{"TA3", "3B 80 80 11 FE 00", false},
+		{"T=1 alone", "3B 80 01 81", false},
+		{"T=0", "3B 00", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a, err := Parse(unhex(t, tt.atr))
+			if a == nil {
+				t.Fatal(err)
+			}
+			if got := a.Contactless(); got != tt.want {
+				t.Errorf("%v, want %v", got, tt.want)
+			}
+		})
 	}
 }
 
@@ -250,6 +359,13 @@ func TestGlobalBytes(t *testing.T) {
 	if a.ClockStop() != 3 || a.Classes() != 7 {
 		t.Errorf("clock stop %d, classes %d, want 3 and 7", a.ClockStop(), a.Classes())
 	}
+	a, err = Parse(fixTCK(unhex(t, "3B 80 1F C7 00"))) // against the standard, and seen
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, specific := a.Specific(); specific || a.ClockStop() != 3 || a.Classes() != 7 {
+		t.Errorf("T=15 in TD1: specific mode %v, clock stop %d, classes %d, want none, 3 and 7", specific, a.ClockStop(), a.Classes())
+	}
 	a, err = Parse(unhex(t, "3B 00"))
 	if err != nil {
 		t.Fatal(err)
@@ -274,7 +390,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(unhex(f, "3B"+strings.Repeat("80", 32)))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		a, err := Parse(raw)
-		if (a == nil) != (err != nil && !errors.Is(err, ErrChecksum)) {
+		if (a == nil) != (err != nil && !errors.Is(err, ErrFlawed)) || err != nil && errors.Is(err, ErrFlawed) == errors.Is(err, ErrInvalid) {
 			t.Fatalf("ATR %v with error %v", a, err)
 		}
 		if err == nil && !Complete(raw) {

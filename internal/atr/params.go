@@ -67,11 +67,24 @@ func (a *ATR) Implicit() bool {
 	return ta2 != Absent && ta2&0x10 != 0
 }
 
+// ta2 is TA2, or Absent. Where TD1 names T=15, which the standard does not
+// allow and cards do all the same, the TA that follows tells voltage classes.
 func (a *ATR) ta2() int {
-	if len(a.Groups) < 2 {
+	if len(a.Groups) < 2 || a.Groups[1].T == global {
 		return Absent
 	}
 	return a.Groups[1].TA
+}
+
+// Contactless says whether a reader made this ATR up for a contactless card:
+// such a card has none, and the reader announces T=0 and T=1 with the bytes
+// 8n 80 01 (PC/SC part 3, 3.1.3.2.3). What it speaks to the reader is as good
+// as T=1.
+func (a *ATR) Contactless() bool {
+	bare := func(g Group, td int) bool {
+		return g.TA == Absent && g.TB == Absent && g.TC == Absent && g.TD == td
+	}
+	return len(a.Groups) == 3 && bare(a.Groups[0], 0x80) && bare(a.Groups[1], 0x01) && bare(a.Groups[2], Absent)
 }
 
 // TA1 is the byte with FI (high nibble) and DI (low nibble), 11 if the card
@@ -164,10 +177,10 @@ func (a *ATR) Classes() byte {
 
 // first finds the first byte of a kind that is specific to protocol t: in a
 // group after the second whose TD before names t. Groups one and two are
-// global or T=0's whatever TD1 says (ISO/IEC 7816-3, 8.2.3).
+// global or T=0's whatever TD1 says (ISO/IEC 7816-3, 8.2.3), but see ta2.
 func (a *ATR) first(t int, kind func(Group) int) int {
 	for i, g := range a.Groups {
-		if i >= 2 && g.T == t && kind(g) != Absent {
+		if (i >= 2 || t == global) && g.T == t && kind(g) != Absent {
 			return kind(g)
 		}
 	}

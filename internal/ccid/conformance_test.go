@@ -358,7 +358,17 @@ func TestConformance(t *testing.T) {
 					b.transmit(b.engine(0), selectMF, okSW)
 				}
 			}
-			// A contactless reader speaks T=1 only; the ATR names T=0 first.
+			// The ATR names T=0 first, which is for the host alone to speak.
+			for _, c := range []struct {
+				profile string
+				want    proto.ID
+			}{{"P1", proto.T0}, {"P3", proto.T1}, {"P4", proto.T1}, {"P5", proto.T1}} {
+				b := plug(t, profile(t, c.profile), &testCard{atr: fixTCK(unhex(t, "3B 8F 80 01 80 4F 0C A0 00 00 03 06 03 00 03 00 00 00 00 68"))}).start()
+				if e := b.engine(0); e.ID() != c.want {
+					t.Errorf("%s: protocol %v, want %v", c.profile, e.ID(), c.want)
+				}
+			}
+			// A contactless reader speaks T=1 only.
 			p := profile(t, "P5")
 			p.Protocols = 2
 			b := plug(t, p, &testCard{atr: unhex(t, "3B 80 80 01 01")}).start()

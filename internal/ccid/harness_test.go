@@ -143,7 +143,7 @@ func (b *bench) reset(i int, p proto.ID) (proto.Engine, error) {
 		return nil, err
 	}
 	a, err := atr.Parse(raw)
-	if err != nil {
+	if a == nil {
 		b.t.Fatalf("ATR % X: %v", raw, err)
 	}
 	return b.slot(i).Protocol(context.Background(), p, a)

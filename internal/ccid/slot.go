@@ -269,6 +269,12 @@ func (s *slot) chooseProtocol(p proto.ID, a *atr.ATR) (int, error) {
 	if s.plan.quirk.noPPS {
 		return s.chooseProtocol(proto.ID(a.Default()), a)
 	}
+	// A contactless card's ATR names T=0 first as a matter of form; its waiting
+	// times are T=1's. A reader that leaves the protocol to the host follows
+	// the ATR.
+	if a.Contactless() && s.plan.T1 && !s.plan.hostSpeaks() {
+		return 1, nil
+	}
 	for _, t := range a.Protocols() {
 		if s.plan.supports(t) {
 			return t, nil

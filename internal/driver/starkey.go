@@ -47,8 +47,8 @@ func (t *starKey) Reset(ctx context.Context) ([]byte, error) {
 		switch {
 		case errors.Is(err, atr.ErrInvalid):
 			return nil, fmt.Errorf("reset: %w: %w", ifd.ErrInvalidATR, err)
-		case err == nil:
-			t.atr = raw // one that may be garbled is not kept
+		case err == nil || t.atr == nil: // a sound one is not given up for one with errors
+			t.atr = raw
 		}
 		return raw, nil
 	}
@@ -76,7 +76,7 @@ func (t *starKey) readATR(ctx context.Context, wait time.Duration) ([]byte, erro
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case until.Err() != nil && len(raw) > 0:
-			return nil, fmt.Errorf("only %d bytes of ATR: %w", len(raw), ifd.ErrInvalidATR)
+			return raw, nil // what is missing may not be needed
 		case until.Err() != nil:
 			return nil, fmt.Errorf("%w: %w", ifd.ErrNoATR, usb.ErrTimeout)
 		case err != nil:

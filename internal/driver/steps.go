@@ -3,6 +3,7 @@ package driver
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -97,13 +98,13 @@ func length(n int) func([]byte) error {
 }
 
 // rawATR takes an ATR that is the whole answer, and so tells by itself whether
-// it is one. What may follow it is left to whoever reads it.
+// it is one. What is wrong with it beyond that is left to whoever reads it.
 func rawATR(answer []byte) ([]byte, error) {
-	switch {
-	case len(answer) == 0:
+	if len(answer) == 0 {
 		return nil, ifd.ErrNoATR
-	case answer[0] != atr.TSDirect && answer[0] != atr.TSInverse, !atr.Complete(answer):
-		return nil, fmt.Errorf("ATR % x: %w", answer, ifd.ErrInvalidATR)
+	}
+	if _, err := atr.Parse(answer); errors.Is(err, atr.ErrInvalid) {
+		return nil, fmt.Errorf("ATR % x: %w: %w", answer, ifd.ErrInvalidATR, err)
 	}
 	return answer, nil
 }

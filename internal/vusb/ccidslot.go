@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"time"
 
-	"openct/internal/atr"
 	"openct/internal/vusb/card"
 )
 
@@ -19,7 +18,7 @@ type ccidSlot struct {
 
 	card card.Card
 	odd  CCIDCard
-	atr  *atr.ATR
+	atr  ccidATR
 	t0   *card.T0
 	t1   *card.T1
 
@@ -43,17 +42,17 @@ func newCCIDSlot(r *CCIDReader, n byte) *ccidSlot { return &ccidSlot{r: r, n: n,
 func (s *ccidSlot) insert(c card.Card, odd CCIDCard) {
 	s.remove()
 	s.card, s.odd = c, odd
-	s.atr, _ = atr.Parse(c.ATR())
-	o := card.T1Options{WTX: odd.WTX, WTXMultiplier: odd.Multiplier, Sleep: func(time.Duration) {}}
-	if s.atr != nil {
-		o.CRC, o.MaxINF = s.atr.CRC(), s.atr.IFSC()
+	s.atr = readCCIDATR(c.ATR())
+	o := card.T1Options{
+		WTX: odd.WTX, WTXMultiplier: odd.Multiplier, Sleep: func(time.Duration) {},
+		CRC: s.atr.crc, MaxINF: s.atr.ifsc,
 	}
 	s.t0, s.t1 = card.NewT0(c), card.NewT1(c, o)
 }
 
 func (s *ccidSlot) remove() {
 	s.off()
-	s.card, s.atr = nil, nil
+	s.card = nil
 }
 
 func (s *ccidSlot) off() {
@@ -137,19 +136,14 @@ func (s *ccidSlot) powerOn(v byte) ccidAnswer {
 	s.powered, s.fresh = true, true
 	raw := s.t1.Reset()
 	s.t0.Reset()
-	s.cardFiDi, s.readerFiDi, s.cardT = 0x11, 0x11, 0
-	if s.atr != nil {
-		s.cardT = s.atr.Default()
-		if _, specific := s.atr.Specific(); specific {
-			s.cardFiDi, _ = s.atr.TA1()
-		}
-		if s.has(ccidAutoNegotiation) || s.token() {
-			s.cardFiDi, _ = s.atr.TA1()
-			s.readerFiDi = s.cardFiDi
-			s.fresh = false
-			if s.r.p.Protocols&(1<<s.cardT) == 0 {
-				s.cardT = 1 - s.cardT
-			}
+	s.cardFiDi, s.readerFiDi, s.cardT = 0x11, 0x11, s.atr.first
+	if s.atr.specific {
+		s.cardFiDi = s.atr.fidi
+	}
+	if s.has(ccidAutoNegotiation) || s.token() {
+		s.cardFiDi, s.readerFiDi, s.fresh = s.atr.fidi, s.atr.fidi, false
+		if s.r.p.Protocols&(1<<s.cardT) == 0 {
+			s.cardT = 1 - s.cardT
 		}
 	}
 	return ccidAnswer{data: raw}
@@ -181,12 +175,11 @@ func (s *ccidSlot) setParameters(c CCIDCommand) ccidAnswer {
 
 // rate is the data rate of Fi and Di at the reader's clock.
 func (s *ccidSlot) rate(fidi byte) uint32 {
-	f, _ := atr.Fi(fidi >> 4)
-	d, _ := atr.Di(fidi & 0x0F)
+	f, d := ccidFi[fidi>>4], ccidDi[fidi&0x0F]
 	if f == 0 || d == 0 {
 		return ccidNoRate
 	}
-	return uint32(uint64(s.r.p.Clock) * 1000 * uint64(d) / uint64(f))
+	return uint32(uint64(s.r.p.Clock) * 1000 * d / f)
 }
 
 func (s *ccidSlot) setRate(c CCIDCommand) ccidAnswer {
