@@ -145,7 +145,7 @@ func TestFaultsHitTransfers(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer dev.Close()
-		_, err = dev.Control(usb.Setup{RequestType: usb.VendorDeviceOut, Request: 1}, nil, time.Second)
+		_, err = dev.Control(t.Context(), usb.Setup{RequestType: usb.VendorDeviceOut, Request: 1}, nil, time.Second)
 		return err
 	}
 	mustOrder("plug")

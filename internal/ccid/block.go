@@ -1,6 +1,7 @@
 package ccid
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -71,9 +72,9 @@ func newBlockTransport(path string, fd int) (*blockTransport, error) {
 	return t, nil
 }
 
-func (t *blockTransport) name() string           { return t.path }
-func (t *blockTransport) abort(byte, byte) error { return errNoAbort }
-func (t *blockTransport) gone() <-chan struct{}  { return t.away }
+func (t *blockTransport) name() string                            { return t.path }
+func (t *blockTransport) abort(context.Context, byte, byte) error { return errNoAbort }
+func (t *blockTransport) gone() <-chan struct{}                   { return t.away }
 func (t *blockTransport) fail(op string, err error) error {
 	err = fileError(err)
 	if errors.Is(err, usb.ErrUnplugged) {
@@ -101,7 +102,7 @@ func fileError(err error) error {
 	return fmt.Errorf("%w: %w", usb.ErrIO, err)
 }
 
-func (t *blockTransport) send(msg []byte) error {
+func (t *blockTransport) send(_ context.Context, msg []byte) error {
 	if len(msg) > blockMax {
 		return usb.Wrap("write", t.path, fmt.Errorf("message of %d bytes: %w", len(msg), usb.ErrIO))
 	}
@@ -119,9 +120,14 @@ func (t *blockTransport) send(msg []byte) error {
 	}
 }
 
-func (t *blockTransport) recv(timeout time.Duration) ([]byte, error) {
+// recv ends when the device is closed; its context is looked at before each
+// wait.
+func (t *blockTransport) recv(ctx context.Context, timeout time.Duration) ([]byte, error) {
 	deadline := time.Now().Add(timeout)
 	for {
+		if err := ctx.Err(); err != nil {
+			return nil, usb.Wrap("read", t.path, err)
+		}
 		left := time.Until(deadline)
 		if left <= 0 {
 			return nil, usb.Wrap("read", t.path, usb.ErrTimeout)

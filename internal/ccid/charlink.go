@@ -11,51 +11,38 @@ import (
 	"openct/internal/proto"
 )
 
-// charEngine is one of package proto's engines over a reader that carries
+// newCharEngine makes one of package proto's engines over a reader that carries
 // single characters (CCID 1.1, 3: character level of exchange): procedure
 // bytes and block lengths are the host's affair.
-type charEngine struct {
-	proto.Engine
-	link *charLink
-}
-
 func (s *slot) newCharEngine(a *atr.ATR) proto.Engine {
-	l := &charLink{s: s, ctx: context.Background()}
+	l := &charLink{s: s}
 	if s.card.t == 0 {
-		return &charEngine{proto.NewT0(l, proto.T0Params{Stream: true, Timeout: s.card.wait}), l}
+		return proto.NewT0(l, proto.T0Params{Stream: true, Timeout: s.card.wait})
 	}
 	// IFSD stays at its 32 bytes: what fits into these readers differs little.
 	clock := atr.Rate{Clock: int(min(s.plan.Clock, maxClock)) * 1000}
-	return &charEngine{proto.NewT1(l, proto.T1Params{
+	return proto.NewT1(l, proto.T1Params{
 		IFSC: a.IFSC(), CRC: a.CRC(), BWT: a.BWT(clock), Timeout: s.card.wait, Stream: true, CWT: a.CWT(clock),
-	}), l}
-}
-
-// Transmit implements proto.Engine; ctx ends it while the card thinks.
-func (e *charEngine) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, error) {
-	e.link.ctx = ctx
-	defer func() { e.link.ctx = context.Background() }()
-	return e.Engine.Transmit(ctx, apdu, resp)
+	})
 }
 
 // charLink is a stream of characters. What is sent waits for the next read, as
 // the reader wants to know how many characters come back.
 type charLink struct {
 	s   *slot
-	ctx context.Context
 	out []byte
 }
 
 var _ proto.Link = (*charLink)(nil)
 
 // Send implements proto.Link.
-func (l *charLink) Send(b []byte) error {
+func (l *charLink) Send(_ context.Context, b []byte) error {
 	l.out = append(l.out, b...)
 	return nil
 }
 
 // Recv implements proto.Link: it fills buf.
-func (l *charLink) Recv(buf []byte, timeout time.Duration) (int, error) {
+func (l *charLink) Recv(ctx context.Context, buf []byte, timeout time.Duration) (int, error) {
 	out := l.out
 	defer func() {
 		clear(l.out) // there may be a PIN
@@ -63,7 +50,7 @@ func (l *charLink) Recv(buf []byte, timeout time.Duration) (int, error) {
 	}()
 	room := l.s.plan.MaxMessage - headerSize
 	for len(out) > room {
-		if err := l.exchange(out[:room], nil, timeout); err != nil {
+		if err := l.exchange(ctx, out[:room], nil, timeout); err != nil {
 			return 0, err
 		}
 		out = out[room:]
@@ -73,7 +60,7 @@ func (l *charLink) Recv(buf []byte, timeout time.Duration) (int, error) {
 		if l.s.plan.quirk.splitAt64 && n > 1 && (n+headerSize)%minPacket == 0 {
 			n = 1
 		}
-		if err := l.exchange(out, buf[got:got+n], timeout); err != nil {
+		if err := l.exchange(ctx, out, buf[got:got+n], timeout); err != nil {
 			return got, err
 		}
 		out, got = nil, got+n
@@ -82,12 +69,12 @@ func (l *charLink) Recv(buf []byte, timeout time.Duration) (int, error) {
 }
 
 // exchange sends out and reads exactly len(in) characters.
-func (l *charLink) exchange(out, in []byte, timeout time.Duration) error {
+func (l *charLink) exchange(ctx context.Context, out, in []byte, timeout time.Duration) error {
 	var bwi byte
 	if len(out) > 3 && l.s.card.t == 1 && out[1] == pcbWTXResponse {
 		bwi = out[3]
 	}
-	r, err := l.s.run(l.ctx, xfrBlock(bwi, uint16(len(in)), out), max(timeout, l.s.card.wait))
+	r, err := l.s.run(ctx, xfrBlock(bwi, uint16(len(in)), out), max(timeout, l.s.card.wait))
 	switch {
 	case errors.Is(err, errParity) && l.s.card.t == 1:
 		return fmt.Errorf("%w: %w", proto.ErrCorrupted, err)

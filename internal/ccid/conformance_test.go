@@ -328,6 +328,23 @@ func TestConformance(t *testing.T) {
 			}
 			b.transmit(b.engine(0), selectMF, okSW)
 		}},
+		{"17b2 message to the reader is cancelled half way", func(t *testing.T) {
+			b, e := simple(t, "P3")
+			b.port.Inject(vusb.Fault{On: vusb.Transfer{Code: 0x02}, Hang: true})
+			ctx, cancel := context.WithCancel(background)
+			ended := make(chan error)
+			go func() {
+				_, err := e.Transmit(ctx, selectMF, nil)
+				ended <- err
+			}()
+			synctest.Wait()
+			cancel()
+			wantErr(t, "Transmit", <-ended, context.Canceled)
+			if n := len(b.sent(0x72)); n != 1 {
+				t.Errorf("%d abort messages, want 1", n)
+			}
+			b.transmit(b.engine(0), selectMF, okSW)
+		}},
 		{"17c reader takes no abort, and wakes up later", func(t *testing.T) {
 			b, e := simple(t, "P3")
 			b.model.Inject(vusb.CCIDFault{On: 0x6F, Lose: true})

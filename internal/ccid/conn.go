@@ -49,9 +49,10 @@ type conn struct {
 	room  chan struct{}
 	slots []*call
 
-	kick chan struct{} // tells readLoop that there is something to wait for
-	stop chan struct{} // closed by close
-	done chan struct{} // closed when readLoop has ended
+	kick chan struct{}      // tells readLoop that there is something to wait for
+	life context.Context    // ends with close
+	stop context.CancelFunc // ends life
+	done chan struct{}      // closed when readLoop has ended
 
 	sending sync.Mutex // one message at a time goes out
 	out     []byte
@@ -102,9 +103,9 @@ func newConn(t transport, slots int, room chan struct{}, log *slog.Logger) *conn
 		t: t, log: log, room: room,
 		slots: make([]*call, slots),
 		kick:  make(chan struct{}, 1),
-		stop:  make(chan struct{}),
 		done:  make(chan struct{}),
 	}
+	c.life, c.stop = context.WithCancel(context.Background())
 	for i := range c.slots {
 		timer := time.NewTimer(time.Hour)
 		timer.Stop()
@@ -120,14 +121,13 @@ func newConn(t transport, slots int, room chan struct{}, log *slog.Logger) *conn
 // close ends the reading. The transport is to be closed first, so that a
 // pending read comes back.
 func (c *conn) close() {
-	close(c.stop)
+	c.stop()
 	<-c.done
 	c.lose(usb.ErrClosed)
 }
 
-// leave ends the reading without waiting for a read that is under way: the
-// transport stays open, and ends it when it is closed.
-func (c *conn) leave() { close(c.stop) }
+// leave ends the reading, and does not wait for that; the transport stays open.
+func (c *conn) leave() { c.stop() }
 
 // run sends m to a slot and returns the answer; its data is valid until the
 // slot's next command. timeout is for one answer: a reader that asks for more
@@ -173,7 +173,7 @@ func (c *conn) take(ctx context.Context, turns chan struct{}) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-c.stop:
+	case <-c.life.Done():
 		return usb.ErrClosed
 	case <-c.t.gone():
 		return usb.ErrUnplugged
@@ -188,7 +188,7 @@ func (c *conn) pause(ctx context.Context, cl *call, d time.Duration) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-c.stop:
+	case <-c.life.Done():
 		return usb.ErrClosed
 	case <-c.t.gone():
 		return usb.ErrUnplugged
@@ -205,16 +205,17 @@ func (c *conn) once(ctx context.Context, cl *call, m message, timeout time.Durat
 		return response{}, err
 	}
 	defer c.end(cl)
-	if err := c.write(m, cl.slot, cl.seq); err != nil {
-		return response{}, err
+	var r response
+	err := c.write(ctx, m, cl.slot, cl.seq)
+	sent := err == nil
+	if sent {
+		c.wake()
+		r, err = c.await(ctx, cl, timeout)
 	}
-	c.wake()
-
-	r, err := c.await(ctx, cl, timeout)
 	switch {
 	case err == nil:
 		return c.check(m, r)
-	case errors.Is(err, usb.ErrTimeout), ctx.Err() != nil && errors.Is(err, ctx.Err()):
+	case sent && errors.Is(err, usb.ErrTimeout), ctx.Err() != nil && errors.Is(err, ctx.Err()):
 		if failed := c.abort(cl); failed != nil {
 			c.log.Warn("reader does not take an abort; if it stays silent, unplug it and plug it in again",
 				"reader", c.t.name(), "slot", cl.slot, "error", failed)
@@ -246,11 +247,11 @@ func (c *conn) end(cl *call) {
 	}
 }
 
-func (c *conn) write(m message, slot, seq byte) error {
+func (c *conn) write(ctx context.Context, m message, slot, seq byte) error {
 	c.sending.Lock()
 	defer c.sending.Unlock()
 	c.out = m.append(c.out[:0], slot, seq)
-	err := c.t.send(c.out)
+	err := c.t.send(ctx, c.out)
 	clear(c.out) // a PIN may have been in it
 	return err
 }
@@ -287,7 +288,7 @@ func (c *conn) await(ctx context.Context, cl *call, timeout time.Duration) (resp
 			return response{}, usb.ErrTimeout
 		case <-ctx.Done():
 			return response{}, ctx.Err()
-		case <-c.stop:
+		case <-c.life.Done():
 			return response{}, usb.ErrClosed
 		case <-c.t.gone():
 			return response{}, usb.ErrUnplugged
@@ -317,12 +318,12 @@ func (c *conn) abort(cl *call) error {
 	seq := cl.seq
 	c.mu.Unlock()
 
-	if err := c.t.abort(cl.slot, seq); errors.Is(err, errNoAbort) {
+	if err := c.t.abort(c.life, cl.slot, seq); errors.Is(err, errNoAbort) {
 		return nil
 	} else if err != nil && !errors.Is(err, usb.ErrTimeout) && !errors.Is(err, usb.ErrIO) {
 		return err
 	}
-	if err := c.write(abortMessage(), cl.slot, seq); err != nil {
+	if err := c.write(c.life, abortMessage(), cl.slot, seq); err != nil {
 		return err
 	}
 	c.wake()
@@ -338,15 +339,17 @@ func (c *conn) readLoop() {
 			select {
 			case <-c.kick:
 				continue
-			case <-c.stop:
+			case <-c.life.Done():
 				return
 			case <-c.t.gone():
 				c.lose(usb.ErrUnplugged)
 				return
 			}
 		}
-		msg, err := c.t.recv(readSlice)
+		msg, err := c.t.recv(c.life, readSlice)
 		switch {
+		case c.life.Err() != nil:
+			return
 		case err == nil:
 			c.dispatch(msg)
 		case errors.Is(err, usb.ErrTimeout):
@@ -357,11 +360,6 @@ func (c *conn) readLoop() {
 			c.fail(fmt.Errorf("%w: %w", ifd.ErrComm, err))
 		default:
 			c.fail(err)
-		}
-		select {
-		case <-c.stop:
-			return
-		default:
 		}
 	}
 }

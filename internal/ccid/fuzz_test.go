@@ -96,12 +96,12 @@ type script struct {
 	end  chan struct{}
 }
 
-func (s *script) name() string          { return "script" }
-func (s *script) send([]byte) error     { return nil }
-func (s *script) abort(_, _ byte) error { return nil }
-func (s *script) gone() <-chan struct{} { return s.end }
-func (s *script) close() error          { return nil }
-func (s *script) recv(time.Duration) ([]byte, error) {
+func (s *script) name() string                             { return "script" }
+func (s *script) send(context.Context, []byte) error       { return nil }
+func (s *script) abort(_ context.Context, _, _ byte) error { return nil }
+func (s *script) gone() <-chan struct{}                    { return s.end }
+func (s *script) close() error                             { return nil }
+func (s *script) recv(context.Context, time.Duration) ([]byte, error) {
 	if len(s.rest) == 0 {
 		return nil, usb.ErrUnplugged
 	}
@@ -185,11 +185,11 @@ type noise struct {
 	written int
 }
 
-func (n *noise) name() string          { return "noise" }
-func (n *noise) setSpeed(uint32) error { return nil }
-func (n *noise) close() error          { return nil }
-func (n *noise) write(b []byte) error  { n.written += len(b); return nil }
-func (n *noise) read(buf []byte, _ time.Duration) (int, error) {
+func (n *noise) name() string                            { return "noise" }
+func (n *noise) setSpeed(uint32) error                   { return nil }
+func (n *noise) close() error                            { return nil }
+func (n *noise) write(_ context.Context, b []byte) error { n.written += len(b); return nil }
+func (n *noise) read(_ context.Context, buf []byte, _ time.Duration) (int, error) {
 	if len(n.rest) == 0 {
 		return 0, usb.ErrUnplugged
 	}
@@ -210,11 +210,11 @@ func FuzzSerial(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		n := &noise{rest: b}
 		tr := newSerialTransport(n)
-		if err := tr.send(getSlotStatus().append(nil, 0, 1)); err != nil {
+		if err := tr.send(t.Context(), getSlotStatus().append(nil, 0, 1)); err != nil {
 			t.Fatal(err)
 		}
 		for {
-			msg, err := tr.recv(time.Second)
+			msg, err := tr.recv(t.Context(), time.Second)
 			if err == nil {
 				if _, err := parseResponse(msg); err != nil {
 					t.Fatalf("% X: %v", msg, err)

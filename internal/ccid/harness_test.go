@@ -99,7 +99,7 @@ func plug(t testing.TB, p vusb.CCIDProfile, cards ...card.Card) *bench {
 }
 
 func (b *bench) options() ifd.Options {
-	return ifd.Options{Log: slog.New(slog.NewTextHandler(&b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	return ifd.Options{Name: "CCID Compatible", Log: slog.New(slog.NewTextHandler(&b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 }
 
 // start opens the driver and expects it to work.

@@ -221,7 +221,6 @@ func (s *slot) enterTPDU(ctx context.Context, wait time.Duration, apdu []byte, m
 		return r, err
 	}
 	defer func() { l.secure = nil }()
-	defer l.with(ctx)()
 	out, err := engine.Transmit(ctx, apdu, nil)
 	if err == nil {
 		if _, told := pinOutcome(out); told != nil {

@@ -29,18 +29,18 @@ type reader struct {
 	watch  sync.WaitGroup
 }
 
-// compatible is what C OpenCT calls every reader of the class (spec/ccid.md, 1).
-const compatible = "CCID Compatible"
-
-// Name implements ifd.Named: several readers at one machine can be told apart.
+// Name implements ifd.Reader: several readers at one machine can be told apart.
 func (r *reader) Name() string { return r.title }
 
-// title is the reader's name as it gives it itself, if it does.
-func title(d *usb.Descriptor) string {
+// Gone implements ifd.Reader. The parts of a reader leave together.
+func (r *reader) Gone() <-chan struct{} { return r.parts[0].t.gone() }
+
+// title is the reader's name as it gives it itself, if it does; name otherwise.
+func title(d *usb.Descriptor, name string) string {
 	maker, model := strings.TrimSpace(d.Manufacturer), strings.TrimSpace(d.ProductString)
 	switch {
 	case model == "":
-		return compatible
+		return name
 	case maker == "" || strings.HasPrefix(model, maker):
 		return model
 	}
@@ -89,7 +89,7 @@ func Open(dev usb.Device, opts ifd.Options) (ifd.Reader, error) {
 		log.Warn("this firmware is known to be faulty; look for an update",
 			"have", fmt.Sprintf("%04x", d.Release), "need", fmt.Sprintf("%04x", q.minRelease))
 	}
-	r := &reader{log: log, title: title(d)}
+	r := &reader{log: log, title: title(d, opts.Name)}
 	var watchers []*watcher
 	notifies := true
 	for i := range fns {
@@ -167,7 +167,7 @@ func openPart(dev usb.Device, f function, q quirk, several bool, room chan struc
 		return nil, err
 	}
 	t := newUSBTransport(dev, f, plan)
-	rates, err := t.dataRates(plan.Rates)
+	rates, err := t.dataRates(context.Background(), plan.Rates)
 	if err != nil {
 		_ = dev.Release(f.iface)
 		return nil, err
@@ -244,8 +244,7 @@ func (p *part) probe(ctx context.Context, q quirk) error {
 	return nil
 }
 
-// abandon undoes a failed Open; the device stays the caller's. Its pending
-// transfers, if any, end with it.
+// abandon undoes a failed Open; the device stays the caller's.
 func (r *reader) abandon() {
 	for _, p := range r.parts {
 		p.c.leave()

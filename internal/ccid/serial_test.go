@@ -74,7 +74,7 @@ func newLine(r *serialReader) *line {
 
 func (l *line) name() string { return "/dev/ttyTEST" }
 
-func (l *line) write(b []byte) error {
+func (l *line) write(_ context.Context, b []byte) error {
 	select {
 	case <-l.gone:
 		return usb.ErrUnplugged
@@ -89,7 +89,7 @@ func (l *line) write(b []byte) error {
 	return nil
 }
 
-func (l *line) read(buf []byte, timeout time.Duration) (int, error) {
+func (l *line) read(_ context.Context, buf []byte, timeout time.Duration) (int, error) {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	select {
@@ -317,6 +317,7 @@ func TestSerialPulled(t *testing.T) {
 		l.r.mangle = func([]byte) []byte { close(l.gone); return nil }
 		_, err := e.Transmit(context.Background(), selectMF, nil)
 		wantErr(t, "Transmit", err, usb.ErrUnplugged)
+		<-b.reader.Gone()
 		before := len(l.r.frames)
 		_, err = b.slot(0).Reset(context.Background())
 		wantErr(t, "Reset", err, usb.ErrUnplugged)
@@ -406,6 +407,9 @@ func TestSerialPTY(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.reader = reader
+	if got := reader.Name(); got != "CCID Compatible" {
+		t.Errorf("its name is %q", got)
+	}
 	var tio *unix.Termios
 	control(t, master, func(fd int) (err error) {
 		tio, err = unix.IoctlGetTermios(fd, unix.TCGETS)
@@ -428,6 +432,32 @@ func TestSerialPTY(t *testing.T) {
 	}
 	if _, err := OpenSerial("/dev/tty-that-is-not-there", b.options()); !errors.Is(err, usb.ErrUnplugged) {
 		t.Errorf("no such port: %v", err)
+	}
+}
+
+// TestTTYContext: a context ends a read at once, and the next read is not hit.
+func TestTTYContext(t *testing.T) {
+	master, slave := openPTY(t)
+	defer master.Close()
+	port, err := openTTY(slave)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer port.close()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() {
+		_, err := port.read(ctx, make([]byte, 1), time.Hour)
+		ended <- err
+	}()
+	cancel()
+	wantErr(t, "read", <-ended, context.Canceled)
+	if _, err := master.Write([]byte{7}); err != nil {
+		t.Fatal(err)
+	}
+	var b [1]byte
+	if n, err := port.read(t.Context(), b[:], time.Minute); n != 1 || err != nil || b[0] != 7 {
+		t.Errorf("next read: %d, % X, %v", n, b, err)
 	}
 }
 
@@ -500,6 +530,7 @@ func TestBlock(t *testing.T) {
 	pull()
 	_, err = e.Transmit(context.Background(), selectMF, nil)
 	wantErr(t, "Transmit after the pull", err, usb.ErrUnplugged)
+	<-reader.Gone()
 	_, err = b.slot(0).Reset(context.Background())
 	wantErr(t, "Reset after the pull", err, usb.ErrUnplugged)
 	if err := reader.Close(); err != nil {

@@ -1,6 +1,7 @@
 package ccid
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -12,9 +13,9 @@ import (
 // port is a serial line, so that a test can be the reader on it.
 type port interface {
 	name() string
-	write(b []byte) error
+	write(ctx context.Context, b []byte) error
 	// read returns what has come, one byte at least.
-	read(buf []byte, timeout time.Duration) (int, error)
+	read(ctx context.Context, buf []byte, timeout time.Duration) (int, error)
 	setSpeed(baud uint32) error
 	close() error
 }
@@ -60,10 +61,10 @@ func newSerialTransport(p port) *serialTransport {
 	return &serialTransport{p: p, away: make(chan struct{})}
 }
 
-func (t *serialTransport) name() string           { return t.p.name() }
-func (t *serialTransport) abort(byte, byte) error { return errNoAbort }
-func (t *serialTransport) gone() <-chan struct{}  { return t.away }
-func (t *serialTransport) close() error           { return t.p.close() }
+func (t *serialTransport) name() string                            { return t.p.name() }
+func (t *serialTransport) abort(context.Context, byte, byte) error { return errNoAbort }
+func (t *serialTransport) gone() <-chan struct{}                   { return t.away }
+func (t *serialTransport) close() error                            { return t.p.close() }
 
 func (t *serialTransport) fail(op string, err error) error {
 	if errors.Is(err, usb.ErrUnplugged) {
@@ -72,7 +73,7 @@ func (t *serialTransport) fail(op string, err error) error {
 	return usb.Wrap(op, t.p.name(), err)
 }
 
-func (t *serialTransport) send(msg []byte) error {
+func (t *serialTransport) send(ctx context.Context, msg []byte) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	clear(t.frame[:cap(t.frame)]) // there may have been a PIN in it
@@ -80,18 +81,18 @@ func (t *serialTransport) send(msg []byte) error {
 	t.frame = append(t.frame, msg...)
 	t.frame = append(t.frame, xorOf(t.frame))
 	t.repeats, t.echoed, t.moved, t.answered = 0, false, false, false
-	return t.fail("write", t.p.write(t.frame))
+	return t.fail("write", t.p.write(ctx, t.frame))
 }
 
 // repeat sends the last command again.
-func (t *serialTransport) repeat() error {
+func (t *serialTransport) repeat(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.repeats++; t.repeats > serialRepeats || len(t.frame) == 0 {
 		return fmt.Errorf("%w: reader does not understand the command", errMalformed)
 	}
 	t.echoed, t.moved = false, false
-	return t.fail("write", t.p.write(t.frame))
+	return t.fail("write", t.p.write(ctx, t.frame))
 }
 
 func xorOf(b []byte) (sum byte) {
@@ -101,16 +102,16 @@ func xorOf(b []byte) (sum byte) {
 	return sum
 }
 
-func (t *serialTransport) recv(timeout time.Duration) ([]byte, error) {
+func (t *serialTransport) recv(ctx context.Context, timeout time.Duration) ([]byte, error) {
 	deadline := time.Now().Add(timeout)
 	for {
 		wait := time.Until(deadline)
 		if t.onlyEcho() {
 			wait = min(wait, serialEcho)
 		}
-		b, err := t.byte(wait)
+		b, err := t.byte(ctx, wait)
 		if errors.Is(err, usb.ErrTimeout) && t.onlyEcho() && time.Now().Before(deadline) {
-			if err := t.repeat(); err != nil {
+			if err := t.repeat(ctx); err != nil {
 				return nil, err
 			}
 			continue
@@ -120,12 +121,12 @@ func (t *serialTransport) recv(timeout time.Duration) ([]byte, error) {
 		}
 		switch {
 		case b == serialSync:
-			msg, err := t.readFrame()
+			msg, err := t.readFrame(ctx)
 			if err != nil || msg != nil {
 				return msg, err
 			}
 		case b == serialCard:
-			if _, err := t.byte(restTimeout); err != nil {
+			if _, err := t.byte(ctx, restTimeout); err != nil {
 				return nil, err
 			}
 			t.note(func() { t.moved = true })
@@ -164,29 +165,29 @@ func (t *serialTransport) timeExtension() []byte {
 
 // readFrame reads what follows SYNC. It returns nothing for a frame that needs
 // no attention, an echo or a refusal.
-func (t *serialTransport) readFrame() ([]byte, error) {
+func (t *serialTransport) readFrame(ctx context.Context) ([]byte, error) {
 	t.in = append(t.in[:0], serialSync)
-	if err := t.fill(2); err != nil {
+	if err := t.fill(ctx, 2); err != nil {
 		return nil, err
 	}
 	switch t.in[1] {
 	case serialNAK:
-		if err := t.fill(3); err != nil {
+		if err := t.fill(ctx, 3); err != nil {
 			return nil, err
 		}
-		return nil, t.repeat()
+		return nil, t.repeat(ctx)
 	case serialACK:
 	default:
 		return nil, fmt.Errorf("%w: control byte %02X", errMalformed, t.in[1])
 	}
-	if err := t.fill(2 + headerSize); err != nil {
+	if err := t.fill(ctx, 2+headerSize); err != nil {
 		return nil, err
 	}
 	n := messageLength(t.in[2:])
 	if n > messageLimit {
 		return nil, fmt.Errorf("%w: its header announces %d bytes", errMalformed, n)
 	}
-	if err := t.fill(2 + int(n) + 1); err != nil {
+	if err := t.fill(ctx, 2+int(n)+1); err != nil {
 		return nil, err
 	}
 	if xorOf(t.in) != 0 {
@@ -202,9 +203,9 @@ func (t *serialTransport) readFrame() ([]byte, error) {
 }
 
 // fill reads until the frame has n bytes.
-func (t *serialTransport) fill(n int) error {
+func (t *serialTransport) fill(ctx context.Context, n int) error {
 	for len(t.in) < n {
-		b, err := t.byte(restTimeout)
+		b, err := t.byte(ctx, restTimeout)
 		if errors.Is(err, usb.ErrTimeout) {
 			return fmt.Errorf("%w: %d of %d bytes of a frame", errMalformed, len(t.in), n)
 		}
@@ -216,12 +217,12 @@ func (t *serialTransport) fill(n int) error {
 	return nil
 }
 
-func (t *serialTransport) byte(timeout time.Duration) (byte, error) {
+func (t *serialTransport) byte(ctx context.Context, timeout time.Duration) (byte, error) {
 	if len(t.have) == 0 {
 		if timeout <= 0 {
 			return 0, usb.Wrap("read", t.p.name(), usb.ErrTimeout)
 		}
-		n, err := t.p.read(t.buf[:], timeout)
+		n, err := t.p.read(ctx, t.buf[:], timeout)
 		if err != nil {
 			return 0, t.fail("read", err)
 		}

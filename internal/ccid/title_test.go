@@ -15,7 +15,7 @@ func TestTitle(t *testing.T) {
 		{"nothing", "", " ", "CCID Compatible"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := title(&usb.Descriptor{Manufacturer: tt.maker, ProductString: tt.model}); got != tt.want {
+			if got := title(&usb.Descriptor{Manufacturer: tt.maker, ProductString: tt.model}, "CCID Compatible"); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})

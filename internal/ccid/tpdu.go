@@ -11,20 +11,15 @@ import (
 	"openct/internal/proto"
 )
 
-// tpduEngine is one of package proto's engines over a reader that carries
-// TPDUs (CCID 1.1, 3: TPDU level of exchange).
-type tpduEngine struct {
-	proto.Engine
-	link *tpduLink
-}
-
-// newTPDUEngine makes the engine for the protocol the slot settled on.
+// newTPDUEngine makes one of package proto's engines over a reader that carries
+// TPDUs (CCID 1.1, 3: TPDU level of exchange), for the protocol the slot settled
+// on.
 func (s *slot) newTPDUEngine(ctx context.Context, a *atr.ATR) (proto.Engine, error) {
-	l := &tpduLink{s: s, t: s.card.t, ctx: context.Background()}
+	l := &tpduLink{s: s, t: s.card.t}
 	s.card.link = l
 	if s.card.t == 0 {
 		s.card.engine = proto.NewT0(l, proto.T0Params{Timeout: s.card.wait})
-		return &tpduEngine{s.card.engine, l}, nil
+		return s.card.engine, nil
 	}
 	// A block must fit into a message, whatever the card would take.
 	room := s.plan.MaxMessage - headerSize - blockOverhead
@@ -44,33 +39,24 @@ func (s *slot) newTPDUEngine(ctx context.Context, a *atr.ATR) (proto.Engine, err
 	}
 	t1 := proto.NewT1(l, params)
 	s.card.engine = t1
-	e := &tpduEngine{t1, l}
 	if !s.plan.Announce || ifsd == defaultIFSD {
-		return e, nil
+		return t1, nil
 	}
-	if err := e.announce(ctx, t1, ifsd); err != nil {
+	if err := s.announce(ctx, t1, ifsd); err != nil {
 		return nil, err
 	}
-	return e, nil
+	return t1, nil
 }
 
 // announce tells the card how long its blocks may be. A card that does not
 // take it keeps to 32 bytes, and is brought back into step.
-func (e *tpduEngine) announce(ctx context.Context, t1 *proto.T1Engine, ifsd int) error {
-	defer e.link.with(ctx)()
+func (s *slot) announce(ctx context.Context, t1 *proto.T1Engine, ifsd int) error {
 	err := t1.NegotiateIFSD(ctx, ifsd)
 	if err == nil || !errors.Is(err, proto.ErrProtocol) {
 		return err
 	}
-	e.link.s.log.Debug("card does not take longer blocks", "ifsd", ifsd, "error", err)
+	s.log.Debug("card does not take longer blocks", "ifsd", ifsd, "error", err)
 	return t1.Resynchronise(ctx)
-}
-
-// Transmit implements proto.Engine. Unlike the engine's own, it can be ended
-// by ctx while the card thinks.
-func (e *tpduEngine) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, error) {
-	defer e.link.with(ctx)()
-	return e.Engine.Transmit(ctx, apdu, resp)
 }
 
 // tpduLink carries one block each way per XfrBlock. Reader and card have one
@@ -78,7 +64,6 @@ func (e *tpduEngine) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, e
 type tpduLink struct {
 	s     *slot
 	t     int
-	ctx   context.Context // of the Transmit under way
 	block []byte
 	ready bool
 
@@ -90,26 +75,20 @@ type tpduLink struct {
 
 var _ proto.Link = (*tpduLink)(nil)
 
-// with lends the link a context until the function it returns is called.
-func (l *tpduLink) with(ctx context.Context) func() {
-	l.ctx = ctx
-	return func() { l.ctx = context.Background() }
-}
-
 var errNothingSent = errors.New("no block was sent that could be answered")
 
 // Send implements proto.Link.
-func (l *tpduLink) Send(block []byte) error {
+func (l *tpduLink) Send(_ context.Context, block []byte) error {
 	l.block, l.ready = append(l.block[:0], block...), true
 	return nil
 }
 
 // Recv implements proto.Link.
-func (l *tpduLink) Recv(buf []byte, timeout time.Duration) (int, error) {
+func (l *tpduLink) Recv(ctx context.Context, buf []byte, timeout time.Duration) (int, error) {
 	if !l.ready {
 		return 0, errNothingSent
 	}
-	r, err := l.exchange(timeout)
+	r, err := l.exchange(ctx, timeout)
 	l.ready = false
 	clear(l.block) // there may be a PIN
 	switch {
@@ -125,7 +104,7 @@ func (l *tpduLink) Recv(buf []byte, timeout time.Duration) (int, error) {
 
 // exchange sends the block. A card's request for more time is granted by an
 // S-block, and the reader has to hear of it, too: bBWI (CCID 1.1, 6.1.4).
-func (l *tpduLink) exchange(timeout time.Duration) (response, error) {
+func (l *tpduLink) exchange(ctx context.Context, timeout time.Duration) (response, error) {
 	if secure := l.secure; secure != nil && isFirstBlock(l.t, l.block) {
 		l.secure = nil
 		r, err := secure(l.block)
@@ -136,7 +115,7 @@ func (l *tpduLink) exchange(timeout time.Duration) (response, error) {
 	if l.t == 1 && len(l.block) > 3 && l.block[1] == pcbWTXResponse {
 		bwi = l.block[3]
 	}
-	return l.s.run(l.ctx, xfrBlock(bwi, levelWhole, l.block), max(timeout, l.s.card.wait))
+	return l.s.run(ctx, xfrBlock(bwi, levelWhole, l.block), max(timeout, l.s.card.wait))
 }
 
 // pcbWTXResponse is the control byte of S(WTX response) (ISO/IEC 7816-3,

@@ -1,27 +1,29 @@
 package ccid
 
 import (
+	"context"
 	"errors"
 	"time"
 )
 
 // transport carries whole messages between the host and one reader. send and
 // recv run in different goroutines, each in one at a time. Errors are those
-// of package usb, whatever the transport: ErrUnplugged, ErrTimeout, ErrIO.
+// of package usb, whatever the transport: ErrUnplugged, ErrTimeout, ErrIO. The
+// end of ctx ends a call, with an error that wraps the context's.
 type transport interface {
 	// name is the reader's name in errors, a device node as a rule.
 	name() string
 
 	// send writes one message.
-	send(msg []byte) error
+	send(ctx context.Context, msg []byte) error
 
 	// recv reads one message, valid until the next call. It checks that the
 	// message is as long as its header says: errMalformed if not.
-	recv(timeout time.Duration) ([]byte, error)
+	recv(ctx context.Context, timeout time.Duration) ([]byte, error)
 
 	// abort runs the class request of that name, the first half of aborting a
 	// command; errNoAbort where there is no such thing.
-	abort(slot, seq byte) error
+	abort(ctx context.Context, slot, seq byte) error
 
 	// gone is closed when the reader has left.
 	gone() <-chan struct{}

@@ -1,6 +1,7 @@
 package ccid
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -64,19 +65,32 @@ func setLine(fd int, baud uint32) error {
 
 func (t *tty) name() string { return t.f.Name() }
 
-func (t *tty) write(b []byte) error {
-	if err := t.f.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
-		return fileError(err)
-	}
-	_, err := t.f.Write(b)
-	return ttyError(err)
+func (t *tty) write(ctx context.Context, b []byte) error {
+	_, err := within(ctx, sendTimeout, t.f.SetWriteDeadline, func() (int, error) { return t.f.Write(b) })
+	return err
 }
 
-func (t *tty) read(buf []byte, timeout time.Duration) (int, error) {
-	if err := t.f.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+func (t *tty) read(ctx context.Context, buf []byte, timeout time.Duration) (int, error) {
+	return within(ctx, timeout, t.f.SetReadDeadline, func() (int, error) { return t.f.Read(buf) })
+}
+
+// within runs a read or a write until the timeout or the end of ctx.
+func within(ctx context.Context, timeout time.Duration, deadline func(time.Time) error, run func() (int, error)) (int, error) {
+	if err := deadline(time.Now().Add(timeout)); err != nil {
 		return 0, fileError(err)
 	}
-	n, err := t.f.Read(buf)
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		_ = deadline(time.Unix(1, 0)) // long past
+	})
+	n, err := run()
+	if !stop() {
+		<-ended // so that it does not meet the next call
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, ctx.Err()
+		}
+	}
 	return n, ttyError(err)
 }
 

@@ -1,6 +1,7 @@
 package ccid
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -50,21 +51,21 @@ func (u *usbTransport) close() error { return u.dev.Close() }
 // send writes the message in one transfer. No empty packet follows when it
 // ends on a full one: the reader knows its length from the header (CCID 1.1,
 // 6.1), and readers were built for hosts that send none.
-func (u *usbTransport) send(msg []byte) error {
-	_, err := u.dev.Bulk(u.fn.out, msg, sendTimeout)
+func (u *usbTransport) send(ctx context.Context, msg []byte) error {
+	_, err := u.dev.Bulk(ctx, u.fn.out, msg, sendTimeout)
 	if errors.Is(err, usb.ErrStall) {
 		if err = u.dev.ClearHalt(u.fn.out); err == nil {
-			_, err = u.dev.Bulk(u.fn.out, msg, sendTimeout)
+			_, err = u.dev.Bulk(ctx, u.fn.out, msg, sendTimeout)
 		}
 	}
 	return err
 }
 
-func (u *usbTransport) read(buf []byte, timeout time.Duration) (int, error) {
-	n, err := u.dev.Bulk(u.fn.in, buf, timeout)
+func (u *usbTransport) read(ctx context.Context, buf []byte, timeout time.Duration) (int, error) {
+	n, err := u.dev.Bulk(ctx, u.fn.in, buf, timeout)
 	if errors.Is(err, usb.ErrStall) {
 		if err = u.dev.ClearHalt(u.fn.in); err == nil {
-			n, err = u.dev.Bulk(u.fn.in, buf, timeout)
+			n, err = u.dev.Bulk(ctx, u.fn.in, buf, timeout)
 		}
 	}
 	return n, err
@@ -75,7 +76,7 @@ func (u *usbTransport) read(buf []byte, timeout time.Duration) (int, error) {
 // for once, for endPatience at most; from then on its messages are read as one packet
 // and then exactly what its header announces. An empty packet that follows
 // nothing is skipped.
-func (u *usbTransport) recv(timeout time.Duration) ([]byte, error) {
+func (u *usbTransport) recv(ctx context.Context, timeout time.Duration) ([]byte, error) {
 	packet := u.fn.packet
 	first := wholePackets(max(u.longest, minMessage), packet)
 	if u.onePiece {
@@ -90,7 +91,7 @@ func (u *usbTransport) recv(timeout time.Duration) ([]byte, error) {
 			return nil, fmt.Errorf("%w: nothing but empty transfers", errMalformed)
 		}
 		var err error
-		if n, err = u.read(u.buf[:first], min(timeout, endPatience)); n > 0 && errors.Is(err, usb.ErrTimeout) {
+		if n, err = u.read(ctx, u.buf[:first], min(timeout, endPatience)); n > 0 && errors.Is(err, usb.ErrTimeout) {
 			u.onePiece = true
 		} else if err != nil {
 			return nil, err
@@ -101,11 +102,11 @@ func (u *usbTransport) recv(timeout time.Duration) ([]byte, error) {
 	}
 	announced := messageLength(u.buf)
 	if announced > messageLimit {
-		return nil, u.drain(n, fmt.Errorf("%w: its header announces %d bytes", errMalformed, announced))
+		return nil, u.drain(ctx, n, fmt.Errorf("%w: its header announces %d bytes", errMalformed, announced))
 	}
 	want := int(announced)
 	if n > want {
-		return nil, u.drain(n, fmt.Errorf("%w: longer than the %d bytes its header announces", errMalformed, want))
+		return nil, u.drain(ctx, n, fmt.Errorf("%w: longer than the %d bytes its header announces", errMalformed, want))
 	}
 	whole := wholePackets(want, packet)
 	if len(u.buf) < whole {
@@ -116,12 +117,12 @@ func (u *usbTransport) recv(timeout time.Duration) ([]byte, error) {
 			return nil, fmt.Errorf("%w: %d bytes where its header announces %d", errMalformed, n, want)
 		}
 		var err error
-		if last, err = u.read(u.buf[n:whole], restTimeout); err != nil {
+		if last, err = u.read(ctx, u.buf[n:whole], restTimeout); err != nil {
 			return nil, err
 		}
 	}
 	if n > want {
-		return nil, u.drain(n, fmt.Errorf("%w: longer than the %d bytes its header announces", errMalformed, want))
+		return nil, u.drain(ctx, n, fmt.Errorf("%w: longer than the %d bytes its header announces", errMalformed, want))
 	}
 	return u.buf[:n], nil
 }
@@ -131,10 +132,10 @@ func wholePackets(n, packet int) int { return (n + packet - 1) / packet * packet
 
 // drain reads away the rest of a message that is not wanted, for as long as
 // full packets come, and returns why.
-func (u *usbTransport) drain(n int, why error) error {
+func (u *usbTransport) drain(ctx context.Context, n int, why error) error {
 	for total := n; n == u.fn.packet && total < 2*messageLimit; total += n {
 		var err error
-		if n, err = u.dev.Bulk(u.fn.in, u.buf[:u.fn.packet], drainTimeout); err != nil {
+		if n, err = u.dev.Bulk(ctx, u.fn.in, u.buf[:u.fn.packet], drainTimeout); err != nil {
 			break
 		}
 	}
@@ -152,8 +153,8 @@ const (
 
 // abort ignores a stall: many readers know the message of that name, but not
 // the request (CCID 1.1, 5.3.1).
-func (u *usbTransport) abort(slot, seq byte) error {
-	_, err := u.dev.Control(usb.Setup{
+func (u *usbTransport) abort(ctx context.Context, slot, seq byte) error {
+	_, err := u.dev.Control(ctx, usb.Setup{
 		RequestType: usb.ClassInterfaceOut,
 		Request:     reqAbort,
 		Value:       uint16(seq)<<8 | uint16(slot),
@@ -168,12 +169,12 @@ func (u *usbTransport) abort(slot, seq byte) error {
 // dataRates fetches the table of data rates in bit/s that the slots can do,
 // at most n entries (CCID 1.1, 5.3.3). Readers that announce a table and then
 // refuse it, or send part of a number, have none: nil.
-func (u *usbTransport) dataRates(n int) ([]uint32, error) {
+func (u *usbTransport) dataRates(ctx context.Context, n int) ([]uint32, error) {
 	if n == 0 {
 		return nil, nil
 	}
 	buf := make([]byte, 4*n)
-	got, err := u.dev.Control(usb.Setup{
+	got, err := u.dev.Control(ctx, usb.Setup{
 		RequestType: usb.ClassInterfaceIn,
 		Request:     reqGetDataRates,
 		Index:       uint16(u.fn.iface),

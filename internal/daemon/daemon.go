@@ -155,10 +155,8 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("driver %s: %w", d.entry.Name, err)
 	}
-	name := d.entry.Reader
-	if n, ok := rd.(ifd.Named); ok {
-		name = n.Name()
-	}
+	d.gone = rd.Gone()
+	name := rd.Name()
 
 	d.report = newReport(d, name)
 	d.reader = reader.New(rd, d.Log, d.cardChanged)
@@ -181,13 +179,9 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 // openReader lets the driver have the device. Whichever way that ends, the
 // device is closed in the end: by the reader, or here.
 func (d *daemon) openReader() (ifd.Reader, error) {
-	o := ifd.Options{Log: d.Log, Escape: d.Config.Escape}
+	o := ifd.Options{Name: d.entry.Reader, Log: d.Log, Escape: d.Config.Escape}
 	if d.dev == nil {
-		rd, err := d.entry.OpenPath[d.Target.Type](d.Target.Path, o)
-		if g, ok := rd.(ifd.Removable); ok && err == nil {
-			d.gone = g.Gone()
-		}
-		return rd, err
+		return d.entry.OpenPath[d.Target.Type](d.Target.Path, o)
 	}
 	rd, err := d.entry.Open(d.dev, o)
 	if err != nil {

@@ -57,18 +57,18 @@ type eGate struct {
 	dev usb.Device
 }
 
-func openEGate(dev usb.Device, _ ifd.Options) (ifd.Reader, error) {
-	return openToken(dev, &eGate{dev: dev})
+func openEGate(dev usb.Device, o ifd.Options) (ifd.Reader, error) {
+	return openToken(dev, &eGate{dev: dev}, o)
 }
 
 func (t *eGate) Reset(ctx context.Context) ([]byte, error) {
 	var raw []byte
 	for i, do := range []func() error{
-		func() error { return sendAll(t.dev, eGateOut(eGateReset), nil, 2*time.Second) },
+		func() error { return sendAll(ctx, t.dev, eGateOut(eGateReset), nil, 2*time.Second) },
 		func() error { t.give(eGateResetBusy); _, err := t.status(ctx); return err },
 		func() (err error) {
 			s := step{setup: eGateIn(eGateATR), in: eGateATRMax, timeout: eGateTimeout}
-			if raw, err = s.run(t.dev); err == nil {
+			if raw, err = s.run(ctx, t.dev); err == nil {
 				raw, err = rawATR(raw)
 			}
 			return err
@@ -95,7 +95,7 @@ func (t *eGate) Protocol(_ context.Context, p proto.ID, _ *atr.ATR) (proto.Engin
 // status waits until the token is not busy and returns what it is instead.
 func (t *eGate) status(ctx context.Context) (byte, error) {
 	for wait := 100 * time.Microsecond; ; wait = min(2*wait, 10*time.Millisecond) {
-		st, err := statusByte(t.dev, eGateIn(eGateStatus), eGateTimeout)
+		st, err := statusByte(ctx, t.dev, eGateIn(eGateStatus), eGateTimeout)
 		switch {
 		case err != nil:
 			return 0, err
@@ -129,7 +129,7 @@ func (t *eGate) transmit(ctx context.Context, apdu, resp []byte) ([]byte, error)
 	if _, err := t.phase(ctx, eGateReady, eGateReady); err != nil {
 		return nil, err
 	}
-	if err := sendAll(t.dev, eGateOut(eGateHeader), c.header[:], controlTimeout); err != nil {
+	if err := sendAll(ctx, t.dev, eGateOut(eGateHeader), c.header[:], controlTimeout); err != nil {
 		return nil, err
 	}
 	st, err := t.phase(ctx, eGateSW, eGateDataPhase)
@@ -137,7 +137,7 @@ func (t *eGate) transmit(ctx context.Context, apdu, resp []byte) ([]byte, error)
 		return nil, err
 	}
 	if st == eGateDataPhase && len(c.data) > 0 {
-		if err := sendAll(t.dev, eGateOut(eGateData), c.data, controlTimeout); err != nil {
+		if err := sendAll(ctx, t.dev, eGateOut(eGateData), c.data, controlTimeout); err != nil {
 			return nil, err
 		}
 		if st, err = t.phase(ctx, eGateSW, eGateDataPhase); err != nil {
@@ -145,7 +145,7 @@ func (t *eGate) transmit(ctx context.Context, apdu, resp []byte) ([]byte, error)
 		}
 	}
 	for st == eGateDataPhase && len(resp) < c.le {
-		if resp, err = t.read(resp, c.le-len(resp)); err != nil {
+		if resp, err = t.read(ctx, resp, c.le-len(resp)); err != nil {
 			return nil, err
 		}
 		if st, err = t.phase(ctx, eGateSW, eGateDataPhase); err != nil {
@@ -156,16 +156,16 @@ func (t *eGate) transmit(ctx context.Context, apdu, resp []byte) ([]byte, error)
 		return nil, fmt.Errorf("token wants to transfer more data than there is: %w", ifd.ErrComm)
 	}
 	before := len(resp)
-	if resp, err = t.read(resp, 2); err == nil && len(resp) != before+2 {
+	if resp, err = t.read(ctx, resp, 2); err == nil && len(resp) != before+2 {
 		err = fmt.Errorf("status word of one byte: %w", ifd.ErrComm)
 	}
 	return resp, err
 }
 
 // read appends up to n bytes of response, and at least one.
-func (t *eGate) read(resp []byte, n int) ([]byte, error) {
+func (t *eGate) read(ctx context.Context, resp []byte, n int) ([]byte, error) {
 	buf := make([]byte, n)
-	got, err := t.dev.Control(eGateIn(eGateRead), buf, eGateTimeout)
+	got, err := t.dev.Control(ctx, eGateIn(eGateRead), buf, eGateTimeout)
 	if err == nil && got == 0 {
 		err = fmt.Errorf("token has no data where it announced some: %w", ifd.ErrComm)
 	}

@@ -54,7 +54,7 @@ type ePass3000 struct {
 	full   bool // the last read ended in a full one, and an empty one may follow
 }
 
-func openEPass3000(dev usb.Device, _ ifd.Options) (ifd.Reader, error) {
+func openEPass3000(dev usb.Device, o ifd.Options) (ifd.Reader, error) {
 	t := &ePass3000{dev: dev, packet: 64}
 	for _, i := range dev.Descriptor().Interfaces {
 		for _, e := range i.Endpoints {
@@ -63,17 +63,17 @@ func openEPass3000(dev usb.Device, _ ifd.Options) (ifd.Reader, error) {
 			}
 		}
 	}
-	return openToken(dev, t)
+	return openToken(dev, t, o)
 }
 
 func (t *ePass3000) Reset(ctx context.Context) ([]byte, error) {
 	if err := t.drain(ctx); err != nil {
 		return nil, fmt.Errorf("reset: %w", err)
 	}
-	if err := t.write(ePassGetATR, nil); err != nil {
+	if err := t.write(ctx, ePassGetATR, nil); err != nil {
 		return nil, fmt.Errorf("reset: ask for the ATR: %w", err)
 	}
-	value, err := t.read(controlTimeout)
+	value, err := t.read(ctx, controlTimeout)
 	if err != nil {
 		return nil, fmt.Errorf("reset: read the ATR: %w", err)
 	}
@@ -101,12 +101,12 @@ func (t *ePass3000) Protocol(_ context.Context, p proto.ID, a *atr.ATR) (proto.E
 // ePassLink carries TPDUs and their answers.
 type ePassLink ePass3000
 
-func (l *ePassLink) Send(tpdu []byte) error {
-	return (*ePass3000)(l).write(ePassCommand, tpdu)
+func (l *ePassLink) Send(ctx context.Context, tpdu []byte) error {
+	return (*ePass3000)(l).write(ctx, ePassCommand, tpdu)
 }
 
-func (l *ePassLink) Recv(buf []byte, timeout time.Duration) (int, error) {
-	value, err := (*ePass3000)(l).read(timeout)
+func (l *ePassLink) Recv(ctx context.Context, buf []byte, timeout time.Duration) (int, error) {
+	value, err := (*ePass3000)(l).read(ctx, timeout)
 	if err == nil && len(value) > len(buf) {
 		err = fmt.Errorf("answer of %d bytes where %d were expected: %w", len(value), len(buf), ifd.ErrComm)
 	}
@@ -114,12 +114,12 @@ func (l *ePassLink) Recv(buf []byte, timeout time.Duration) (int, error) {
 }
 
 // write sends one frame.
-func (t *ePass3000) write(command uint16, value []byte) error {
+func (t *ePass3000) write(ctx context.Context, command uint16, value []byte) error {
 	frame := binary.BigEndian.AppendUint16(nil, ePassTag)
 	frame = binary.BigEndian.AppendUint16(frame, command)
 	frame = binary.BigEndian.AppendUint16(frame, uint16(len(value)))
 	frame = append(frame, value...)
-	n, err := t.dev.Bulk(ePassOut, frame, controlTimeout)
+	n, err := t.dev.Bulk(ctx, ePassOut, frame, controlTimeout)
 	clear(frame) // there may be a PIN
 	if err == nil && n != len(frame) {
 		err = fmt.Errorf("token took %d of %d bytes: %w", n, len(frame), ifd.ErrComm)
@@ -129,12 +129,12 @@ func (t *ePass3000) write(command uint16, value []byte) error {
 
 // read takes one frame, packet by packet at first, so that it need not end in
 // a short one, and returns its value.
-func (t *ePass3000) read(timeout time.Duration) ([]byte, error) {
+func (t *ePass3000) read(ctx context.Context, timeout time.Duration) ([]byte, error) {
 	var frame []byte
 	for want := ePassHeader; len(frame) < want; {
 		missing := want - len(frame)
 		buf := make([]byte, (missing+t.packet-1)/t.packet*t.packet)
-		n, err := t.dev.Bulk(ePassIn, buf, timeout)
+		n, err := t.dev.Bulk(ctx, ePassIn, buf, timeout)
 		if err != nil {
 			return nil, err
 		}
@@ -172,7 +172,7 @@ func (t *ePass3000) drain(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if _, err := t.dev.Bulk(ePassIn, buf, ePassStale); err != nil {
+		if _, err := t.dev.Bulk(ctx, ePassIn, buf, ePassStale); err != nil {
 			break // silence; what is worse shows at once
 		}
 	}

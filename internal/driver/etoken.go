@@ -61,12 +61,12 @@ func eToken64ResetSteps() []step {
 	}
 }
 
-func openEToken(dev usb.Device, _ ifd.Options) (ifd.Reader, error) {
-	return openToken(dev, &eToken{dev: dev, reset: eTokenResetSteps()})
+func openEToken(dev usb.Device, o ifd.Options) (ifd.Reader, error) {
+	return openToken(dev, &eToken{dev: dev, reset: eTokenResetSteps()}, o)
 }
 
-func openEToken64(dev usb.Device, _ ifd.Options) (ifd.Reader, error) {
-	return openToken(dev, &eToken{dev: dev, reset: eToken64ResetSteps()})
+func openEToken64(dev usb.Device, o ifd.Options) (ifd.Reader, error) {
+	return openToken(dev, &eToken{dev: dev, reset: eToken64ResetSteps()}, o)
 }
 
 // eToken is the slot of either family; they differ in the reset alone.

@@ -60,23 +60,23 @@ type eutron struct {
 	dev usb.Device
 }
 
-func openEutron(dev usb.Device, _ ifd.Options) (ifd.Reader, error) {
-	return openToken(dev, &eutron{dev: dev})
+func openEutron(dev usb.Device, o ifd.Options) (ifd.Reader, error) {
+	return openToken(dev, &eutron{dev: dev}, o)
 }
 
 func (t *eutron) Reset(ctx context.Context) ([]byte, error) {
 	for _, request := range []uint8{eutronA3, eutronA1, eutronA2, eutronA0} {
-		if err := t.command(request, 0); err != nil {
+		if err := t.command(ctx, request, 0); err != nil {
 			return nil, fmt.Errorf("reset: %w", err)
 		}
 	}
 	buf := make([]byte, eutronDrain)
 	for range eutronDrains {
-		if n, err := t.read(buf, eutronTimeout); err != nil || n == 0 {
+		if n, err := t.read(ctx, buf, eutronTimeout); err != nil || n == 0 {
 			break // an error shows again at once
 		}
 	}
-	if err := t.command(eutronReset, 0); err != nil {
+	if err := t.command(ctx, eutronReset, 0); err != nil {
 		return nil, fmt.Errorf("reset: %w", err)
 	}
 	raw, err := t.collect(ctx, eutronATR, atr.Complete)
@@ -126,7 +126,7 @@ func (t *eutron) selectProtocol(ctx context.Context, p proto.ID, a *atr.ATR) err
 		if err != nil {
 			return err
 		}
-		if err := sendAll(t.dev, eutronOut(eutronWrite, 0), request, eutronTimeout); err != nil {
+		if err := sendAll(ctx, t.dev, eutronOut(eutronWrite, 0), request, eutronTimeout); err != nil {
 			return err
 		}
 		response, err := t.collect(ctx, eutronPPS, func(b []byte) bool { return atr.NeedPPS(b) == 0 })
@@ -138,26 +138,26 @@ func (t *eutron) selectProtocol(ctx context.Context, p proto.ID, a *atr.ATR) err
 		}
 	}
 	for _, s := range []usb.Setup{eutronOut(eutronSpeed, 1), eutronOut(eutronA1, 0), eutronOut(eutronA0, 0)} {
-		if err := t.command(s.Request, s.Value); err != nil {
+		if err := t.command(ctx, s.Request, s.Value); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (t *eutron) command(request uint8, value uint16) error {
-	return sendAll(t.dev, eutronOut(request, value), nil, controlTimeout)
+func (t *eutron) command(ctx context.Context, request uint8, value uint16) error {
+	return sendAll(ctx, t.dev, eutronOut(request, value), nil, controlTimeout)
 }
 
-func (t *eutron) read(buf []byte, timeout time.Duration) (int, error) {
-	return t.dev.Control(usb.Setup{RequestType: usb.VendorEndpointIn, Request: eutronRead}, buf, timeout)
+func (t *eutron) read(ctx context.Context, buf []byte, timeout time.Duration) (int, error) {
+	return t.dev.Control(ctx, usb.Setup{RequestType: usb.VendorEndpointIn, Request: eutronRead}, buf, timeout)
 }
 
 // collect fetches up to room bytes, until done or no more looks are left.
 func (t *eutron) collect(ctx context.Context, room int, done func([]byte) bool) ([]byte, error) {
 	buf, have := make([]byte, room), 0
 	for range eutronLooks {
-		n, err := t.read(buf[have:], eutronTimeout)
+		n, err := t.read(ctx, buf[have:], eutronTimeout)
 		if err != nil {
 			return nil, err
 		}
@@ -182,20 +182,20 @@ type eutronLink struct {
 
 // Send forgets what the card has said before: it is the host's turn, and the
 // rest of an answer that was not wanted must not become the start of the next.
-func (l *eutronLink) Send(b []byte) error {
+func (l *eutronLink) Send(ctx context.Context, b []byte) error {
 	l.in, l.begun = l.in[:0], false
-	return sendAll(l.t.dev, eutronOut(eutronWrite, 0), b, eutronTimeout)
+	return sendAll(ctx, l.t.dev, eutronOut(eutronWrite, 0), b, eutronTimeout)
 }
 
 // Recv fills buf. A card that is thinking has no bytes. One that breaks off
 // within a block can be asked again.
-func (l *eutronLink) Recv(buf []byte, timeout time.Duration) (int, error) {
+func (l *eutronLink) Recv(ctx context.Context, buf []byte, timeout time.Duration) (int, error) {
 	limit := time.Now().Add(timeout)
 	end, left := l.silence(limit), timeout
 	for wait := eutronPauseMin; ; left = time.Until(end) {
 		var fresh [eutronBuffer]byte
 		if len(l.in) < len(buf) {
-			n, err := l.t.read(fresh[:eutronBuffer-len(l.in)], max(left, time.Millisecond))
+			n, err := l.t.read(ctx, fresh[:eutronBuffer-len(l.in)], max(left, time.Millisecond))
 			if err != nil {
 				return 0, err
 			}
@@ -219,7 +219,7 @@ func (l *eutronLink) Recv(buf []byte, timeout time.Duration) (int, error) {
 		default:
 			return 0, fmt.Errorf("%d of %d bytes: %w", len(l.in), len(buf), usb.ErrTimeout)
 		}
-		if err := pause(context.Background(), l.t.dev, min(wait, left)); err != nil {
+		if err := pause(ctx, l.t.dev, min(wait, left)); err != nil {
 			return 0, err
 		}
 		wait = min(2*wait, eutronPause)

@@ -94,15 +94,15 @@ func (h *hostile) fail(err error, timeout time.Duration) error {
 	return usb.Wrap("transfer", "fuzz", err)
 }
 
-func (h *hostile) Control(s usb.Setup, data []byte, timeout time.Duration) (int, error) {
+func (h *hostile) Control(ctx context.Context, s usb.Setup, data []byte, timeout time.Duration) (int, error) {
 	if s.In() {
 		return h.transfer(data, nil, timeout)
 	}
 	return h.transfer(nil, data, timeout)
 }
 
-func (h *hostile) Bulk(ep uint8, data []byte, timeout time.Duration) (int, error) {
-	return h.Control(usb.Setup{RequestType: ep & 0x80}, data, timeout)
+func (h *hostile) Bulk(ctx context.Context, ep uint8, data []byte, timeout time.Duration) (int, error) {
+	return h.Control(ctx, usb.Setup{RequestType: ep & 0x80}, data, timeout)
 }
 
 func (h *hostile) Interrupt(ctx context.Context, _ uint8, buf []byte) (int, error) {

@@ -88,12 +88,12 @@ func iKey3kResetSteps() []step {
 	}
 }
 
-func openIKey2k(dev usb.Device, _ ifd.Options) (ifd.Reader, error) {
-	return openToken(dev, &iKey{dev: dev, reset: iKey2kResetSteps()})
+func openIKey2k(dev usb.Device, o ifd.Options) (ifd.Reader, error) {
+	return openToken(dev, &iKey{dev: dev, reset: iKey2kResetSteps()}, o)
 }
 
-func openIKey3k(dev usb.Device, _ ifd.Options) (ifd.Reader, error) {
-	return openToken(dev, &iKey{dev: dev, reset: iKey3kResetSteps()})
+func openIKey3k(dev usb.Device, o ifd.Options) (ifd.Reader, error) {
+	return openToken(dev, &iKey{dev: dev, reset: iKey3kResetSteps()}, o)
 }
 
 // iKey is the slot of either token; they differ in the reset alone.
@@ -120,7 +120,7 @@ func (t *iKey) Protocol(_ context.Context, p proto.ID, a *atr.ATR) (proto.Engine
 // iKeyLink carries the blocks.
 type iKeyLink iKey
 
-func (l *iKeyLink) Send(block []byte) error {
+func (l *iKeyLink) Send(ctx context.Context, block []byte) error {
 	if len(block) < 4 {
 		return fmt.Errorf("block of %d bytes: %w", len(block), ifd.ErrNotSupported)
 	}
@@ -128,13 +128,13 @@ func (l *iKeyLink) Send(block []byte) error {
 		RequestType: usb.VendorInterfaceOut, Request: iKeyBlock,
 		Value: binary.LittleEndian.Uint16(block), Index: binary.LittleEndian.Uint16(block[2:]),
 	}
-	return sendAll(l.dev, s, block[4:], controlTimeout)
+	return sendAll(ctx, l.dev, s, block[4:], controlTimeout)
 }
 
 // Recv fetches a block. Junk may follow it; what of that does not fit into buf
 // is dropped here, and the engine drops the rest.
-func (l *iKeyLink) Recv(buf []byte, timeout time.Duration) (int, error) {
+func (l *iKeyLink) Recv(ctx context.Context, buf []byte, timeout time.Duration) (int, error) {
 	var answer [iKeyAnswer]byte
-	n, err := l.dev.Control(iKeyIn(iKeyResult), answer[:], timeout)
+	n, err := l.dev.Control(ctx, iKeyIn(iKeyResult), answer[:], timeout)
 	return copy(buf, answer[:n]), err
 }

@@ -54,12 +54,12 @@ type rutoken struct {
 	dev usb.Device
 }
 
-func openRutoken(dev usb.Device, _ ifd.Options) (ifd.Reader, error) {
-	return openToken(dev, &rutoken{dev: dev})
+func openRutoken(dev usb.Device, o ifd.Options) (ifd.Reader, error) {
+	return openToken(dev, &rutoken{dev: dev}, o)
 }
 
 func (t *rutoken) Reset(ctx context.Context) ([]byte, error) {
-	if err := sendAll(t.dev, rutokenOut(rutokenPowerOff), nil, controlTimeout); err != nil {
+	if err := sendAll(ctx, t.dev, rutokenOut(rutokenPowerOff), nil, controlTimeout); err != nil {
 		return nil, fmt.Errorf("reset: power off: %w", err)
 	}
 	t.give(controlTimeout)
@@ -71,7 +71,7 @@ func (t *rutoken) Reset(ctx context.Context) ([]byte, error) {
 		return nil, fmt.Errorf("reset: %w", err)
 	}
 	s := step{setup: rutokenIn(rutokenPowerOn), in: rutokenATRLen, timeout: rutokenTimeout}
-	raw, err := s.run(t.dev)
+	raw, err := s.run(ctx, t.dev)
 	if err == nil {
 		raw, err = rawATR(raw)
 	}
@@ -223,7 +223,7 @@ func rutokenState(st, want byte) error {
 // write sends a block. The state after it is asked for here, and again by
 // whoever wants to know it: that is how the exchange was recorded.
 func (t *rutoken) write(ctx context.Context, b []byte) error {
-	err := sendAll(t.dev, rutokenOut(rutokenWrite), b, controlTimeout)
+	err := sendAll(ctx, t.dev, rutokenOut(rutokenWrite), b, controlTimeout)
 	if err == nil {
 		_, err = t.status(ctx)
 	}
@@ -233,7 +233,7 @@ func (t *rutoken) write(ctx context.Context, b []byte) error {
 // read fetches a block of up to n bytes.
 func (t *rutoken) read(ctx context.Context, n int) ([]byte, error) {
 	s := step{setup: rutokenIn(rutokenRead), in: n, timeout: controlTimeout}
-	b, err := s.run(t.dev)
+	b, err := s.run(ctx, t.dev)
 	if err == nil {
 		_, err = t.status(ctx)
 	}
@@ -263,7 +263,7 @@ func (t *rutoken) readSW(ctx context.Context) (uint16, error) {
 func (t *rutoken) status(ctx context.Context) (byte, error) {
 	var last byte
 	for looks := 0; ; {
-		st, err := statusByte(t.dev, rutokenIn(rutokenStatus), rutokenTimeout)
+		st, err := statusByte(ctx, t.dev, rutokenIn(rutokenStatus), rutokenTimeout)
 		if err != nil || st&0xF0 != rutokenBusy {
 			return st & 0xF0, err
 		}

@@ -265,9 +265,9 @@ type statusDevice struct {
 	looks  int
 }
 
-func (d *statusDevice) Control(s usb.Setup, data []byte, timeout time.Duration) (int, error) {
+func (d *statusDevice) Control(ctx context.Context, s usb.Setup, data []byte, timeout time.Duration) (int, error) {
 	if !d.from || s.Request != rutokenStatus {
-		return d.Device.Control(s, data, timeout)
+		return d.Device.Control(ctx, s, data, timeout)
 	}
 	data[0] = d.status(d.looks)
 	d.looks++

@@ -30,8 +30,8 @@ type starKey struct {
 	atr []byte // of the card, once it was seen
 }
 
-func openStarKey(dev usb.Device, _ ifd.Options) (ifd.Reader, error) {
-	return openToken(dev, &starKey{dev: dev})
+func openStarKey(dev usb.Device, o ifd.Options) (ifd.Reader, error) {
+	return openToken(dev, &starKey{dev: dev}, o)
 }
 
 // Reset waits for an ATR. Where none comes any more, the card starts its T=1

@@ -37,7 +37,7 @@ func runSteps(ctx context.Context, dev usb.Device, steps []step) ([]byte, error)
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		answer, err := s.run(dev)
+		answer, err := s.run(ctx, dev)
 		if err == nil && s.check != nil {
 			err = s.check(answer)
 		}
@@ -52,12 +52,12 @@ func runSteps(ctx context.Context, dev usb.Device, steps []step) ([]byte, error)
 	return raw, nil
 }
 
-func (s *step) run(dev usb.Device) ([]byte, error) {
+func (s *step) run(ctx context.Context, dev usb.Device) ([]byte, error) {
 	if !s.setup.In() {
-		return nil, sendAll(dev, s.setup, s.out, s.timeout)
+		return nil, sendAll(ctx, dev, s.setup, s.out, s.timeout)
 	}
 	buf := make([]byte, s.in)
-	n, err := dev.Control(s.setup, buf, s.timeout)
+	n, err := dev.Control(ctx, s.setup, buf, s.timeout)
 	if err != nil {
 		return nil, err
 	}
@@ -66,8 +66,8 @@ func (s *step) run(dev usb.Device) ([]byte, error) {
 
 // sendAll is a control OUT that counts: a device that takes less than it was
 // sent has not understood.
-func sendAll(dev usb.Device, s usb.Setup, data []byte, timeout time.Duration) error {
-	n, err := dev.Control(s, data, timeout)
+func sendAll(ctx context.Context, dev usb.Device, s usb.Setup, data []byte, timeout time.Duration) error {
+	n, err := dev.Control(ctx, s, data, timeout)
 	if err != nil {
 		return err
 	}
@@ -122,9 +122,9 @@ func prefixedATR(answer []byte) ([]byte, error) {
 }
 
 // statusByte asks a token for its one-byte status.
-func statusByte(dev usb.Device, s usb.Setup, timeout time.Duration) (byte, error) {
+func statusByte(ctx context.Context, dev usb.Device, s usb.Setup, timeout time.Duration) (byte, error) {
 	var b [1]byte
-	n, err := dev.Control(s, b[:], timeout)
+	n, err := dev.Control(ctx, s, b[:], timeout)
 	if err == nil && n != 1 {
 		err = fmt.Errorf("token answered no status byte: %w", ifd.ErrComm)
 	}

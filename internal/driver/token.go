@@ -17,20 +17,23 @@ import (
 type token struct {
 	dev  usb.Device
 	slot ifd.Slot
+	name string
 }
 
 // openToken claims interface 0, which every token here needs
 // (spec/drivers-usb-tokens.md, 0.3), and nothing more: opening a token makes
 // no traffic.
-func openToken(dev usb.Device, slot ifd.Slot) (ifd.Reader, error) {
+func openToken(dev usb.Device, slot ifd.Slot, o ifd.Options) (ifd.Reader, error) {
 	if err := dev.Claim(0, 0); err != nil {
 		return nil, err
 	}
-	return &token{dev: dev, slot: slot}, nil
+	return &token{dev: dev, slot: slot, name: o.Name}, nil
 }
 
-func (t *token) Slots() []ifd.Slot { return []ifd.Slot{t.slot} }
-func (t *token) Close() error      { return t.dev.Close() }
+func (t *token) Slots() []ifd.Slot     { return []ifd.Slot{t.slot} }
+func (t *token) Name() string          { return t.name }
+func (t *token) Gone() <-chan struct{} { return t.dev.Gone() }
+func (t *token) Close() error          { return t.dev.Close() }
 
 // controlLink carries T=1 blocks in the data stages of two vendor requests,
 // as the eTokens and the StarKey do: one OUT, then one IN.
@@ -39,12 +42,12 @@ type controlLink struct {
 	send, get usb.Setup
 }
 
-func (l *controlLink) Send(block []byte) error {
-	return sendAll(l.dev, l.send, block, controlTimeout)
+func (l *controlLink) Send(ctx context.Context, block []byte) error {
+	return sendAll(ctx, l.dev, l.send, block, controlTimeout)
 }
 
-func (l *controlLink) Recv(buf []byte, timeout time.Duration) (int, error) {
-	return l.dev.Control(l.get, buf, timeout)
+func (l *controlLink) Recv(ctx context.Context, buf []byte, timeout time.Duration) (int, error) {
+	return l.dev.Control(ctx, l.get, buf, timeout)
 }
 
 // choose settles the protocol for a card: p if its ATR offers that, or for

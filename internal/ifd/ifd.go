@@ -19,6 +19,13 @@ type Reader interface {
 	// Slots returns the card slots, at least one, the same at every call.
 	Slots() []Slot
 
+	// Name is the reader's name for people and in the status file: Options.Name
+	// or, for a reader that knows a better one, its own.
+	Name() string
+
+	// Gone is closed when the reader has left, whatever it was connected with.
+	Gone() <-chan struct{}
+
 	// Close powers cards down where the reader can, and gives the device back.
 	Close() error
 }
@@ -111,20 +118,9 @@ type Memory interface {
 	WriteMemory(ctx context.Context, p proto.ID, addr uint16, data []byte) error
 }
 
-// Removable is a reader that is not on USB and can be taken away all the same:
-// Gone is closed when that happened.
-type Removable interface {
-	Gone() <-chan struct{}
-}
-
-// Named is a reader with a name of its own; all others have that of their
-// driver's table entry.
-type Named interface {
-	Name() string
-}
-
 // Options is what a driver may be told when it opens a device.
 type Options struct {
+	Name   string       // the reader's name in the driver's table entry
 	Log    *slog.Logger // never nil; APDU bytes go through apdulog only
 	Escape bool         // vendor escape commands are allowed (openct.conf)
 }

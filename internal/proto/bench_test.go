@@ -44,7 +44,7 @@ type echoT1 struct {
 	reply  []byte
 }
 
-func (c *echoT1) Send(block []byte) error {
+func (c *echoT1) Send(_ context.Context, block []byte) error {
 	pcb := block[1]
 	if pcb&0x80 == 0 {
 		c.nr ^= 1
@@ -65,4 +65,6 @@ func (c *echoT1) Send(block []byte) error {
 	return nil
 }
 
-func (c *echoT1) Recv(buf []byte, _ time.Duration) (int, error) { return copy(buf, c.reply), nil }
+func (c *echoT1) Recv(_ context.Context, buf []byte, _ time.Duration) (int, error) {
+	return copy(buf, c.reply), nil
+}

@@ -27,14 +27,15 @@ const (
 )
 
 // Link carries an engine's blocks to the card and back. A driver provides it.
+// ctx is Transmit's, and its end ends a transfer under way.
 type Link interface {
 	// Send writes one whole block or, in stream mode, some bytes.
-	Send(block []byte) error
+	Send(ctx context.Context, block []byte) error
 
 	// Recv reads into buf. In block mode it returns one whole block of at
 	// most len(buf) bytes; in stream mode it fills buf completely or fails.
 	// It fails when nothing came within timeout.
-	Recv(buf []byte, timeout time.Duration) (int, error)
+	Recv(ctx context.Context, buf []byte, timeout time.Duration) (int, error)
 }
 
 // Engine exchanges APDUs with one card in one protocol. It is not safe for
@@ -44,8 +45,8 @@ type Engine interface {
 	ID() ID
 
 	// Transmit sends one command APDU and appends the response APDU, data
-	// and status word, to resp[:0]. ctx is looked at between blocks, so that
-	// a shutdown need not wait for a card that asks for time again and again.
+	// and status word, to resp[:0]. The end of ctx ends the exchange, also
+	// in the middle of a block.
 	// After an error that wraps ErrResetRequired every further call fails
 	// with it until the card is reset and a new engine made.
 	Transmit(ctx context.Context, apdu, resp []byte) ([]byte, error)

@@ -54,9 +54,9 @@ func TestShortStream(t *testing.T) {
 
 type shortLink struct{ first []byte }
 
-func (l *shortLink) Send([]byte) error { return nil }
+func (l *shortLink) Send(context.Context, []byte) error { return nil }
 
-func (l *shortLink) Recv(buf []byte, _ time.Duration) (int, error) {
+func (l *shortLink) Recv(_ context.Context, buf []byte, _ time.Duration) (int, error) {
 	n := copy(buf, l.first)
 	l.first = l.first[n:]
 	return n, nil

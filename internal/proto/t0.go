@@ -214,10 +214,10 @@ func (x *t0Exchange) tpduBlock(t []byte, n int) (uint16, error) {
 	if cap(e.recv) < room {
 		e.recv = make([]byte, room)
 	}
-	if err := e.link.Send(t); err != nil {
+	if err := e.link.Send(x.ctx, t); err != nil {
 		return 0, err
 	}
-	got, err := e.link.Recv(e.recv[:room], e.params.Timeout)
+	got, err := e.link.Recv(x.ctx, e.recv[:room], e.params.Timeout)
 	if err != nil {
 		return 0, err
 	}

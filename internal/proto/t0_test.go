@@ -223,9 +223,9 @@ type cancelLink struct {
 	after  int
 }
 
-func (l *cancelLink) Send([]byte) error { return nil }
+func (l *cancelLink) Send(context.Context, []byte) error { return nil }
 
-func (l *cancelLink) Recv(buf []byte, _ time.Duration) (int, error) {
+func (l *cancelLink) Recv(_ context.Context, buf []byte, _ time.Duration) (int, error) {
 	if l.after--; l.after == 0 {
 		l.cancel()
 	}

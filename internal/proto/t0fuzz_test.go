@@ -15,9 +15,9 @@ type hostileT0 struct {
 	recvs  int
 }
 
-func (h *hostileT0) Send([]byte) error { return nil }
+func (h *hostileT0) Send(context.Context, []byte) error { return nil }
 
-func (h *hostileT0) Recv(buf []byte, _ time.Duration) (int, error) {
+func (h *hostileT0) Recv(_ context.Context, buf []byte, _ time.Duration) (int, error) {
 	h.recvs++
 	if len(h.bytes) == 0 {
 		return 0, errLink

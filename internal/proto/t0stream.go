@@ -15,7 +15,7 @@ func (x *t0Exchange) tpduStream(header, out []byte, n int) (uint16, error) {
 		n = 0
 	}
 	acknowledged := len(out) > 0 || n > 0 // may not be acknowledged for nothing
-	if err := e.link.Send(header); err != nil {
+	if err := e.link.Send(x.ctx, header); err != nil {
 		return 0, err
 	}
 	for nulls := 0; ; {
@@ -52,7 +52,7 @@ func (x *t0Exchange) tpduStream(header, out []byte, n int) (uint16, error) {
 		case count == 0: // a command without data, acknowledged once all the same
 			acknowledged = true
 		case len(out) > 0:
-			if err := e.link.Send(out[:count]); err != nil {
+			if err := e.link.Send(x.ctx, out[:count]); err != nil {
 				return 0, err
 			}
 			out = out[count:]
@@ -71,7 +71,7 @@ func (x *t0Exchange) readData(count int) error {
 	for range count {
 		x.resp = append(x.resp, 0)
 	}
-	got, err := e.link.Recv(x.resp[before:], e.params.Timeout)
+	got, err := e.link.Recv(x.ctx, x.resp[before:], e.params.Timeout)
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func (x *t0Exchange) readData(count int) error {
 
 func (x *t0Exchange) readByte() (byte, error) {
 	b := &x.e.one
-	got, err := x.e.link.Recv(b[:], x.e.params.Timeout)
+	got, err := x.e.link.Recv(x.ctx, b[:], x.e.params.Timeout)
 	if err != nil {
 		return 0, err
 	}

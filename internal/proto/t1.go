@@ -211,7 +211,7 @@ func (e *T1Engine) Resynchronise(ctx context.Context) error {
 		return fmt.Errorf("T=1: %w", err)
 	}
 	if e.params.Stream {
-		e.drain()
+		e.drain(ctx)
 	}
 	var last *t1Fault
 	for range t1Resynchs {
@@ -262,10 +262,10 @@ func (e *T1Engine) exchange(ctx context.Context) (t1Block, *t1Fault, error) {
 		timeout = max(e.params.Timeout, min(timeout, t1MaxWait))
 		e.wtx = 0
 	}
-	if err := e.link.Send(e.out); err != nil {
+	if err := e.link.Send(ctx, e.out); err != nil {
 		return t1Block{}, nil, err
 	}
-	raw, fault, err := e.receive(timeout)
+	raw, fault, err := e.receive(ctx, timeout)
 	if err != nil {
 		return t1Block{}, nil, err
 	}
@@ -274,7 +274,7 @@ func (e *T1Engine) exchange(ctx context.Context) (t1Block, *t1Fault, error) {
 		b, fault = e.format.decode(raw, e.ifsd)
 	}
 	if e.params.Stream && fault != nil && fault.framing() {
-		e.drain()
+		e.drain(ctx)
 	}
 	return b, fault, nil
 }
@@ -285,14 +285,14 @@ func (e *T1Engine) extension(multiplier byte) time.Duration {
 }
 
 // receive returns the bytes of one answer and none from earlier ones.
-func (e *T1Engine) receive(timeout time.Duration) ([]byte, *t1Fault, error) {
+func (e *T1Engine) receive(ctx context.Context, timeout time.Duration) ([]byte, *t1Fault, error) {
 	if e.params.Stream {
-		return e.receiveStream(timeout)
+		return e.receiveStream(ctx, timeout)
 	}
 	// One byte more than the longest block: that is how eTokens were always
 	// asked, and they are known to answer to it (spec/protocols.md, 3.3).
 	want := min(t1Header+e.ifsd+e.format.edcLen()+1, t1MaxBlock)
-	n, err := e.link.Recv(e.recvBuf[:want], timeout)
+	n, err := e.link.Recv(ctx, e.recvBuf[:want], timeout)
 	if errors.Is(err, ErrCorrupted) {
 		return nil, faultCorrupted, nil
 	}
@@ -303,8 +303,8 @@ func (e *T1Engine) receive(timeout time.Duration) ([]byte, *t1Fault, error) {
 }
 
 // receiveStream reads the header and then as many bytes as it announces.
-func (e *T1Engine) receiveStream(timeout time.Duration) ([]byte, *t1Fault, error) {
-	if fault, err := e.fill(e.recvBuf[:t1Header], timeout); fault != nil || err != nil {
+func (e *T1Engine) receiveStream(ctx context.Context, timeout time.Duration) ([]byte, *t1Fault, error) {
+	if fault, err := e.fill(ctx, e.recvBuf[:t1Header], timeout); fault != nil || err != nil {
 		return nil, fault, err
 	}
 	n := int(e.recvBuf[2])
@@ -312,15 +312,15 @@ func (e *T1Engine) receiveStream(timeout time.Duration) ([]byte, *t1Fault, error
 		return nil, faultReserved, nil
 	}
 	end := t1Header + n + e.format.edcLen()
-	if fault, err := e.fill(e.recvBuf[t1Header:end], e.params.Timeout); fault != nil || err != nil {
+	if fault, err := e.fill(ctx, e.recvBuf[t1Header:end], e.params.Timeout); fault != nil || err != nil {
 		return nil, fault, err
 	}
 	return e.recvBuf[:end], nil, nil
 }
 
 // fill reads exactly len(buf) bytes of a stream.
-func (e *T1Engine) fill(buf []byte, timeout time.Duration) (*t1Fault, error) {
-	n, err := e.link.Recv(buf, timeout)
+func (e *T1Engine) fill(ctx context.Context, buf []byte, timeout time.Duration) (*t1Fault, error) {
+	n, err := e.link.Recv(ctx, buf, timeout)
 	switch {
 	case errors.Is(err, ErrCorrupted):
 		return faultCorrupted, nil
@@ -334,10 +334,10 @@ func (e *T1Engine) fill(buf []byte, timeout time.Duration) (*t1Fault, error) {
 
 // drain reads until the line is silent, so that the next block starts clean.
 // A Link that fails for good says so at the next Send.
-func (e *T1Engine) drain() {
+func (e *T1Engine) drain(ctx context.Context) {
 	var b [1]byte
 	for range 2 * t1MaxBlock {
-		if n, err := e.link.Recv(b[:], e.params.CWT); err != nil || n == 0 {
+		if n, err := e.link.Recv(ctx, b[:], e.params.CWT); err != nil || n == 0 {
 			return
 		}
 	}

@@ -1,6 +1,9 @@
 package proto
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // cardT1 is the card's side of T=1, as short as the standard allows: it never
 // starts anything but waiting time extensions and changes of IFSC. The line to
@@ -41,14 +44,14 @@ func (c *cardT1) damage(block []byte) []byte {
 	return block
 }
 
-func (c *cardT1) Send(block []byte) error {
+func (c *cardT1) Send(_ context.Context, block []byte) error {
 	c.blocks++
 	c.receive(c.damage(block))
 	c.reply = c.damage(c.last)
 	return nil
 }
 
-func (c *cardT1) Recv(buf []byte, _ time.Duration) (int, error) {
+func (c *cardT1) Recv(_ context.Context, buf []byte, _ time.Duration) (int, error) {
 	return copy(buf, c.reply), nil
 }
 

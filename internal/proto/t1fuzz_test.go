@@ -31,7 +31,7 @@ type hostile struct {
 // requests, begun anew 3 times; with much to spare.
 const hostileLimit = 8000
 
-func (h *hostile) Send([]byte) error {
+func (h *hostile) Send(context.Context, []byte) error {
 	h.sends++
 	if h.sends > 2*hostileLimit {
 		h.stop()
@@ -70,7 +70,7 @@ func (h *hostile) Send([]byte) error {
 }
 
 // Recv gives a block, or in stream mode pieces of it.
-func (h *hostile) Recv(buf []byte, _ time.Duration) (int, error) {
+func (h *hostile) Recv(_ context.Context, buf []byte, _ time.Duration) (int, error) {
 	if h.err != nil {
 		return 0, h.err
 	}

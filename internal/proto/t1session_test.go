@@ -142,8 +142,12 @@ type funcLink struct {
 	sends int
 }
 
-func (l *funcLink) Send(b []byte) error { l.sends++; l.reply = l.card(b); return nil }
-func (l *funcLink) Recv(buf []byte, _ time.Duration) (int, error) {
+func (l *funcLink) Send(_ context.Context, b []byte) error {
+	l.sends++
+	l.reply = l.card(b)
+	return nil
+}
+func (l *funcLink) Recv(_ context.Context, buf []byte, _ time.Duration) (int, error) {
 	return copy(buf, l.reply), nil
 }
 

@@ -51,8 +51,10 @@ type fakeReader struct {
 	closed bool
 }
 
-func (f *fakeReader) Slots() []ifd.Slot { return f.slots }
-func (f *fakeReader) Close() error      { f.closed = true; return nil }
+func (f *fakeReader) Slots() []ifd.Slot     { return f.slots }
+func (f *fakeReader) Name() string          { return "fake" }
+func (f *fakeReader) Gone() <-chan struct{} { return nil }
+func (f *fakeReader) Close() error          { f.closed = true; return nil }
 
 type notifyingReader struct {
 	fakeReader

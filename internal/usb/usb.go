@@ -10,7 +10,10 @@ import (
 
 // Device is one USB device, opened by one owner. Its methods may be called
 // from several goroutines; transfers to different endpoints run in parallel.
-// Every error wraps one of the sentinels of this package.
+// Every error wraps one of the sentinels of this package, except that of a
+// transfer that its context has ended: it wraps the context's error, and
+// ErrTimeout where that was a deadline. The end of a context ends a transfer at
+// once; what has come until then is returned with the error.
 type Device interface {
 	// Descriptor returns what the device said of itself when it was opened.
 	Descriptor() *Descriptor
@@ -26,12 +29,12 @@ type Device interface {
 	// Control runs one control transfer. The direction is bit 7 of
 	// s.RequestType, wLength is len(data). It returns the bytes of the data
 	// stage, which may be fewer than len(data).
-	Control(s Setup, data []byte, timeout time.Duration) (int, error)
+	Control(ctx context.Context, s Setup, data []byte, timeout time.Duration) (int, error)
 
 	// Bulk runs one bulk transfer on the endpoint address ep; bit 7 set
 	// reads into data, clear writes it. A read ends at a short packet; one
 	// that times out returns what has come with ErrTimeout.
-	Bulk(ep uint8, data []byte, timeout time.Duration) (int, error)
+	Bulk(ctx context.Context, ep uint8, data []byte, timeout time.Duration) (int, error)
 
 	// Interrupt reads one interrupt packet train into buf. It may wait for
 	// as long as the device has nothing to say: ctx ends the wait.

@@ -31,9 +31,15 @@ func openToken(t *testing.T, name string, m vusb.Model) (*vusb.Port, *reader.Slo
 	if id, ok := driver.ByID(dev.Descriptor().Vendor, dev.Descriptor().Product); !ok || id.Name != name {
 		t.Errorf("%s is taken by driver %q", dev.Descriptor().ID(), id.Name)
 	}
-	r, err := e.Open(dev, ifd.Options{})
+	r, err := e.Open(dev, ifd.Options{Name: "a token"})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if r.Name() != "a token" {
+		t.Errorf("its name is %q", r.Name())
+	}
+	if r.Gone() != dev.Gone() {
+		t.Error("the reader does not leave with its device")
 	}
 	rd := reader.New(r, slog.New(slog.DiscardHandler), func(int, ifd.Status) {})
 	t.Cleanup(func() {

@@ -145,16 +145,16 @@ func (d *device) Release(iface uint8) error {
 	return nil
 }
 
-func (d *device) Control(s usb.Setup, data []byte, timeout time.Duration) (int, error) {
-	ctx := d.transfer(timeout)
-	defer ctx.release()
+func (d *device) Control(ctx context.Context, s usb.Setup, data []byte, timeout time.Duration) (int, error) {
+	t, end := d.transfer(ctx, timeout)
+	defer end()
 	var in []byte
-	err := d.alive()
+	err := d.ready(ctx)
 	if err == nil {
 		if s.In() {
-			in, err = d.port.Control(ctx, s, nil, len(data))
+			in, err = d.port.Control(t, s, nil, len(data))
 		} else {
-			_, err = d.port.Control(ctx, s, data, len(data))
+			_, err = d.port.Control(t, s, data, len(data))
 		}
 	}
 	if err != nil {
@@ -167,10 +167,10 @@ func (d *device) Control(s usb.Setup, data []byte, timeout time.Duration) (int, 
 	return copy(data, in), nil
 }
 
-func (d *device) Bulk(ep uint8, data []byte, timeout time.Duration) (int, error) {
-	ctx := d.transfer(timeout)
-	defer ctx.release()
-	n, err := d.endpoint(ctx, ep, data)
+func (d *device) Bulk(ctx context.Context, ep uint8, data []byte, timeout time.Duration) (int, error) {
+	t, end := d.transfer(ctx, timeout)
+	defer end()
+	n, err := d.endpoint(t, ep, data)
 	if err != nil {
 		return n, usb.Wrap(fmt.Sprintf("bulk %02x", ep), d.port.name, d.fault(ctx, err))
 	}
@@ -178,10 +178,10 @@ func (d *device) Bulk(ep uint8, data []byte, timeout time.Duration) (int, error)
 }
 
 func (d *device) Interrupt(ctx context.Context, ep uint8, buf []byte) (int, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	t, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(d.open, cancel)()
-	n, err := d.endpoint(ctx, ep, buf)
+	n, err := d.endpoint(t, ep, buf)
 	if err != nil {
 		return 0, usb.Wrap(fmt.Sprintf("interrupt %02x", ep), d.port.name, d.fault(ctx, err))
 	}
@@ -190,7 +190,7 @@ func (d *device) Interrupt(ctx context.Context, ep uint8, buf []byte) (int, erro
 
 // endpoint runs one transfer on a claimed endpoint.
 func (d *device) endpoint(ctx context.Context, ep uint8, data []byte) (int, error) {
-	if err := d.alive(); err != nil {
+	if err := d.ready(ctx); err != nil {
 		return 0, err
 	}
 	if !d.claimed(ep) {
@@ -245,7 +245,24 @@ func (d *device) alive() error {
 	return nil
 }
 
-// fault translates what a model or a context said into usb's words.
+// ready says why a transfer is not even begun.
+func (d *device) ready(ctx context.Context) error {
+	if err := d.alive(); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+// transfer is the context of one transfer: the caller's, until the timeout, the
+// end of the handle, or the unplug.
+func (d *device) transfer(ctx context.Context, timeout time.Duration) (t context.Context, end func()) {
+	t, cancel := context.WithTimeout(ctx, timeout)
+	stop := context.AfterFunc(d.open, cancel)
+	return t, func() { stop(); cancel() }
+}
+
+// fault translates what a model said, or the end of the caller's context or of
+// the transfer's, into the errors of package usb.
 func (d *device) fault(ctx context.Context, err error) error {
 	if dead := d.alive(); dead != nil {
 		return dead
@@ -253,58 +270,12 @@ func (d *device) fault(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, ErrStall):
 		return usb.ErrStall
-	case errors.Is(err, context.DeadlineExceeded):
-		return usb.ErrTimeout
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return fmt.Errorf("%w: %w", usb.ErrTimeout, ctx.Err())
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case errors.Is(err, context.DeadlineExceeded):
+		return usb.ErrTimeout
 	}
 	return err
-}
-
-// transferContext is the context of one transfer. Unlike
-// context.WithTimeout it starts no timer until somebody waits, which a model
-// that answers at once never does. It belongs to the goroutine of the transfer;
-// a model that hands it to another one must have called Done before.
-type transferContext struct {
-	context.Context // the handle's: close and unplug
-	deadline        time.Time
-
-	waited context.Context // nil until somebody waits
-	cancel context.CancelFunc
-}
-
-// transfers are contexts that nobody waited on, for the next transfer.
-var transfers = sync.Pool{New: func() any { return new(transferContext) }}
-
-func (d *device) transfer(timeout time.Duration) *transferContext {
-	t := transfers.Get().(*transferContext)
-	*t = transferContext{Context: d.open, deadline: time.Now().Add(timeout)}
-	return t
-}
-
-func (t *transferContext) wait() context.Context {
-	if t.waited == nil {
-		t.waited, t.cancel = context.WithDeadline(t.Context, t.deadline)
-	}
-	return t.waited
-}
-
-func (t *transferContext) Deadline() (time.Time, bool) { return t.deadline, true }
-func (t *transferContext) Done() <-chan struct{}       { return t.wait().Done() }
-func (t *transferContext) Err() error {
-	if err := t.Context.Err(); err != nil {
-		return err
-	}
-	if !time.Now().Before(t.deadline) {
-		return context.DeadlineExceeded
-	}
-	return nil
-}
-
-func (t *transferContext) release() {
-	if t.cancel != nil {
-		t.cancel() // a model may still hold it: it is not used again
-		return
-	}
-	transfers.Put(t)
 }

@@ -277,40 +277,59 @@ func everyDriver(t *testing.T, v variant) {
 	}
 }
 
-// A token that is pulled while the host waits for it is missed at once.
-func TestEveryDriverPulled(t *testing.T) {
+// A wait for a token ends at once when the token is pulled and when nobody
+// wants the answer any more.
+func TestEveryDriverEnds(t *testing.T) {
+	ways := []struct {
+		name, during string
+		skip         int // transfers before the one that hangs
+		want         error
+	}{
+		{"reset, pulled", "reset", 0, usb.ErrUnplugged},
+		{"command, pulled", "command", 0, usb.ErrUnplugged},
+		{"answer, pulled", "command", 1, usb.ErrUnplugged},
+		{"reset, cancelled", "reset", 0, context.Canceled},
+		{"command, cancelled", "command", 0, context.Canceled},
+		{"answer, cancelled", "command", 1, context.Canceled},
+	}
 	for _, v := range variants(t) {
 		if v.way != "" {
 			continue
 		}
-		for _, during := range []string{"reset", "command"} {
-			t.Run(v.driver+" "+during, func(t *testing.T) {
+		for _, way := range ways {
+			t.Run(v.driver+", "+way.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
 					port, slot := openToken(t, v.driver, v.make(newTestCard(v.atr)))
-					if during == "command" {
+					if way.during == "command" {
 						if _, err := slot.Reset(t.Context()); err != nil {
 							t.Fatal(err)
 						}
 					}
-					port.Inject(vusb.Fault{Hang: true, Times: -1})
+					port.Inject(vusb.Fault{Hang: true, Skip: way.skip, Times: -1})
 					var waited time.Duration
 					start := time.Now()
 					got := make(chan error)
 					go func() {
 						var err error
-						if during == "reset" {
-							_, err = slot.Reset(t.Context())
+						if way.during == "reset" {
+							_, err = slot.Reset(ctx)
 						} else {
-							_, err = slot.Transmit(t.Context(), []byte{0, 0xB0, 0, 2, 2}, nil)
+							_, err = slot.Transmit(ctx, []byte{0, 0xB0, 0, 2, 2}, nil)
 						}
 						waited = time.Since(start)
 						got <- err
 					}()
 					time.Sleep(50 * time.Millisecond) // in the test's own time
 					synctest.Wait()
-					port.Unplug()
-					if err := <-got; !errors.Is(err, usb.ErrUnplugged) {
-						t.Errorf("got %v, want %v", err, usb.ErrUnplugged)
+					if way.want == usb.ErrUnplugged {
+						port.Unplug()
+					} else {
+						cancel()
+					}
+					if err := <-got; !errors.Is(err, way.want) {
+						t.Errorf("got %v, want %v", err, way.want)
 					}
 					if waited != 50*time.Millisecond {
 						t.Errorf("noticed after %v", waited)

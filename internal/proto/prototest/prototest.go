@@ -20,6 +20,7 @@ package prototest
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -117,7 +118,7 @@ func (l *Link) leave(format string, args ...any) error {
 }
 
 // Send plays an H line.
-func (l *Link) Send(block []byte) error {
+func (l *Link) Send(_ context.Context, block []byte) error {
 	l.t.Helper()
 	if l.broken || len(l.steps) == 0 || !l.steps[0].host {
 		return l.leave("engine sends % X", block)
@@ -131,7 +132,7 @@ func (l *Link) Send(block []byte) error {
 }
 
 // Recv plays a C line, or in stream mode a part of one, or several.
-func (l *Link) Recv(buf []byte, timeout time.Duration) (int, error) {
+func (l *Link) Recv(_ context.Context, buf []byte, timeout time.Duration) (int, error) {
 	l.t.Helper()
 	n := 0
 	for {

@@ -31,7 +31,7 @@ var errLine = errors.New("line is dead")
 func TestLink(t *testing.T) {
 	recv := func(l *Link, n int) (string, error) {
 		buf := make([]byte, n)
-		n, err := l.Recv(buf, time.Second)
+		n, err := l.Recv(t.Context(), buf, time.Second)
 		return fmt.Sprintf("%X", buf[:n]), err
 	}
 	tests := []struct {
@@ -43,7 +43,7 @@ func TestLink(t *testing.T) {
 		fails  string // part of the complaint, or empty
 	}{
 		{"kept", false, "H 01 02 # a comment\n\nC 00*3", nil, func(l *Link) error {
-			if err := l.Send([]byte{1, 2}); err != nil {
+			if err := l.Send(t.Context(), []byte{1, 2}); err != nil {
 				return err
 			}
 			got, err := recv(l, 5)
@@ -57,17 +57,17 @@ func TestLink(t *testing.T) {
 			return err
 		}, ""},
 		{"not used up", false, "H 01", nil, func(l *Link) error { return nil }, "1 steps were not played"},
-		{"other bytes", false, "H 01", nil, func(l *Link) error { return l.Send([]byte{2}) }, "engine sends 02"},
-		{"sends instead of receiving", false, "C 01", nil, func(l *Link) error { return l.Send([]byte{1}) }, "engine sends 01"},
+		{"other bytes", false, "H 01", nil, func(l *Link) error { return l.Send(t.Context(), []byte{2}) }, "engine sends 02"},
+		{"sends instead of receiving", false, "C 01", nil, func(l *Link) error { return l.Send(t.Context(), []byte{1}) }, "engine sends 01"},
 		{"receives instead of sending", false, "H 01", nil, func(l *Link) error { _, err := recv(l, 5); return err }, "engine receives"},
-		{"beyond the end", false, "", nil, func(l *Link) error { return l.Send(nil) }, "the end"},
+		{"beyond the end", false, "", nil, func(l *Link) error { return l.Send(t.Context(), nil) }, "the end"},
 		{"too little room", false, "C 00*9", nil, func(l *Link) error { _, err := recv(l, 8); return err }, "room for 8"},
 		{"wrong room", false, "C R 9 00", nil, func(l *Link) error { _, err := recv(l, 8); return err }, "not 9"},
 		{"right room", false, "C R 8 00", nil, func(l *Link) error { _, err := recv(l, 8); return err }, ""},
 		{"wrong wait", false, "C W 999 00", nil, func(l *Link) error { _, err := recv(l, 8); return err }, "waits 1000 ms"},
 		{"right wait", false, "C W 1000 00", nil, func(l *Link) error { _, err := recv(l, 8); return err }, ""},
 		{"failing steps", false, "H!\nC!", []error{errLine, errLine}, func(l *Link) error {
-			if err := l.Send([]byte{7}); err != errLine {
+			if err := l.Send(t.Context(), []byte{7}); err != errLine {
 				return err
 			}
 			if _, err := recv(l, 1); err != errLine {
@@ -86,7 +86,7 @@ func TestLink(t *testing.T) {
 		}, ""},
 		{"stream not read to its end", true, "C 01 02\nH 03", nil, func(l *Link) error {
 			_, _ = recv(l, 1)
-			return l.Send([]byte{3})
+			return l.Send(t.Context(), []byte{3})
 		}, "engine sends 03"},
 		{"stream too short", true, "C 01 02", nil, func(l *Link) error { _, err := recv(l, 3); return err }, "receives into 3"},
 	}

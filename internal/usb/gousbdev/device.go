@@ -153,12 +153,12 @@ func isSentinel(err error) bool {
 }
 
 // Control implements usb.Device.
-func (d *device) Control(s usb.Setup, data []byte, timeout time.Duration) (int, error) {
+func (d *device) Control(ctx context.Context, s usb.Setup, data []byte, timeout time.Duration) (int, error) {
 	return d.run(fmt.Sprintf("control %02x/%02x", s.RequestType, s.Request), func() (int, error) {
 		if len(data) > maxControl {
 			return 0, fmt.Errorf("%w: a data stage of %d bytes, the kernel allows %d", usb.ErrIO, len(data), maxControl)
 		}
-		return d.transfer(context.Background(), request{
+		return d.transfer(ctx, request{
 			kind: C.LIBUSB_TRANSFER_TYPE_CONTROL, setup: s, data: data, timeout: wholeMilliseconds(timeout)})
 	})
 }
@@ -169,12 +169,12 @@ func wholeMilliseconds(t time.Duration) time.Duration {
 }
 
 // Bulk implements usb.Device.
-func (d *device) Bulk(ep uint8, data []byte, timeout time.Duration) (int, error) {
+func (d *device) Bulk(ctx context.Context, ep uint8, data []byte, timeout time.Duration) (int, error) {
 	return d.run(fmt.Sprintf("bulk %02x", ep), func() (int, error) {
 		if !d.claimedEndpoint(ep) {
 			return 0, errNotClaimed
 		}
-		return d.transfer(context.Background(), request{
+		return d.transfer(ctx, request{
 			kind: C.LIBUSB_TRANSFER_TYPE_BULK, endpoint: ep, data: data, timeout: wholeMilliseconds(timeout)})
 	})
 }

@@ -190,7 +190,7 @@ func TestControlPassesUntouched(t *testing.T) {
 		{RequestType: usb.VendorEndpointIn, Request: 1, Index: 0x00C5},
 	} {
 		buf := make([]byte, 300)
-		n, err := dev.Control(s, buf, time.Second)
+		n, err := dev.Control(t.Context(), s, buf, time.Second)
 		must(t, err)
 		want := []byte{s.RequestType, 1, byte(s.Value), byte(s.Value >> 8), byte(s.Index), byte(s.Index >> 8), 0x2C, 0x01}
 		if diff := cmp.Diff(want, buf[:n]); diff != "" {
@@ -199,12 +199,12 @@ func TestControlPassesUntouched(t *testing.T) {
 	}
 	out := usb.Setup{RequestType: usb.VendorInterfaceOut, Request: 1, Index: 0x0102}
 	for _, data := range [][]byte{nil, {1, 2, 3}, make([]byte, 4096)} {
-		n, err := dev.Control(out, data, time.Second)
+		n, err := dev.Control(t.Context(), out, data, time.Second)
 		if must(t, err); n != len(data) {
 			t.Errorf("%d of %d bytes went out", n, len(data))
 		}
 	}
-	_, err := dev.Control(out, make([]byte, 4097), time.Second)
+	_, err := dev.Control(t.Context(), out, make([]byte, 4097), time.Second)
 	wantErr(t, err, usb.ErrIO)
 }
 
@@ -212,40 +212,40 @@ func TestErrors(t *testing.T) {
 	g := standard()
 	port, dev := plugOpen(t, g)
 	must(t, dev.Claim(0, 0))
-	_, err := dev.Control(usb.Setup{RequestType: usb.VendorDeviceIn, Request: 2}, make([]byte, 4), time.Second)
+	_, err := dev.Control(t.Context(), usb.Setup{RequestType: usb.VendorDeviceIn, Request: 2}, make([]byte, 4), time.Second)
 	wantErr(t, err, usb.ErrStall)
 	for _, timeout := range []time.Duration{-1, 0, time.Microsecond, 30 * time.Millisecond} {
-		_, err = dev.Control(usb.Setup{RequestType: usb.VendorDeviceIn, Request: 3}, make([]byte, 4), timeout)
+		_, err = dev.Control(t.Context(), usb.Setup{RequestType: usb.VendorDeviceIn, Request: 3}, make([]byte, 4), timeout)
 		wantErr(t, err, usb.ErrTimeout)
 	}
 
-	_, err = dev.Bulk(0x82, make([]byte, 64), time.Second) // nothing there: stalls, stays halted
+	_, err = dev.Bulk(t.Context(), 0x82, make([]byte, 64), time.Second) // nothing there: stalls, stays halted
 	wantErr(t, err, usb.ErrStall)
-	_, err = dev.Bulk(0x02, []byte{1, 2, 3}, time.Second)
+	_, err = dev.Bulk(t.Context(), 0x02, []byte{1, 2, 3}, time.Second)
 	must(t, err)
-	_, err = dev.Bulk(0x82, make([]byte, 64), time.Second)
+	_, err = dev.Bulk(t.Context(), 0x82, make([]byte, 64), time.Second)
 	wantErr(t, err, usb.ErrStall)
 	must(t, dev.ClearHalt(0x82))
 	buf := make([]byte, 64)
-	n, err := dev.Bulk(0x82, buf, time.Second)
+	n, err := dev.Bulk(t.Context(), 0x82, buf, time.Second)
 	if must(t, err); string(buf[:n]) != "\x01\x02\x03" {
 		t.Errorf("echo % X", buf[:n])
 	}
 	g.Out(t.Context(), 2, make([]byte, 64))
 	port.Inject(vusb.Fault{On: vusb.Transfer{Code: 0x82}, Hang: true})
-	_, err = dev.Bulk(0x82, buf, 30*time.Millisecond)
+	_, err = dev.Bulk(t.Context(), 0x82, buf, 30*time.Millisecond)
 	wantErr(t, err, usb.ErrTimeout)
 
-	_, err = dev.Bulk(0x84, buf, time.Second)
+	_, err = dev.Bulk(t.Context(), 0x84, buf, time.Second)
 	wantErr(t, err, usb.ErrIO)
 	wantErr(t, dev.Claim(3, 0), usb.ErrNotFound)
 	wantErr(t, dev.Claim(0, 0), usb.ErrBusy)
 	must(t, dev.Release(0))
-	_, err = dev.Bulk(0x82, buf, time.Second)
+	_, err = dev.Bulk(t.Context(), 0x82, buf, time.Second)
 	wantErr(t, err, usb.ErrIO)
 	must(t, dev.Close())
 	must(t, dev.Close())
-	_, err = dev.Control(usb.Setup{RequestType: usb.VendorDeviceIn, Request: 1}, buf, time.Second)
+	_, err = dev.Control(t.Context(), usb.Setup{RequestType: usb.VendorDeviceIn, Request: 1}, buf, time.Second)
 	wantErr(t, err, usb.ErrClosed)
 }
 
@@ -282,10 +282,13 @@ func TestUnplug(t *testing.T) {
 	}{
 		{"idle", nil},
 		{"control", func(d usb.Device) error {
-			_, err := d.Control(usb.Setup{RequestType: usb.VendorDeviceIn, Request: 3}, make([]byte, 4), time.Minute)
+			_, err := d.Control(t.Context(), usb.Setup{RequestType: usb.VendorDeviceIn, Request: 3}, make([]byte, 4), time.Minute)
 			return err
 		}},
-		{"bulk", func(d usb.Device) error { _, err := d.Bulk(0x82, make([]byte, 64), time.Minute); return err }},
+		{"bulk", func(d usb.Device) error {
+			_, err := d.Bulk(t.Context(), 0x82, make([]byte, 64), time.Minute)
+			return err
+		}},
 		{"interrupt", func(d usb.Device) error {
 			_, err := d.Interrupt(context.Background(), 0x81, make([]byte, 8))
 			return err
@@ -313,7 +316,7 @@ func TestUnplug(t *testing.T) {
 				wantErr(t, <-failed, usb.ErrUnplugged)
 			}
 			ended := time.Since(start)
-			_, err := dev.Control(usb.Setup{RequestType: usb.VendorDeviceIn, Request: 1}, make([]byte, 4), time.Second)
+			_, err := dev.Control(t.Context(), usb.Setup{RequestType: usb.VendorDeviceIn, Request: 1}, make([]byte, 4), time.Second)
 			wantErr(t, err, usb.ErrUnplugged)
 			wantErr(t, dev.Claim(0, 0), usb.ErrUnplugged)
 			closing := time.Now()
@@ -326,7 +329,7 @@ func TestUnplug(t *testing.T) {
 func TestUnplugAsFault(t *testing.T) {
 	port, dev := plugOpen(t, standard())
 	port.Inject(vusb.Fault{Unplug: true})
-	_, err := dev.Control(usb.Setup{RequestType: usb.VendorDeviceIn, Request: 1}, make([]byte, 4), 10*time.Second)
+	_, err := dev.Control(t.Context(), usb.Setup{RequestType: usb.VendorDeviceIn, Request: 1}, make([]byte, 4), 10*time.Second)
 	wantErr(t, err, usb.ErrUnplugged)
 }
 
@@ -338,7 +341,7 @@ func TestCloseEndsTransfers(t *testing.T) {
 	port.Inject(vusb.Fault{On: vusb.Transfer{Code: 0x82}, Delay: time.Minute})
 	failed := make(chan error, 3)
 	go func() {
-		_, err := dev.Control(usb.Setup{RequestType: usb.VendorDeviceIn, Request: 3}, make([]byte, 4), time.Minute)
+		_, err := dev.Control(t.Context(), usb.Setup{RequestType: usb.VendorDeviceIn, Request: 3}, make([]byte, 4), time.Minute)
 		failed <- err
 	}()
 	go func() {
@@ -348,7 +351,7 @@ func TestCloseEndsTransfers(t *testing.T) {
 	<-g.began
 	<-g.began
 	go func() {
-		_, err := dev.Bulk(0x82, make([]byte, 64), time.Minute)
+		_, err := dev.Bulk(t.Context(), 0x82, make([]byte, 64), time.Minute)
 		failed <- err
 	}()
 	start := time.Now()
@@ -378,7 +381,7 @@ func TestSideBySide(t *testing.T) {
 			defer wg.Done()
 			buf := make([]byte, 8)
 			for i := range 50 {
-				n, err := dev.Control(usb.Setup{RequestType: usb.VendorDeviceIn, Request: 1, Value: uint16(i)}, buf, 10*time.Second)
+				n, err := dev.Control(t.Context(), usb.Setup{RequestType: usb.VendorDeviceIn, Request: 1, Value: uint16(i)}, buf, 10*time.Second)
 				if err != nil || n != 8 || buf[2] != byte(i) {
 					t.Errorf("control %d: % X, %v", i, buf[:n], err)
 				}
@@ -386,10 +389,10 @@ func TestSideBySide(t *testing.T) {
 		}()
 	}
 	for i := range 50 {
-		_, err := dev.Bulk(0x02, []byte{byte(i), 1, 2}, 10*time.Second)
+		_, err := dev.Bulk(t.Context(), 0x02, []byte{byte(i), 1, 2}, 10*time.Second)
 		must(t, err)
 		buf := make([]byte, 64)
-		n, err := dev.Bulk(0x82, buf, 10*time.Second)
+		n, err := dev.Bulk(t.Context(), 0x82, buf, 10*time.Second)
 		if must(t, err); n != 3 || buf[0] != byte(i) {
 			t.Errorf("echo %d: % X", i, buf[:n])
 		}
@@ -404,10 +407,10 @@ func TestInterfaceNumbers(t *testing.T) {
 	_, dev := plugOpen(t, newGadget(0x1209, 0x0002, config...))
 	wantErr(t, dev.Claim(0, 0), usb.ErrNotFound)
 	must(t, dev.Claim(1, 1))
-	_, err := dev.Bulk(0x02, []byte{9}, time.Second)
+	_, err := dev.Bulk(t.Context(), 0x02, []byte{9}, time.Second)
 	must(t, err)
 	buf := make([]byte, 64)
-	if n, err := dev.Bulk(0x82, buf, time.Second); err != nil || n != 1 || buf[0] != 9 {
+	if n, err := dev.Bulk(t.Context(), 0x82, buf, time.Second); err != nil || n != 1 || buf[0] != 9 {
 		t.Errorf("got % X, %v", buf[:n], err)
 	}
 }
@@ -595,7 +598,7 @@ func TestDeviceInUdevDatabase(t *testing.T) {
 	}
 	dev := open(t, a.Node)
 	must(t, dev.Claim(0, 0))
-	_, err := dev.Control(usb.Setup{RequestType: usb.VendorDeviceIn, Request: 1}, make([]byte, 8), time.Second)
+	_, err := dev.Control(t.Context(), usb.Setup{RequestType: usb.VendorDeviceIn, Request: 1}, make([]byte, 8), time.Second)
 	must(t, err)
 }
 

@@ -125,34 +125,35 @@ func (p *Playback) Close() error {
 
 // Claim takes a CLAIM line; without any in the script it succeeds.
 func (p *Playback) Claim(iface, alt uint8) error {
-	_, err := p.do(IO{Kind: Claim, Iface: iface, Alt: alt}, nil)
+	_, err := p.do(context.Background(), IO{Kind: Claim, Iface: iface, Alt: alt}, nil)
 	return err
 }
 
 // Release takes a RELEASE line; without any in the script it succeeds.
 func (p *Playback) Release(iface uint8) error {
-	_, err := p.do(IO{Kind: Release, Iface: iface}, nil)
+	_, err := p.do(context.Background(), IO{Kind: Release, Iface: iface}, nil)
 	return err
 }
 
 // ClearHalt takes a HALT line.
 func (p *Playback) ClearHalt(ep uint8) error {
-	_, err := p.do(IO{Kind: ClearHalt, Endpoint: ep}, nil)
+	_, err := p.do(context.Background(), IO{Kind: ClearHalt, Endpoint: ep}, nil)
 	return err
 }
 
 // Control takes an IN or OUT line.
-func (p *Playback) Control(s usb.Setup, data []byte, timeout time.Duration) (int, error) {
-	return p.do(IO{Kind: Control, Setup: s, Timeout: timeout}, data)
+func (p *Playback) Control(ctx context.Context, s usb.Setup, data []byte, timeout time.Duration) (int, error) {
+	return p.do(ctx, IO{Kind: Control, Setup: s, Timeout: timeout}, data)
 }
 
 // Bulk takes a BULK line.
-func (p *Playback) Bulk(ep uint8, data []byte, timeout time.Duration) (int, error) {
-	return p.do(IO{Kind: Bulk, Endpoint: ep, Timeout: timeout}, data)
+func (p *Playback) Bulk(ctx context.Context, ep uint8, data []byte, timeout time.Duration) (int, error) {
+	return p.do(ctx, IO{Kind: Bulk, Endpoint: ep, Timeout: timeout}, data)
 }
 
-// do matches got, whose transfer buffer is data, with the next line.
-func (p *Playback) do(got IO, data []byte) (int, error) {
+// do matches got, whose transfer buffer is data, with the next line. A context
+// that has ended takes no line.
+func (p *Playback) do(ctx context.Context, got IO, data []byte) (int, error) {
 	p.t.Helper()
 	if got.in() {
 		got.Len = len(data)
@@ -163,6 +164,9 @@ func (p *Playback) do(got IO, data []byte) (int, error) {
 	defer p.mu.Unlock()
 	if err := p.stateLocked(); err != nil {
 		return 0, usb.Wrap(got.opName(), "usbtest", err)
+	}
+	if ctx.Err() != nil {
+		return 0, usb.Wrap(got.opName(), "usbtest", contextError(ctx))
 	}
 	if (got.Kind == Claim || got.Kind == Release) && !p.checkClaims {
 		return 0, nil
@@ -255,13 +259,17 @@ func (p *Playback) Interrupt(ctx context.Context, ep uint8, buf []byte) (int, er
 		select {
 		case <-change:
 		case <-ctx.Done():
-			err := ctx.Err()
-			if errors.Is(err, context.DeadlineExceeded) {
-				err = fmt.Errorf("%w: %w", usb.ErrTimeout, err)
-			}
-			return 0, usb.Wrap(got.opName(), "usbtest", err)
+			return 0, usb.Wrap(got.opName(), "usbtest", contextError(ctx))
 		}
 	}
+}
+
+// contextError is the error of an operation that ctx has ended.
+func contextError(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("%w: %w", usb.ErrTimeout, ctx.Err())
+	}
+	return ctx.Err()
 }
 
 // interruptLocked finds the INT line of ep that is due, or -1.

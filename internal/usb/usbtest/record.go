@@ -74,15 +74,15 @@ func (r *Record) ClearHalt(ep uint8) error {
 }
 
 // Control passes through and is kept.
-func (r *Record) Control(s usb.Setup, data []byte, timeout time.Duration) (int, error) {
-	n, err := r.Device.Control(s, data, timeout)
+func (r *Record) Control(ctx context.Context, s usb.Setup, data []byte, timeout time.Duration) (int, error) {
+	n, err := r.Device.Control(ctx, s, data, timeout)
 	r.keep(IO{Kind: Control, Setup: s, Timeout: timeout}, data, n, err)
 	return n, err
 }
 
 // Bulk passes through and is kept.
-func (r *Record) Bulk(ep uint8, data []byte, timeout time.Duration) (int, error) {
-	n, err := r.Device.Bulk(ep, data, timeout)
+func (r *Record) Bulk(ctx context.Context, ep uint8, data []byte, timeout time.Duration) (int, error) {
+	n, err := r.Device.Bulk(ctx, ep, data, timeout)
 	r.keep(IO{Kind: Bulk, Endpoint: ep, Timeout: timeout}, data, n, err)
 	return n, err
 }

@@ -37,21 +37,21 @@ func TestPlaybackAnswersScript(t *testing.T) {
 	p := Parse(t, ikey2k)
 	defer p.Done(t)
 	buf := make([]byte, 64)
-	n, err := p.Control(usb.Setup{RequestType: 0xC1}, buf, 10*time.Second)
+	n, err := p.Control(t.Context(), usb.Setup{RequestType: 0xC1}, buf, 10*time.Second)
 	if err != nil || n != 13 || buf[12] != 0x19 {
 		t.Fatalf("got % X, %v", buf[:n], err)
 	}
-	if n, err := p.Control(usb.Setup{RequestType: 0x41, Request: 0x16}, nil, 10*time.Second); n != 0 || err != nil {
+	if n, err := p.Control(t.Context(), usb.Setup{RequestType: 0x41, Request: 0x16}, nil, 10*time.Second); n != 0 || err != nil {
 		t.Fatalf("got %d, %v", n, err)
 	}
-	if n, err := p.Control(usb.Setup{RequestType: 0xC1, Request: 1}, buf[:2], 10*time.Second); n != 1 || err != nil {
+	if n, err := p.Control(t.Context(), usb.Setup{RequestType: 0xC1, Request: 1}, buf[:2], 10*time.Second); n != 1 || err != nil {
 		t.Fatalf("got %d, %v", n, err)
 	}
 	block := []byte{0xA4, 0, 0, 2, 0x3F, 0, 0x9E}
-	if n, err := p.Control(usb.Setup{RequestType: 0x41, Request: 0x17, Index: 7}, block, 500*time.Millisecond); n != 7 || err != nil {
+	if n, err := p.Control(t.Context(), usb.Setup{RequestType: 0x41, Request: 0x17, Index: 7}, block, 500*time.Millisecond); n != 7 || err != nil {
 		t.Fatalf("got %d, %v", n, err)
 	}
-	if n, err := p.Control(usb.Setup{RequestType: 0xC1, Request: 1}, make([]byte, 255), 20*time.Second); n != 9 || err != nil {
+	if n, err := p.Control(t.Context(), usb.Setup{RequestType: 0xC1, Request: 1}, make([]byte, 255), 20*time.Second); n != 9 || err != nil {
 		t.Fatalf("got %d, %v", n, err)
 	}
 }
@@ -64,16 +64,16 @@ func TestPlaybackReportsMisfits(t *testing.T) {
 		do   func(p *Playback) error
 		want string
 	}{
-		{"data", func(p *Playback) error { _, err := p.Control(out, []byte{1, 3}, time.Second); return err },
+		{"data", func(p *Playback) error { _, err := p.Control(t.Context(), out, []byte{1, 3}, time.Second); return err },
 			"got OUT 40 06 0000 0000 [01 03] T 1000, want OUT 40 06 0000 0000 [01 02] T 1000"},
-		{"timeout", func(p *Playback) error { _, err := p.Control(out, []byte{1, 2}, time.Minute); return err }, "T 60000, want"},
+		{"timeout", func(p *Playback) error { _, err := p.Control(t.Context(), out, []byte{1, 2}, time.Minute); return err }, "T 60000, want"},
 		{"request", func(p *Playback) error {
-			_, err := p.Control(usb.Setup{RequestType: 0x40}, []byte{1, 2}, time.Second)
+			_, err := p.Control(t.Context(), usb.Setup{RequestType: 0x40}, []byte{1, 2}, time.Second)
 			return err
 		}, "got OUT 40 00"},
-		{"kind", func(p *Playback) error { _, err := p.Bulk(2, []byte{1, 2}, time.Second); return err }, "got BULK 02 [01 02]"},
+		{"kind", func(p *Playback) error { _, err := p.Bulk(t.Context(), 2, []byte{1, 2}, time.Second); return err }, "got BULK 02 [01 02]"},
 		{"after the end", func(p *Playback) error {
-			if _, err := p.Control(out, []byte{1, 2}, time.Second); err != nil {
+			if _, err := p.Control(t.Context(), out, []byte{1, 2}, time.Second); err != nil {
 				return fmt.Errorf("too early: %w", err)
 			}
 			return p.ClearHalt(0x81)
@@ -94,6 +94,29 @@ func TestPlaybackReportsMisfits(t *testing.T) {
 				t.Errorf("Done repeats itself: %q", c.errs)
 			}
 		})
+	}
+}
+
+// A transfer whose context has ended takes no line of the script.
+func TestPlaybackContext(t *testing.T) {
+	p := Parse(t, "OUT 40 06 0000 0000 [01] T 1000")
+	defer p.Done(t)
+	do := func(ctx context.Context) error {
+		_, err := p.Control(ctx, usb.Setup{RequestType: 0x40, Request: 6}, []byte{1}, time.Second)
+		return err
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := do(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+	late, cancel := context.WithDeadline(t.Context(), time.Unix(1, 0))
+	defer cancel()
+	if err := do(late); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, usb.ErrTimeout) {
+		t.Errorf("got %v, want %v", err, usb.ErrTimeout)
+	}
+	if err := do(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -118,7 +141,7 @@ func TestPlaybackErrors(t *testing.T) {
 		t.Run(tt.word, func(t *testing.T) {
 			p := Parse(t, "IN C0 86 0000 0000 len 4 3B 00 "+tt.word)
 			defer p.Done(t)
-			n, err := p.Control(usb.Setup{RequestType: 0xC0, Request: 0x86}, make([]byte, 4), time.Second)
+			n, err := p.Control(t.Context(), usb.Setup{RequestType: 0xC0, Request: 0x86}, make([]byte, 4), time.Second)
 			if n != 2 || !errors.Is(err, tt.want) {
 				t.Errorf("got %d, %v; want 2 bytes and %v", n, err, tt.want)
 			}
@@ -222,13 +245,13 @@ RELEASE 0
 	r := NewRecord(p)
 	buf := make([]byte, 64)
 	r.Claim(0, 0)
-	r.Control(usb.Setup{RequestType: 0x40, Request: 1}, nil, time.Second)
-	r.Control(usb.Setup{RequestType: 0xC0, Request: 0x81}, buf[:35], time.Second)
-	r.Bulk(2, []byte{1, 2}, 20*time.Millisecond)
-	r.Bulk(0x81, buf, 20*time.Millisecond)
+	r.Control(t.Context(), usb.Setup{RequestType: 0x40, Request: 1}, nil, time.Second)
+	r.Control(t.Context(), usb.Setup{RequestType: 0xC0, Request: 0x81}, buf[:35], time.Second)
+	r.Bulk(t.Context(), 2, []byte{1, 2}, 20*time.Millisecond)
+	r.Bulk(t.Context(), 0x81, buf, 20*time.Millisecond)
 	r.Interrupt(t.Context(), 0x81, buf[:8])
 	r.ClearHalt(0x81)
-	r.Control(usb.Setup{RequestType: 0xC0, Request: 0x86}, buf[:4], 7*time.Millisecond)
+	r.Control(t.Context(), usb.Setup{RequestType: 0xC0, Request: 0x86}, buf[:4], 7*time.Millisecond)
 	r.Release(0)
 	p.Done(t)
 	if diff := cmp.Diff(script, r.String()); diff != "" {

@@ -2,6 +2,7 @@ package card_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"math/rand/v2"
 	"slices"
@@ -24,12 +25,12 @@ type blocks struct {
 	out      []byte
 }
 
-func (l *blocks) Send(b []byte) error {
+func (l *blocks) Send(_ context.Context, b []byte) error {
 	l.out = l.exchange(b)
 	return nil
 }
 
-func (l *blocks) Recv(buf []byte, _ time.Duration) (int, error) {
+func (l *blocks) Recv(_ context.Context, buf []byte, _ time.Duration) (int, error) {
 	if l.out == nil {
 		return 0, errSilence
 	}
@@ -44,12 +45,12 @@ type stream struct {
 	out      []byte
 }
 
-func (l *stream) Send(b []byte) error {
+func (l *stream) Send(_ context.Context, b []byte) error {
 	l.out = append(l.out, l.exchange(b)...)
 	return nil
 }
 
-func (l *stream) Recv(buf []byte, _ time.Duration) (int, error) {
+func (l *stream) Recv(_ context.Context, buf []byte, _ time.Duration) (int, error) {
 	if len(l.out) < len(buf) {
 		return 0, errSilence
 	}
