@@ -38,7 +38,7 @@ var _ transport = (*blockTransport)(nil)
 const blockMax = 512
 
 // cm4040 stands in for the class descriptor, which such a reader cannot show
-// (spec/ccid.md, 15).
+// (C OpenCT's ifd-ccid.c has the same, but for the IFSD).
 var cm4040 = ClassDescriptor{
 	Release: 0x0110, Slots: 1, Voltages: 7, Protocols: protocolT0 | protocolT1,
 	DefaultClock: fallbackClock, MaxClock: fallbackClock, DefaultRate: 10752, MaxRate: 10752,

@@ -14,8 +14,7 @@ import (
 	"openct/internal/usb"
 )
 
-// readerP1 is the class descriptor within the configuration of
-// spec/emulating-readers.md, 3.1.
+// readerP1 is the class descriptor of the virtual reader P1 (see package vusb).
 const readerP1 = "36 21 10 01 00 07 03 00 00 00 A0 0F 00 00 A0 0F 00 00 00 01 2A 00 00 16 40 05 00 00 FE 00" +
 	"00 00 00 00 00 00 00 00 00 00 30 00 01 00 0F 01 00 00 FF FF 00 00 00 01"
 
@@ -40,14 +39,9 @@ func TestMessages(t *testing.T) {
 		{"GetSlotStatus", getSlotStatus(), "65 00000000 01 A5 00 00 00", 0x81},
 		{"XfrBlock", xfrBlock(3, levelContinues, []byte{1, 2, 3}), "6F 03000000 01 A5 03 03 00 01 02 03", 0x80},
 		{"XfrBlock, next block", xfrBlock(0, levelFetch, nil), "6F 00000000 01 A5 00 10 00", 0x80},
-		{"GetParameters", getParameters(), "6C 00000000 01 A5 00 00 00", 0x82},
-		{"ResetParameters", resetParameters(), "6D 00000000 01 A5 00 00 00", 0x82},
 		{"SetParameters T=0", setParameters(cardParameters{t: 0, fidi: 0x11, inverse: true, guard: 2, wi: 10, clockStop: 1}), "61 05000000 01 A5 00 00 00 11 02 02 0A 01", 0x82},
 		{"SetParameters T=1", setParameters(cardParameters{t: 1, fidi: 0x95, crc: true, guard: 255, bwiCwi: 0x45, ifsc: 254}), "61 07000000 01 A5 01 00 00 95 11 FF 45 00 FE 00", 0x82},
 		{"Escape", escape([]byte{0x1F, 0x01}), "6B 02000000 01 A5 00 00 00 1F 01", 0x83},
-		{"IccClock", iccClock(true), "6E 00000000 01 A5 01 00 00", 0x81},
-		{"IccClock, restart", iccClock(false), "6E 00000000 01 A5 00 00 00", 0x81},
-		{"T0APDU", t0APDU(3, 0xFF, 0xC0), "6A 00000000 01 A5 03 FF C0", 0x81},
 		{"Mechanical", mechanical(mechEject), "71 00000000 01 A5 02 00 00", 0x81},
 		{"Abort", abortMessage(), "72 00000000 01 A5 00 00 00", 0x81},
 		{"SetDataRateAndClockFrequency", setRateAndClock(4000, 344086), "73 08000000 01 A5 00 00 00 A00F0000 16400500", 0x84},
@@ -115,23 +109,8 @@ func wantIs(t testing.TB, err, want error) {
 	}
 }
 
-// TestParameters: the two structures, there and back.
-func TestParameters(t *testing.T) {
-	for _, p := range []cardParameters{
-		{t: 0, fidi: 0x18, guard: 255, wi: 20, clockStop: 3},
-		{t: 0, fidi: 0x11, inverse: true, wi: 10},
-		{t: 1, fidi: 0x97, crc: true, guard: 2, bwiCwi: 0x58, ifsc: 254, clockStop: 1},
-		{t: 1, fidi: 0x11, inverse: true, bwiCwi: 0x4D, ifsc: 32},
-	} {
-		got, err := parseParameters(response{param: byte(p.t), data: p.encode()})
-		if err != nil || got != p {
-			t.Errorf("got %+v, %v; want %+v", got, err, p)
-		}
-	}
-	for _, r := range []response{{param: 0, data: make([]byte, 4)}, {param: 1, data: make([]byte, 6)}, {param: 2, data: make([]byte, 7)}} {
-		_, err := parseParameters(r)
-		wantIs(t, err, errMalformed)
-	}
+// TestRateAndClock: what the reader says it set.
+func TestRateAndClock(t *testing.T) {
 	_, _, err := parseRateAndClock(response{data: make([]byte, 7)})
 	wantIs(t, err, errMalformed)
 	clock, rate, err := parseRateAndClock(response{data: fromHex("A00F0000 16400500")})
@@ -141,7 +120,7 @@ func TestParameters(t *testing.T) {
 }
 
 // TestFailures: every bError, for a card that is there and one that is not
-// (spec/ccid.md, 5.3).
+// (CCID 1.1, table 6.2-2).
 func TestFailures(t *testing.T) {
 	for _, c := range []struct {
 		code   byte

@@ -19,7 +19,7 @@ import (
 )
 
 // TestConformance has what C OpenCT's driver does against the specification,
-// and what has to be done instead (spec/ccid.md, 16), each under its number.
+// and what has to be done instead, each under its number.
 func TestConformance(t *testing.T) {
 	background := context.Background()
 	simple := func(t *testing.T, number string) (*bench, proto.Engine) {

@@ -12,7 +12,7 @@ import (
 	"openct/internal/usb"
 )
 
-// How long things may take (spec/ccid.md, 5.6: those of libccid).
+// How long things may take; libccid's ccid_usb.c and commands.c have the same.
 const (
 	commandTimeout = 3 * time.Second  // what the reader does by itself
 	powerTimeout   = 60 * time.Second // the longest ATR takes 29 s at 4 MHz

@@ -5,9 +5,9 @@
 // It reads from the wire up:
 //
 //	message.go, response.go           the ten-byte headers of both directions
-//	iccpower.go, xfrblock.go, ...     one message, or one pair, a file
+//	commands.go, parameters.go, secure.go    the commands, one function each
 //	descriptor.go, features.go        the class descriptor and what it promises
-//	function.go, quirks.go            where it is, and who does not keep it
+//	function.go, quirks.go            finds the CCID interface; devices that break the standard
 //	plan.go, rates.go                 what the driver decides for a reader and a card
 //	transport.go, usb.go, block.go, serial.go    how messages travel
 //	conn.go                           sequence numbers, waiting, aborting

@@ -198,5 +198,5 @@ func bubble(t *testing.T, f func(t *testing.T)) {
 
 var okSW = []byte{0x90, 0x00}
 
-// selectMF is the APDU of spec/emulating-readers.md.
+// selectMF is SELECT FILE of the master file.
 var selectMF = []byte{0x00, 0xA4, 0x00, 0x00, 0x02, 0x3F, 0x00}

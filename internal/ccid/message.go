@@ -14,11 +14,7 @@ const (
 	msgIccPowerOff      = 0x63
 	msgGetSlotStatus    = 0x65
 	msgSecure           = 0x69
-	msgT0APDU           = 0x6A
 	msgEscape           = 0x6B
-	msgGetParameters    = 0x6C
-	msgResetParameters  = 0x6D
-	msgIccClock         = 0x6E
 	msgXfrBlock         = 0x6F
 	msgMechanical       = 0x71
 	msgAbort            = 0x72
@@ -63,16 +59,8 @@ func (m message) name() string {
 		return "GetSlotStatus"
 	case msgSecure:
 		return "Secure"
-	case msgT0APDU:
-		return "T0APDU"
 	case msgEscape:
 		return "Escape"
-	case msgGetParameters:
-		return "GetParameters"
-	case msgResetParameters:
-		return "ResetParameters"
-	case msgIccClock:
-		return "IccClock"
 	case msgXfrBlock:
 		return "XfrBlock"
 	case msgMechanical:

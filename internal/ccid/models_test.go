@@ -16,7 +16,7 @@ import (
 	"openct/internal/vusb/card"
 )
 
-// TestModels: what is done differently for one model (spec/ccid.md, 6 and 11).
+// TestModels: what is done differently for one model.
 func TestModels(t *testing.T) {
 	background := context.Background()
 	as := func(t *testing.T, number string, vendor, product, release uint16) vusb.CCIDProfile {

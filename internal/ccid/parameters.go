@@ -1,7 +1,5 @@
 package ccid
 
-import "fmt"
-
 // cardParameters is the protocol data structure of both protocols (CCID 1.1,
 // 6.1.7).
 type cardParameters struct {
@@ -38,32 +36,6 @@ func (p cardParameters) encode() []byte {
 	return []byte{p.fidi, flags, p.guard, p.bwiCwi, p.clockStop, p.ifsc, 0}
 }
 
-// parseParameters reads the data of a Parameters answer. Readers of before
-// revision 1.1 leave bytes off the end; what is missing stays zero.
-func parseParameters(r response) (cardParameters, error) {
-	want := 5
-	if r.param == 1 {
-		want = 7
-	}
-	if r.param > 1 || len(r.data) < want {
-		return cardParameters{}, fmt.Errorf("%w: parameters of %d bytes for T=%d", errMalformed, len(r.data), r.param)
-	}
-	p := cardParameters{
-		t:         int(r.param),
-		fidi:      r.data[0],
-		inverse:   r.data[1]&tcckInverse != 0,
-		guard:     r.data[2],
-		clockStop: r.data[4],
-	}
-	if p.t == 0 {
-		p.wi = r.data[3]
-		return p, nil
-	}
-	p.crc = r.data[1]&tcckCRC != 0
-	p.bwiCwi, p.ifsc = r.data[3], r.data[5]
-	return p, nil
-}
-
 // setParameters tells the reader how to talk to the card (CCID 1.1, 6.1.7).
 func setParameters(p cardParameters) message {
 	return message{
@@ -72,14 +44,4 @@ func setParameters(p cardParameters) message {
 		data:   p.encode(),
 		answer: msgParameters,
 	}
-}
-
-// getParameters asks how the reader talks to the card (CCID 1.1, 6.1.5).
-func getParameters() message {
-	return message{typ: msgGetParameters, answer: msgParameters}
-}
-
-// resetParameters makes the reader forget them (CCID 1.1, 6.1.6).
-func resetParameters() message {
-	return message{typ: msgResetParameters, answer: msgParameters}
 }

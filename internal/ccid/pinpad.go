@@ -11,7 +11,7 @@ import (
 )
 
 // Waits for a user at the keypad: the reader's own time-out and some more, and
-// never less than people need (spec/ccid.md, 5.6).
+// never less than people need; libccid's commands.c has the same figures.
 const (
 	minPINWait   = 90 * time.Second
 	extraPINWait = 10 * time.Second

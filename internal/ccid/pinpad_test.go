@@ -16,7 +16,7 @@ import (
 
 const paddedVerify = "00 20 00 01 08 FF FF FF FF FF FF FF FF"
 
-// TestSecureVector is the example of spec/ccid.md, 10.3, byte by byte.
+// TestSecureVector is one PIN entry, byte by byte.
 func TestSecureVector(t *testing.T) {
 	s := &slot{plan: &Plan{MaxMessage: 271, Display: true}}
 	e, offset, err := s.entry(ifd.PINRequest{Control: 0x01}, unhex(t, paddedVerify), 6)

@@ -151,7 +151,7 @@ func TestSecondReaderBusy(t *testing.T) {
 	})
 }
 
-// TestTranscript is the sample of spec/emulating-readers.md, 3.2, byte by byte.
+// TestTranscript is one session with a reader, byte by byte.
 func TestTranscript(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := plug(t, profile(t, "P1"), &testCard{atr: atrT0}).start()

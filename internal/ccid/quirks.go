@@ -7,8 +7,9 @@ import (
 )
 
 // quirk is what is known of a model and not to be seen from its class
-// descriptor. The facts are those that libccid and C OpenCT learned from
-// devices (spec/ccid.md, 1.2, 6, 10, 11); none was checked on one here.
+// descriptor. The facts are those that libccid (ccid_usb.c, ccid.c, commands.c,
+// ifdhandler.c) and C OpenCT (ifd-ccid.c) learned from devices; none was checked
+// on one here.
 type quirk struct {
 	vendorClass bool // its interface is of the vendor class
 

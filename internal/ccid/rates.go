@@ -34,8 +34,7 @@ func bitRate(clock uint32, fidi byte) uint32 {
 	return uint32(min(uint64(clock)*1000*uint64(d)/uint64(f), math.MaxUint32))
 }
 
-// chooseSpeed picks the fastest speed that card and reader share (spec/ccid.md,
-// 7.1). table is the reader's list of rates, nil if every rate up to its
+// chooseSpeed picks the fastest speed that card and reader share. table is the reader's list of rates, nil if every rate up to its
 // highest will do. A card in specific mode leaves no choice; it is refused
 // when the reader's table says that it cannot follow.
 func (p Plan) chooseSpeed(a *atr.ATR, table []uint32) (speed, error) {
@@ -108,7 +107,7 @@ const (
 
 // cardWait is how long the answer to one block or APDU may take if the reader
 // asks for no more time: the longest command, the card's thinking, the longest
-// answer (spec/ccid.md, 5.6).
+// answer (ISO/IEC 7816-3, 10.2 and 11.4.3).
 func (p Plan) cardWait(a *atr.ATR, t int, fidi byte) time.Duration {
 	f, okF := atr.Fi(fidi >> 4)
 	d, okD := atr.Di(fidi & 0x0F)

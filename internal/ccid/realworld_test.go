@@ -18,7 +18,7 @@ import (
 )
 
 // TestRealWorld has the fifteen failures that readers in the field taught
-// libccid (spec/ccid.md, 17), each under its number.
+// libccid, each under its number.
 func TestRealWorld(t *testing.T) {
 	background := context.Background()
 	for _, c := range []struct {

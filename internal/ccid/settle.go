@@ -11,7 +11,7 @@ import (
 
 // settle makes card and reader agree on protocol t and on a speed, as far as
 // the reader leaves that to the host: a PPS to the card, SetParameters to the
-// reader (spec/ccid.md, 7). It returns the factors in use.
+// reader (ISO/IEC 7816-3, 9; CCID 1.1, 6.1.7). It returns the factors in use.
 func (s *slot) settle(ctx context.Context, a *atr.ATR, t int) (fidi byte, err error) {
 	if a.Implicit() {
 		return 0, fmt.Errorf("card uses parameters that its ATR does not tell: %w", ifd.ErrNotSupported)

@@ -14,12 +14,13 @@ import (
 	"openct/internal/ifd"
 )
 
-// MaxSlots is what the status file can show (spec/status-file.md, 2); further
+// MaxSlots is what the status file can show (OPENCT_MAX_SLOTS in C OpenCT's
+// openct.h); further
 // slots of a reader are left out.
 const MaxSlots = 8
 
 // pollInterval is how often the card is looked for in a reader that can be
-// asked but does not tell. C OpenCT asks once per second (spec/reader-core.md, 8).
+// asked but does not tell. C OpenCT asks once per second (ifdhandler.c).
 const pollInterval = time.Second
 
 // States that callers branch on; test with errors.Is.

@@ -13,7 +13,7 @@ import (
 	"openct/internal/proto"
 )
 
-// maxATR is OpenCT's buffer for an ATR (spec/socket-protocol.md, 2.3).
+// maxATR is the length of C OpenCT's buffer for an ATR (process.c).
 const maxATR = 64
 
 // Slot is one card slot and the card in it. A card does one thing at a time:
@@ -180,7 +180,7 @@ func (s *Slot) Present() bool {
 func (s *Slot) Eject(ctx context.Context, timeout time.Duration, message string) error {
 	e, ok := s.card.(ifd.Ejector)
 	if !ok {
-		return nil // C OpenCT calls that a success (spec/socket-protocol.md, 5.4)
+		return nil // C OpenCT calls that a success (process.c)
 	}
 	if err := e.Eject(ctx, timeout, message); err != nil {
 		return fmt.Errorf("eject: %w", err)

@@ -21,8 +21,7 @@ func ccidHex(t testing.TB, s string) []byte {
 	return b
 }
 
-// TestCCIDDescriptors compares P1 with the image of
-// spec/emulating-readers.md, 3.1.
+// TestCCIDDescriptors compares P1 with its image, written down by hand.
 func TestCCIDDescriptors(t *testing.T) {
 	d := NewCCID(CCIDProfile{Features: 0x00010030, IFSD: 254}).Descriptors()
 	want := ccidHex(t, `
@@ -43,8 +42,8 @@ func TestCCIDDescriptors(t *testing.T) {
 	}
 }
 
-// TestCCIDTranscript is the sample of spec/emulating-readers.md, 3.2, from the
-// host's side and without the driver.
+// TestCCIDTranscript is one session, from the host's side and without the
+// driver.
 func TestCCIDTranscript(t *testing.T) {
 	r := NewCCID(CCIDProfile{Features: 0x00010030, IFSD: 254}, card.NewEchoATR(card.T0ATR("")))
 	ctx, cancel := context.WithCancel(context.Background())

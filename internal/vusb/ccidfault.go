@@ -2,9 +2,8 @@ package vusb
 
 import "time"
 
-// CCIDFault is one thing a virtual CCID reader does wrong, after the catalogue
-// of spec/emulating-readers.md, 3.3. Faults of the USB transfers themselves
-// (stalls, unplugging) are Port's.
+// CCIDFault is one thing a virtual CCID reader does wrong. Faults of the USB
+// transfers themselves (stalls, unplugging) are Port's.
 type CCIDFault struct {
 	// On selects the commands it may hit by message type; 0 selects all.
 	On byte

@@ -3,8 +3,7 @@ package vusb
 import "encoding/binary"
 
 // CCIDProfile is what a virtual CCID reader says of itself. The zero value of
-// a field stands for what most readers say; spec/emulating-readers.md, 3.1
-// numbers the profiles.
+// a field stands for what most readers say.
 type CCIDProfile struct {
 	Name                     string
 	Vendor, Product, Release uint16 // default FFF0:0001 0100, which no quirk knows
@@ -53,8 +52,8 @@ const (
 	ccidNoRate          = ^uint32(0)
 )
 
-// CCIDProfiles are the readers P1 to P13 of spec/emulating-readers.md, 3.1, by
-// number and, where one number has several, a letter.
+// CCIDProfiles are the readers that tests name: by number and, where one
+// number has several, a letter.
 func CCIDProfiles() []CCIDProfile {
 	return []CCIDProfile{
 		{Name: "P1 TPDU, everything by hand", Features: 0x00010030, IFSD: 254},
