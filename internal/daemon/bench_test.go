@@ -40,7 +40,7 @@ func BenchmarkAPDU(b *testing.B) {
 					b.Fatal(err)
 				}
 				go server.Serve(l)
-				b.Cleanup(func() { server.Close(); l.Close() })
+				b.Cleanup(func() { server.Fail(socket.DeviceDisconnected) })
 				b.ReportAllocs()
 				b.ResetTimer()
 				done := make(chan error)
@@ -69,7 +69,7 @@ func exchange(path string, apdu []byte, n int) error {
 		return err
 	}
 	defer nc.Close()
-	reset, transact := request(socket.CmdReset, nil), request(socket.CmdTransact, apdu)
+	reset, transact := packet(socket.CmdReset, nil), packet(socket.CmdTransact, apdu)
 	reply := make([]byte, socket.MaxPacket)
 	call := func(packet []byte) error {
 		if _, err := nc.Write(packet); err != nil {
@@ -98,14 +98,14 @@ func exchange(path string, apdu []byte, n int) error {
 	return nil
 }
 
-func request(cmd socket.Command, apdu []byte) []byte {
-	packet := make([]byte, socket.HeaderSize+2, socket.MaxPacket)
-	packet[socket.HeaderSize] = byte(cmd)
-	args := socket.NewBuilder(packet, true)
+func packet(cmd socket.Command, apdu []byte) []byte {
+	b := make([]byte, socket.HeaderSize+2, socket.MaxPacket)
+	b[socket.HeaderSize] = byte(cmd)
+	args := socket.NewBuilder(b, true)
 	args.Bytes(socket.TagCardRequest, apdu)
-	packet = args.Built()
-	socket.PutHeader(packet, socket.Header{XID: 1, Count: uint16(len(packet) - socket.HeaderSize)})
-	return packet
+	b = args.Built()
+	socket.PutHeader(b, socket.Header{XID: 1, Count: uint16(len(b) - socket.HeaderSize)})
+	return b
 }
 
 // BenchmarkDaemon is the daemon's own share: from a parsed request to a built
@@ -114,7 +114,7 @@ func BenchmarkDaemon(b *testing.B) {
 	for size, apdu := range echoAPDUs() {
 		b.Run("bytes="+size, func(b *testing.B) {
 			h := benchHandler(b)
-			c := &socket.Conn{ID: 1}
+			c := h.Connect(&socket.Conn{ID: 1})
 			args := socket.NewBuilder(make([]byte, 0, socket.MaxPacket), true)
 			args.Bytes(socket.TagCardRequest, apdu)
 			tlv, err := socket.ParseTLV(args.Built())
@@ -126,7 +126,7 @@ func BenchmarkDaemon(b *testing.B) {
 			reply := &socket.Reply{}
 			call := func(r *socket.Request) {
 				reply.Builder = socket.NewBuilder(out, true)
-				if code := h.Handle(context.Background(), c, r, reply); code != socket.Success {
+				if code := c.Handle(context.Background(), r, reply); code != socket.Success {
 					b.Fatal(code)
 				}
 			}

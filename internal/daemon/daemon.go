@@ -314,22 +314,22 @@ func (d *daemon) listen(ctx context.Context) error {
 		err = fmt.Errorf("reader %d: %w", d.slot.Index(), err)
 	}
 	stopWatchdog()
-	l.Close() // no new clients, and the name is free
 	d.drain()
 	stopReport()
 	d.closeReader()
 	return err
 }
 
-// drain lets requests that are under way end, for a while.
+// drain lets requests that are under way end, for a while. No new client gets in,
+// and the socket's name is free.
 func (d *daemon) drain() {
 	wait, cancel := context.WithTimeout(context.Background(), stopWait)
 	defer cancel()
 	if d.unplugged() {
 		cancel()
 	}
-	if err := d.server.Shutdown(wait); err != nil {
-		d.server.Close()
+	if err := d.server.Wait(wait); err != nil {
+		d.Log.Debug("requests were cut off", "error", err)
 	}
 }
 

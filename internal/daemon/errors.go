@@ -38,7 +38,7 @@ var codes = []struct {
 	{ifd.ErrUserAbort, socket.UserAbort},
 	{ifd.ErrPINMismatch, socket.PINMismatch},
 
-	{proto.ErrInvalidAPDU, socket.Generic}, // as it always was (spec/reader-core.md, 12)
+	{proto.ErrInvalidAPDU, socket.Generic}, // as C OpenCT answers it (apdu.c)
 	{proto.ErrTooLong, socket.BufferTooSmall},
 
 	{usb.ErrTimeout, socket.Timeout},

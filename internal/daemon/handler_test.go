@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"strconv"
+	"strings"
 	"testing"
 
 	"openct/internal/driver"
@@ -81,10 +84,10 @@ func FuzzHandle(f *testing.F) {
 			news: func() {}, fault: func(error) {},
 		}
 		defer h.reader.Close()
-		c := &socket.Conn{ID: 1}
+		c := h.Connect(&socket.Conn{ID: 1})
 		call := func(req *socket.Request) (socket.Code, int) {
 			reply := &socket.Reply{Builder: socket.NewBuilder(make([]byte, 0, socket.MaxPayload), true)}
-			code := h.Handle(context.Background(), c, req, reply)
+			code := c.Handle(context.Background(), req, reply)
 			return code, reply.Len()
 		}
 		reset := &socket.Request{Cmd: socket.CmdReset}
@@ -98,4 +101,40 @@ func FuzzHandle(f *testing.F) {
 			t.Fatalf("reset after command %#x: %v, %d bytes", cmd, code, n)
 		}
 	})
+}
+
+// The table and PROTOCOL.md name the same commands, with the same needs.
+func TestCommandsAreDocumented(t *testing.T) {
+	protocol, err := os.ReadFile("../socket/PROTOCOL.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(protocol), "\n## Commands\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	needs := map[string]target{"card": onCard, "card, stricter": onCardAlone}
+	documented := map[socket.Command]bool{}
+	for line := range strings.Lines(section) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 7 {
+			continue
+		}
+		code, err := strconv.ParseUint(strings.TrimSpace(cells[1]), 0, 8)
+		if err != nil {
+			continue // the table's head
+		}
+		name, needs := strings.TrimSpace(cells[2]), needs[strings.TrimSpace(cells[6])]
+		cmd, ok := commands[socket.Command(code)]
+		documented[socket.Command(code)] = true
+		if !ok || cmd.run == nil || cmd.name != name {
+			t.Errorf("%#02x is %s in PROTOCOL.md, %q in the table", code, name, cmd.name)
+		}
+		if needsCard := cmd.on == onCard || cmd.on == onCardAlone; needsCard != (needs != onAnyUnit) || needsCard && cmd.on != needs {
+			t.Errorf("%s: PROTOCOL.md says %q", name, cells[6])
+		}
+	}
+	for code, cmd := range commands {
+		if !documented[code] {
+			t.Errorf("%s is not in PROTOCOL.md", cmd.name)
+		}
+	}
 }

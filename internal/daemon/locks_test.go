@@ -17,7 +17,7 @@ import (
 var someAPDU = []byte{0x00, 0xEE, 0x00, 0x02}
 
 // Another client's exclusive lock keeps the card from everybody else, for
-// every command that touches it (spec/socket-protocol.md, 6.5).
+// every command that touches it (socket/PROTOCOL.md, "Locks").
 func TestLocksAreEnforced(t *testing.T) {
 	pin := socket.PINRequest{APDU: []byte{0x00, 0x20, 0x00, 0x80, 0x08, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF}}
 	commands := []struct {

@@ -48,7 +48,7 @@ func (h *handler) resetBy(id uint64) <-chan socket.Code {
 	done := make(chan socket.Code, 1)
 	go func() {
 		reply := &socket.Reply{Builder: socket.NewBuilder(make([]byte, 0, socket.MaxPayload), true)}
-		done <- h.Handle(context.Background(), &socket.Conn{ID: id}, &socket.Request{Cmd: socket.CmdReset}, reply)
+		done <- h.Connect(&socket.Conn{ID: id}).Handle(context.Background(), &socket.Request{Cmd: socket.CmdReset}, reply)
 	}()
 	return done
 }
@@ -63,7 +63,7 @@ func TestLockGrantedWhileWaitingForTheCard(t *testing.T) {
 		}
 		queued := h.resetBy(1)
 		synctest.Wait()
-		if _, err := h.locks.Lock(0, lock.Client{ID: 2}, true); err != nil {
+		if _, err := h.locks.Lock(context.Background(), 0, lock.Client{ID: 2}, true); err != nil {
 			t.Fatal(err)
 		}
 		slot.Leave()
@@ -79,7 +79,7 @@ func TestPatienceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const patience = 2 * time.Second
 		h, _ := queue(t, patience)
-		if _, err := h.locks.Lock(0, lock.Client{ID: 2}, true); err != nil {
+		if _, err := h.locks.Lock(context.Background(), 0, lock.Client{ID: 2}, true); err != nil {
 			t.Fatal(err)
 		}
 		begin := time.Now()

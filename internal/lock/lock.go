@@ -1,13 +1,13 @@
 // Package lock is the table of who has locked which card slot of one reader,
-// and what that forbids to others (spec/socket-protocol.md, 6).
+// and what that forbids to others (PROTOCOL.md of package socket, "Locks").
 //
 // A client is a connection; its user is what the kernel said when it
 // connected. A lock is shared or exclusive. Shared locks go along with shared
 // locks of the same user. Nobody is special, root is not. All locks of a
 // client go when it disconnects.
 //
-// An operation on a card should call Wait before it queues for the slot and
-// Check once the slot is its own: a lock may have been granted in between.
+// An operation on a card calls Wait before it queues for the slot and Check
+// once it has the slot: a lock may have been granted in between.
 package lock
 
 import (
@@ -19,6 +19,10 @@ import (
 
 // MaxPerClient is how many locks one client may hold over all slots.
 const MaxPerClient = 64
+
+// endWait is how long a lock's holder that has hung up is waited for: its last
+// request may still be at work on the card.
+const endWait = 2 * time.Second
 
 // States callers branch on.
 var (
@@ -32,6 +36,10 @@ type Client struct {
 	ID  uint64 // of the connection, never used twice in the life of a table
 	UID uint32
 	PID int32
+
+	// HungUp tells whether the client has closed its connection; its locks are
+	// about to be released then. nil: it never has.
+	HungUp func() bool
 }
 
 // Grant is one lock somebody holds.
@@ -43,6 +51,17 @@ type Grant struct {
 	Since     time.Time
 }
 
+// Use is what a client does beside other clients' locks.
+type Use bool
+
+const (
+	// Shared use is forbidden by another client's exclusive lock, and by any
+	// lock of another user.
+	Shared Use = false
+	// Exclusive use is forbidden by every lock of another client.
+	Exclusive Use = true
+)
+
 // Table holds the locks of one reader. The zero value is empty and ready;
 // methods may be called concurrently.
 type Table struct {
@@ -52,19 +71,21 @@ type Table struct {
 	released chan struct{} // closed at the next release; nil while nobody waits
 }
 
-// Lock grants c a lock and returns its handle; 0 is a valid one. It never
-// waits: ErrLocked if it conflicts with another client's, ErrTooMany beyond
-// MaxPerClient. A client's own locks never conflict.
-func (t *Table) Lock(slot int, c Client, exclusive bool) (handle uint32, err error) {
+// Lock grants c a lock and returns its handle; 0 is a valid one. ErrLocked if
+// it conflicts with another client's, ErrTooMany beyond MaxPerClient. A client's
+// own locks never conflict. Lock waits for a holder that has hung up, and for
+// nobody else: when one program ends and the next one starts, the end comes
+// first.
+func (t *Table) Lock(ctx context.Context, slot int, c Client, exclusive bool) (handle uint32, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if err := t.waitLocked(ctx, slot, c, Use(exclusive), 0); err != nil {
+		return 0, err
+	}
 	own := 0
 	for i := range t.grants {
-		g := &t.grants[i]
-		if g.Client.ID == c.ID {
+		if t.grants[i].Client.ID == c.ID {
 			own++
-		} else if g.Slot == slot && (exclusive || g.Exclusive || g.Client.UID != c.UID) {
-			return 0, ErrLocked
 		}
 	}
 	if own >= MaxPerClient {
@@ -81,61 +102,56 @@ func (t *Table) Lock(slot int, c Client, exclusive bool) (handle uint32, err err
 func (t *Table) Unlock(slot int, c Client, handle uint32) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.removeLocked(func(g *Grant) bool {
+	if len(t.removeLocked(func(g *Grant) bool {
 		return g.Slot == slot && g.Client.ID == c.ID && g.Handle == handle
-	}) == 0 {
+	})) == 0 {
 		return ErrNoLock
 	}
 	return nil
 }
 
-// Release gives back all locks of the client with this ID and returns how
-// many there were.
-func (t *Table) Release(id uint64) int {
+// Release gives back all locks of the client with this ID and returns them.
+func (t *Table) Release(id uint64) []Grant {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.removeLocked(func(g *Grant) bool { return g.Client.ID == id })
 }
 
-func (t *Table) removeLocked(match func(*Grant) bool) int {
+func (t *Table) removeLocked(match func(*Grant) bool) (removed []Grant) {
 	kept := t.grants[:0]
-	for i := range t.grants {
-		if !match(&t.grants[i]) {
-			kept = append(kept, t.grants[i])
+	for _, g := range t.grants {
+		if match(&g) {
+			removed = append(removed, g)
+		} else {
+			kept = append(kept, g)
 		}
 	}
-	n := len(t.grants) - len(kept)
 	clear(t.grants[len(kept):])
 	t.grants = kept
-	if n > 0 && t.released != nil {
+	if len(removed) > 0 && t.released != nil {
 		close(t.released)
 		t.released = nil
 	}
-	return n
+	return removed
 }
 
-// Check tells whether c may use the card in slot now: ErrLocked if another
-// client holds it exclusively, or another user's client holds it at all. c
-// need not hold a lock itself.
-func (t *Table) Check(slot int, c Client) error {
+// Check tells whether c may use the card in slot now, or ErrLocked. c need not
+// hold a lock itself.
+func (t *Table) Check(slot int, c Client, use Use) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.checkLocked(slot, c, false)
+	if t.conflictLocked(slot, c, use) != nil {
+		return ErrLocked
+	}
+	return nil
 }
 
-// CheckAlone is the stricter rule of the old TRANSACT_OLD command: ErrLocked
-// if any other client holds any lock on slot. Nothing waits for it.
-func (t *Table) CheckAlone(slot int, c Client) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.checkLocked(slot, c, true)
-}
-
-func (t *Table) checkLocked(slot int, c Client, alone bool) error {
+// conflictLocked is the first lock that forbids c this use of slot.
+func (t *Table) conflictLocked(slot int, c Client, use Use) *Grant {
 	for i := range t.grants {
 		g := &t.grants[i]
-		if g.Slot == slot && g.Client.ID != c.ID && (alone || g.Exclusive || g.Client.UID != c.UID) {
-			return ErrLocked
+		if g.Slot == slot && g.Client.ID != c.ID && (use == Exclusive || g.Exclusive || g.Client.UID != c.UID) {
+			return g
 		}
 	}
 	return nil
@@ -144,33 +160,49 @@ func (t *Table) checkLocked(slot int, c Client, alone bool) error {
 // Wait is Check with patience: it returns nil as soon as c may use slot,
 // ErrLocked after limit, and ctx's error when ctx ends first. It softens what
 // a lock does to other programs' short operations; a client that asks for a
-// lock is answered at once.
-func (t *Table) Wait(ctx context.Context, slot int, c Client, limit time.Duration) error {
-	var expired <-chan time.Time
+// lock is answered at once. A holder that has hung up is waited for beyond
+// limit, as Lock does.
+func (t *Table) Wait(ctx context.Context, slot int, c Client, use Use, limit time.Duration) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.waitLocked(ctx, slot, c, use, limit)
+}
+
+// waitLocked is Wait with the mutex held, which it gives up while it waits.
+func (t *Table) waitLocked(ctx context.Context, slot int, c Client, use Use, limit time.Duration) error {
+	var timer *time.Timer
+	forHolder := false // the wait is for a holder that has hung up
 	for {
-		t.mu.Lock()
-		err := t.checkLocked(slot, c, false)
-		if err == nil || limit <= 0 {
-			t.mu.Unlock()
-			return err
+		g := t.conflictLocked(slot, c, use)
+		if g == nil {
+			return nil
+		}
+		if limit <= 0 {
+			if forHolder || g.Client.HungUp == nil || !g.Client.HungUp() {
+				return ErrLocked
+			}
+			forHolder, limit, timer = true, endWait, nil
+		}
+		if timer == nil {
+			timer = time.NewTimer(limit)
+			defer timer.Stop() // twice at most
 		}
 		if t.released == nil {
 			t.released = make(chan struct{})
 		}
 		released := t.released
 		t.mu.Unlock()
-
-		if expired == nil {
-			timer := time.NewTimer(limit)
-			defer timer.Stop()
-			expired = timer.C
-		}
+		var err error
 		select {
 		case <-released:
-		case <-expired:
+		case <-timer.C:
 			limit = 0 // the last look
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			err = context.Cause(ctx)
+		}
+		t.mu.Lock()
+		if err != nil {
+			return err
 		}
 	}
 }

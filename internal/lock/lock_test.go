@@ -23,14 +23,14 @@ const patience = 30 * time.Second
 
 func mustLock(t *testing.T, tab *Table, slot int, c Client, exclusive bool) uint32 {
 	t.Helper()
-	h, err := tab.Lock(slot, c, exclusive)
+	h, err := tab.Lock(context.Background(), slot, c, exclusive)
 	if err != nil {
 		t.Fatalf("Lock(%d, %+v, %t): %v", slot, c, exclusive, err)
 	}
 	return h
 }
 
-// TestConflicts is the matrix of spec/socket-protocol.md, 6 and 6.5.
+// TestConflicts is the matrix of PROTOCOL.md, "Locks".
 func TestConflicts(t *testing.T) {
 	const shared, exclusive = false, true
 	for _, tt := range []struct {
@@ -58,12 +58,15 @@ func TestConflicts(t *testing.T) {
 				do   func(*Table) error
 				want error
 			}{
-				{"Lock shared", func(tab *Table) error { _, err := tab.Lock(tt.slot, tt.by, shared); return err }, tt.shared},
-				{"Lock exclusive", func(tab *Table) error { _, err := tab.Lock(tt.slot, tt.by, exclusive); return err }, tt.exclusive},
-				{"Check", func(tab *Table) error { return tab.Check(tt.slot, tt.by) }, tt.check},
-				{"CheckAlone", func(tab *Table) error { return tab.CheckAlone(tt.slot, tt.by) }, tt.alone},
+				{"Lock shared", func(tab *Table) error { _, err := tab.Lock(context.Background(), tt.slot, tt.by, shared); return err }, tt.shared},
+				{"Lock exclusive", func(tab *Table) error {
+					_, err := tab.Lock(context.Background(), tt.slot, tt.by, exclusive)
+					return err
+				}, tt.exclusive},
+				{"Check shared", func(tab *Table) error { return tab.Check(tt.slot, tt.by, Shared) }, tt.check},
+				{"Check exclusive", func(tab *Table) error { return tab.Check(tt.slot, tt.by, Exclusive) }, tt.alone},
 				{"Wait", func(tab *Table) error {
-					return tab.Wait(context.Background(), tt.slot, tt.by, time.Millisecond)
+					return tab.Wait(context.Background(), tt.slot, tt.by, Shared, time.Millisecond)
 				}, tt.check},
 			} {
 				var tab Table
@@ -83,7 +86,7 @@ func TestHandles(t *testing.T) {
 			t.Errorf("handle %d, want %d", h, want)
 		}
 	}
-	if _, err := tab.Lock(0, bob, true); !errors.Is(err, ErrLocked) {
+	if _, err := tab.Lock(context.Background(), 0, bob, true); !errors.Is(err, ErrLocked) {
 		t.Fatalf("Lock: %v", err)
 	}
 	if h := mustLock(t, &tab, 9, bob, true); h != 3 {
@@ -129,13 +132,13 @@ func TestEachGrantNeedsItsUnlock(t *testing.T) {
 	if err := tab.Unlock(0, alice1, b); err != nil {
 		t.Fatal(err)
 	}
-	if err := tab.Check(0, bob); !errors.Is(err, ErrLocked) {
+	if err := tab.Check(0, bob, Shared); !errors.Is(err, ErrLocked) {
 		t.Errorf("Check with one of two locks left: %v", err)
 	}
 	if err := tab.Unlock(0, alice1, a); err != nil {
 		t.Fatal(err)
 	}
-	if err := tab.Check(0, bob); err != nil {
+	if err := tab.Check(0, bob, Shared); err != nil {
 		t.Errorf("Check with none left: %v", err)
 	}
 	if err := tab.Unlock(0, alice1, a); !errors.Is(err, ErrNoLock) {
@@ -148,7 +151,7 @@ func TestTooMany(t *testing.T) {
 	for i := range MaxPerClient {
 		mustLock(t, &tab, i%8, alice1, false)
 	}
-	if _, err := tab.Lock(0, alice1, false); !errors.Is(err, ErrTooMany) {
+	if _, err := tab.Lock(context.Background(), 0, alice1, false); !errors.Is(err, ErrTooMany) {
 		t.Errorf("lock %d: %v", MaxPerClient+1, err)
 	}
 	mustLock(t, &tab, 0, alice2, false) // others are not concerned
@@ -156,10 +159,10 @@ func TestTooMany(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustLock(t, &tab, 0, alice1, false)
-	if n := tab.Release(alice1.ID); n != MaxPerClient {
+	if n := len(tab.Release(alice1.ID)); n != MaxPerClient {
 		t.Errorf("Release gave back %d", n)
 	}
-	if n := tab.Release(alice1.ID); n != 0 {
+	if n := len(tab.Release(alice1.ID)); n != 0 {
 		t.Errorf("second Release gave back %d", n)
 	}
 }
@@ -191,7 +194,7 @@ func TestHolders(t *testing.T) {
 func waiting(t *testing.T, tab *Table, ctx context.Context, c Client, limit time.Duration) <-chan error {
 	t.Helper()
 	result := make(chan error, 1)
-	go func() { result <- tab.Wait(ctx, 0, c, limit) }()
+	go func() { result <- tab.Wait(ctx, 0, c, Shared, limit) }()
 	deadline := time.Now().Add(patience)
 	for {
 		tab.mu.Lock()
@@ -274,7 +277,7 @@ func TestWaitEndsWithContext(t *testing.T) {
 func TestWaitWithoutPatience(t *testing.T) {
 	var tab Table
 	mustLock(t, &tab, 0, alice1, true)
-	if err := tab.Wait(context.Background(), 0, bob, 0); !errors.Is(err, ErrLocked) {
+	if err := tab.Wait(context.Background(), 0, bob, Shared, 0); !errors.Is(err, ErrLocked) {
 		t.Errorf("Wait: %v", err)
 	}
 }
@@ -291,9 +294,9 @@ func TestConcurrent(t *testing.T) {
 			c := Client{ID: id + 1, UID: uint32(id % 3)}
 			for i := range 200 {
 				exclusive := i%3 == 0
-				h, err := tab.Lock(0, c, exclusive)
+				h, err := tab.Lock(context.Background(), 0, c, exclusive)
 				if err != nil {
-					_ = tab.Wait(context.Background(), 0, c, time.Microsecond)
+					_ = tab.Wait(context.Background(), 0, c, Shared, time.Microsecond)
 					continue
 				}
 				for _, g := range tab.Holders() {
@@ -319,12 +322,12 @@ func TestConcurrent(t *testing.T) {
 
 func BenchmarkWaitFree(b *testing.B) {
 	var tab Table
-	if _, err := tab.Lock(0, alice1, true); err != nil {
+	if _, err := tab.Lock(context.Background(), 0, alice1, true); err != nil {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := tab.Wait(context.Background(), 0, alice1, time.Second); err != nil {
+		if err := tab.Wait(context.Background(), 0, alice1, Shared, time.Second); err != nil {
 			b.Fatal(err)
 		}
 	}

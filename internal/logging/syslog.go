@@ -13,7 +13,7 @@ type syslogger interface {
 }
 
 // syslogSink writes to syslog as C OpenCT does: facility daemon, the pid in the
-// tag, errors as warnings (spec/cli.md, head).
+// tag, errors as warnings (C OpenCT's ct_error, error.c).
 type syslogSink struct{ w syslogger }
 
 func newSyslog(ident string) (sink, error) {

@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// textSink writes lines (spec/cli.md, head): "Error: " and "Debug: " are C
+// textSink writes lines (C OpenCT's error.c): "Error: " and "Debug: " are C
 // OpenCT's, what only informs has no prefix.
 type textSink struct {
 	mu sync.Mutex

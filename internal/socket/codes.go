@@ -7,7 +7,7 @@ import "fmt"
 // Client.
 type Code int16
 
-// The codes clients know (OpenCT's IFD_ERROR_ numbers; spec/socket-protocol.md, 7).
+// The codes clients know (OpenCT's IFD_ERROR_ numbers; openct/error.h).
 const (
 	Success            Code = 0
 	Generic            Code = -1

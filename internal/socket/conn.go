@@ -1,7 +1,6 @@
 package socket
 
 import (
-	"context"
 	"errors"
 	"net"
 	"sync"
@@ -51,9 +50,9 @@ type Conn struct {
 	ID    uint64    // counts from 1, never used twice
 	Since time.Time // when it connected
 
-	srv  *Server
-	nc   net.Conn
-	done chan struct{} // closed after Disconnected returned
+	srv     *Server
+	nc      net.Conn
+	session Session
 
 	// The connection's goroutine alone uses these.
 	in    [MaxPacket]byte
@@ -79,12 +78,10 @@ const (
 	connReplies                  // the goroutine sends the reply
 )
 
-// Server returns the server the connection belongs to.
-func (c *Conn) Server() *Server { return c.srv }
-
 // serve is the goroutine of the connection. It ends at the end of the
 // client's bytes, at any error of the socket, or when the server closes.
-func (c *Conn) serve() {
+func (c *Conn) serve(session Session) {
+	c.session = session
 	for {
 		n, err := c.nc.Read(c.in[c.fill:])
 		c.fill += n
@@ -139,7 +136,7 @@ func (c *Conn) handle(head Header, payload []byte) bool {
 	if code == Success {
 		c.large = c.large || c.req.Args.Large()
 		c.reply.Builder = NewBuilder(c.out[:HeaderSize], c.large)
-		code = c.srv.handler.Handle(c.srv.ctx, c, &c.req, &c.reply)
+		code = c.session.Handle(c.srv.ctx, &c.req, &c.reply)
 		switch {
 		case code > 0: // would look like a length to libopenct
 			code = Generic
@@ -227,9 +224,9 @@ func (c *Conn) drain() {
 	}
 }
 
-// Gone tells whether the client has closed its end altogether. Closing only
+// HungUp tells whether the client has closed its end altogether. Closing only
 // the sending side does not count: the client may still read.
-func (c *Conn) Gone() bool {
+func (c *Conn) HungUp() bool {
 	uc, ok := c.nc.(*net.UnixConn)
 	if !ok {
 		return false
@@ -248,14 +245,4 @@ func (c *Conn) Gone() bool {
 		return true // closed on our side already
 	}
 	return gone
-}
-
-// wait returns true when the connection is over and Disconnected was called.
-func (c *Conn) wait(ctx context.Context) bool {
-	select {
-	case <-c.done:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -2,7 +2,7 @@ package socket
 
 import "encoding/binary"
 
-// Sizes of a packet, both ways (spec/socket-protocol.md, 2).
+// Sizes of a packet, both ways (PROTOCOL.md, "Packets" and "Limits").
 const (
 	HeaderSize = 12
 	MaxPacket  = 4096 // with header: what every libopenct can take and send
@@ -18,7 +18,7 @@ const (
 // Command is the first byte of a request.
 type Command byte
 
-// Commands (spec/socket-protocol.md, 4).
+// Commands (C OpenCT's protocol.h).
 const (
 	CmdStatus      Command = 0x00
 	CmdLock        Command = 0x01
@@ -40,7 +40,7 @@ const (
 // requestOverhead is the bytes before the arguments: command and unit.
 const requestOverhead = 2
 
-// Units: slots are counted from 0 (spec/socket-protocol.md, 4).
+// Units: slots are counted from 0 (C OpenCT's protocol.h).
 const (
 	UnitReader  = 0x10
 	UnitDisplay = 0x11
@@ -96,7 +96,7 @@ type Request struct {
 
 // parseRequest takes a payload apart in the order clients rely on: length,
 // then arguments; whether the command exists is asked after that
-// (spec/socket-protocol.md, 5.0).
+// (PROTOCOL.md, "Commands").
 func parseRequest(p []byte, req *Request) Code {
 	*req = Request{}
 	if len(p) < requestOverhead {

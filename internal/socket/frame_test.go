@@ -61,7 +61,7 @@ func TestHeader(t *testing.T) {
 }
 
 func TestSizes(t *testing.T) {
-	// spec/socket-protocol.md, 2.3
+	// PROTOCOL.md, "Limits"
 	for _, tt := range []struct {
 		name      string
 		got, want int

@@ -37,7 +37,7 @@ func FuzzServer(f *testing.F) {
 			return Success
 		})
 		srv := NewServer(h, Options{})
-		defer srv.Close()
+		defer end(t, srv)
 		client, nc := unixPair(t)
 		defer client.Close()
 		c := srv.admit(nc)
@@ -205,10 +205,11 @@ func BenchmarkRoundTrip(b *testing.B) {
 // to nowhere.
 func BenchmarkServe(b *testing.B) {
 	srv := NewServer(newHandler(parrot), Options{})
-	defer srv.Close()
+	defer end(b, srv)
 	a, nc := net.Pipe()
 	defer a.Close()
 	c := &Conn{srv: srv, nc: &sink{nc}}
+	c.session = &funcSession{newHandler(parrot), c}
 	req := packet(Header{XID: 1}, []byte{0x21, 0, 0xc4, 0, 5, 0, 0xee, 0, 0, 0})
 	b.ReportAllocs()
 	for b.Loop() {

@@ -121,7 +121,7 @@ func TestShortage(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(sc) }()
 	works(t, dial(t, path))
-	srv.Close()
+	end(t, srv)
 	if err := <-served; !errors.Is(err, ErrServerClosed) {
 		t.Errorf("Serve: %v", err)
 	}
@@ -136,7 +136,7 @@ func TestListenerFailsForGood(t *testing.T) {
 		t.Fatal(err)
 	}
 	srv := NewServer(newHandler(parrot), Options{})
-	defer srv.Close()
+	defer end(t, srv)
 	if err := srv.Serve(&scarce{l, []error{unix.EBADF}}); !errors.Is(err, unix.EBADF) {
 		t.Errorf("Serve: %v", err)
 	}

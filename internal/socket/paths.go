@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DefaultDir is where sockets and the status file are (spec/socket-protocol.md, 1.1).
+// DefaultDir is where sockets and the status file are (C OpenCT's path.c).
 const DefaultDir = "/run/openct"
 
 // EnvDir is the environment variable that names another directory.

@@ -12,21 +12,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Handler does what requests ask for. Connected, the Handles and Disconnected
-// of one connection come one after the other, from one goroutine; those of
-// different connections come at the same time.
+// Handler serves the clients of a Server.
 type Handler interface {
-	// Connected is called once for each connection, before anything else.
-	Connected(c *Conn)
+	// Connect is called once for each connection, before anything else. What it
+	// returns runs the connection's requests.
+	Connect(c *Conn) Session
+}
 
+// Session is one client as the handler sees it. Its methods are called one after
+// the other, from one goroutine; those of different clients at the same time.
+type Session interface {
 	// Handle runs one request and puts its result into reply. Any result but
-	// Success sends the code and no payload. ctx ends when the server is
-	// closed or fails; a client that goes away does not end it.
-	Handle(ctx context.Context, c *Conn, req *Request, reply *Reply) Code
+	// Success sends the code and no payload. ctx ends when the server fails or
+	// Wait gives up; a client that goes away does not end it.
+	Handle(ctx context.Context, req *Request, reply *Reply) Code
 
-	// Disconnected is called once, after the last Handle has returned, even
-	// if the server is closed. It is the place to release the client's locks.
-	Disconnected(c *Conn)
+	// Disconnect is called once, after the last Handle has returned, even if
+	// the server has failed. It is the place to release the client's locks.
+	Disconnect()
 }
 
 // Limits of a server.
@@ -69,17 +72,17 @@ type Server struct {
 	cancel  context.CancelCauseFunc
 	slots   chan struct{} // one element for each connection in use
 
-	mu        sync.Mutex
-	conns     map[*Conn]struct{}
-	perUID    map[uint32]int
-	lastID    uint64
-	listeners map[net.Listener]struct{}
-	warned    time.Time     // when a user's limit was last reported
-	stopped   bool          // nothing is accepted any more
-	idle      chan struct{} // made by Shutdown, closed when conns is empty
+	mu       sync.Mutex
+	conns    map[*Conn]struct{}
+	perUID   map[uint32]int
+	lastID   uint64
+	listener net.Listener
+	warned   time.Time     // when a user's limit was last reported
+	stopped  bool          // nothing is accepted any more
+	idle     chan struct{} // closed when the server is stopped and conns is empty
 }
 
-// ErrServerClosed is what Serve returns after Shutdown, Fail or Close.
+// ErrServerClosed is what Serve returns after Fail or Wait.
 var ErrServerClosed = errors.New("socket server is closed")
 
 // NewServer makes a server; Serve starts it.
@@ -100,25 +103,25 @@ func NewServer(h Handler, opt Options) *Server {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		handler:   h,
-		opt:       opt,
-		slots:     make(chan struct{}, opt.MaxConns),
-		conns:     make(map[*Conn]struct{}),
-		perUID:    make(map[uint32]int),
-		listeners: make(map[net.Listener]struct{}),
+		handler: h,
+		opt:     opt,
+		slots:   make(chan struct{}, opt.MaxConns),
+		conns:   make(map[*Conn]struct{}),
+		perUID:  make(map[uint32]int),
+		idle:    make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	return s
 }
 
 // Serve accepts clients from l, each in its own goroutine, until the server
-// is stopped or l fails for good. It closes l.
+// is stopped or l fails for good. It is called once. The server closes l.
 func (s *Server) Serve(l net.Listener) error {
-	if !s.addListener(l) {
+	if !s.listen(l) {
 		l.Close()
 		return ErrServerClosed
 	}
-	defer s.removeListener(l)
+	defer s.stop()
 	var delay time.Duration
 	for {
 		// With all connections in use the listener is left alone: who comes
@@ -187,9 +190,9 @@ func (s *Server) admit(nc net.Conn) *Conn {
 
 // run serves one client to its end.
 func (s *Server) run(c *Conn) {
-	s.handler.Connected(c)
-	c.serve()
-	s.handler.Disconnected(c)
+	session := s.handler.Connect(c)
+	c.serve(session)
+	session.Disconnect()
 	c.nc.Close() // a client that sees the end has no lock any more
 	s.remove(c)
 }
@@ -208,7 +211,7 @@ func (s *Server) add(nc net.Conn, cred Cred) *Conn {
 		return nil
 	}
 	s.lastID++
-	c := &Conn{Cred: cred, ID: s.lastID, Since: time.Now(), srv: s, nc: nc, done: make(chan struct{})}
+	c := &Conn{Cred: cred, ID: s.lastID, Since: time.Now(), srv: s, nc: nc}
 	s.conns[c] = struct{}{}
 	s.perUID[cred.UID]++
 	return c
@@ -221,28 +224,28 @@ func (s *Server) remove(c *Conn) {
 	if s.perUID[c.UID]--; s.perUID[c.UID] == 0 {
 		delete(s.perUID, c.UID)
 	}
-	close(c.done)
-	if s.idle != nil && len(s.conns) == 0 {
-		close(s.idle)
-		s.idle = nil
+	s.idleLocked()
+}
+
+// idleLocked tells Wait when the last connection is over.
+func (s *Server) idleLocked() {
+	if s.stopped && len(s.conns) == 0 {
+		select {
+		case <-s.idle:
+		default:
+			close(s.idle)
+		}
 	}
 }
 
-func (s *Server) addListener(l net.Listener) bool {
+func (s *Server) listen(l net.Listener) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopped {
 		return false
 	}
-	s.listeners[l] = struct{}{}
+	s.listener = l
 	return true
-}
-
-func (s *Server) removeListener(l net.Listener) {
-	l.Close()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.listeners, l)
 }
 
 func (s *Server) isStopped() bool {
@@ -251,25 +254,29 @@ func (s *Server) isStopped() bool {
 	return s.stopped
 }
 
-// stop ends accepting and returns the connections there are.
+// stop ends accepting, once, and returns the connections there are. The name of
+// the socket is free when it returns.
 func (s *Server) stop() []*Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stopped = true
-	for l := range s.listeners {
-		l.Close()
+	if !s.stopped {
+		s.stopped = true
+		if s.listener != nil {
+			s.listener.Close()
+		}
+		s.idleLocked()
 	}
-	conns := make([]*Conn, 0, len(s.conns))
-	for c := range s.conns {
-		conns = append(conns, c)
-	}
-	return conns
+	return s.connsLocked()
 }
 
 // Conns returns the clients connected now.
 func (s *Server) Conns() []*Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.connsLocked()
+}
+
+func (s *Server) connsLocked() []*Conn {
 	conns := make([]*Conn, 0, len(s.conns))
 	for c := range s.conns {
 		conns = append(conns, c)
@@ -277,55 +284,10 @@ func (s *Server) Conns() []*Conn {
 	return conns
 }
 
-// Settle waits until all clients that have closed their connections are
-// disconnected here, too, and returns true if there were any. A handler calls
-// it before it refuses a lock: when one program ends and the next one starts,
-// the end must be seen first. except, the caller's own connection, is not
-// waited for.
-func (s *Server) Settle(ctx context.Context, except *Conn) bool {
-	any := false
-	for _, c := range s.Conns() {
-		if c != except && c.Gone() {
-			any = true
-			if !c.wait(ctx) {
-				break
-			}
-		}
-	}
-	return any
-}
-
-// Shutdown stops accepting, closes idle connections at once and the others
-// after their current reply. It returns nil when all clients are
-// disconnected; if ctx ends first it returns ctx's error, and Close is next.
-func (s *Server) Shutdown(ctx context.Context) error {
-	for _, c := range s.stop() {
-		c.drain()
-	}
-	s.mu.Lock()
-	if len(s.conns) == 0 {
-		s.mu.Unlock()
-		s.cancel(ErrServerClosed)
-		return nil
-	}
-	if s.idle == nil {
-		s.idle = make(chan struct{})
-	}
-	idle := s.idle
-	s.mu.Unlock()
-	select {
-	case <-idle:
-		s.cancel(ErrServerClosed)
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // Fail ends the service because the reader is gone: every client that waits
 // for a reply gets code at once, though its Handle may be stuck, and all
 // connections are closed. The context of Handle ends with code as its cause.
-// Fail returns when this is sent; Shutdown waits for the handlers.
+// Fail returns when this is sent; Wait waits for the handlers.
 func (s *Server) Fail(code Code) {
 	conns := s.stop()
 	var wg sync.WaitGroup
@@ -340,16 +302,24 @@ func (s *Server) Fail(code Code) {
 	s.cancel(code)
 }
 
-// Close stops at once: listeners and connections are closed, the context of
-// Handle ends. It does not wait for handlers; Shutdown after Close does.
-func (s *Server) Close() error {
-	conns := s.stop()
+// Wait ends the service: nothing is accepted any more, idle connections are
+// closed at once, the others after their current reply. It returns nil when all
+// clients are disconnected. If ctx ends first, Wait closes all connections, ends
+// the context of Handle, and returns ctx's error; it does not wait for Handle
+// then.
+func (s *Server) Wait(ctx context.Context) error {
+	for _, c := range s.stop() {
+		c.drain()
+	}
+	select {
+	case <-s.idle:
+		s.cancel(ErrServerClosed)
+		return nil
+	case <-ctx.Done():
+	}
 	s.cancel(ErrServerClosed)
-	for _, c := range conns {
-		c.mu.Lock()
-		c.closing = true
-		c.mu.Unlock()
+	for _, c := range s.Conns() {
 		c.nc.Close()
 	}
-	return nil
+	return ctx.Err()
 }

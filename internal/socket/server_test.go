@@ -37,27 +37,47 @@ func parrot(_ context.Context, _ *Conn, req *Request, reply *Reply) Code {
 	return Success
 }
 
-func (h *funcHandler) Connected(c *Conn) {
+func (h *funcHandler) Connect(c *Conn) Session {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.here[c.ID] {
 		panic("connected twice")
 	}
 	h.here[c.ID] = true
+	return &funcSession{h, c}
 }
 
-func (h *funcHandler) Disconnected(c *Conn) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !h.here[c.ID] {
+// funcSession is a client of a funcHandler.
+type funcSession struct {
+	h *funcHandler
+	c *Conn
+}
+
+func (s *funcSession) Disconnect() {
+	s.h.mu.Lock()
+	defer s.h.mu.Unlock()
+	if !s.h.here[s.c.ID] {
 		panic("disconnected without being connected")
 	}
-	delete(h.here, c.ID)
-	h.gone <- c.ID
+	delete(s.h.here, s.c.ID)
+	s.h.gone <- s.c.ID
 }
 
-func (h *funcHandler) Handle(ctx context.Context, c *Conn, req *Request, reply *Reply) Code {
-	return h.handle(ctx, c, req, reply)
+func (s *funcSession) Handle(ctx context.Context, req *Request, reply *Reply) Code {
+	return s.h.handle(ctx, s.c, req, reply)
+}
+
+// end stops a server without patience for its clients, and waits for them.
+func end(t testing.TB, srv *Server) {
+	t.Helper()
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = srv.Wait(now)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := srv.Wait(ctx); err != nil {
+		t.Errorf("Wait: %v", err)
+	}
 }
 
 // start serves h at a socket in a directory of its own until the test ends.
@@ -72,12 +92,7 @@ func start(t testing.TB, h Handler, opt Options) (*Server, string) {
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
 	t.Cleanup(func() {
-		srv.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		if err := srv.Shutdown(ctx); err != nil {
-			t.Errorf("Shutdown: %v", err)
-		}
+		end(t, srv)
 		if err := <-served; !errors.Is(err, ErrServerClosed) {
 			t.Errorf("Serve: %v", err)
 		}
@@ -174,7 +189,7 @@ func (h *funcHandler) waitGone(t testing.TB, n int) {
 		select {
 		case <-h.gone:
 		case <-time.After(patience):
-			t.Fatal("Disconnected is not called")
+			t.Fatal("Disconnect is not called")
 		}
 	}
 }
@@ -343,27 +358,13 @@ func TestEarlyClose(t *testing.T) {
 			asked = c
 		}
 	}
-	if asked == nil || !asked.Gone() {
-		t.Error("the client is gone, the connection does not say so")
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if !srv.Settle(ctx, nil) {
-		t.Error("Settle sees no client that went away")
+	if asked == nil || !asked.HungUp() {
+		t.Error("the client has hung up, the connection does not say so")
 	}
 	works(t, other)
 	close(leave)
-	if !srv.Settle(context.Background(), nil) {
-		// It may have ended between: then nothing is left to wait for.
-		if n := len(srv.Conns()); n != 1 {
-			t.Errorf("%d connections", n)
-		}
-	}
 	h.waitGone(t, 1)
 	works(t, other)
-	if srv.Settle(context.Background(), nil) {
-		t.Error("Settle sees somebody go who stays")
-	}
 }
 
 func TestHalfClose(t *testing.T) {
@@ -379,7 +380,7 @@ func TestHalfClose(t *testing.T) {
 	if err := nc.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	if c := <-entered; c.Gone() {
+	if c := <-entered; c.HungUp() {
 		t.Error("a client that can read is taken for gone")
 	}
 	leave <- struct{}{}
@@ -432,7 +433,7 @@ func TestFail(t *testing.T) {
 	h.waitGone(t, len(busy)+2)
 }
 
-func TestShutdown(t *testing.T) {
+func TestWait(t *testing.T) {
 	entered := make(chan struct{})
 	leave := make(chan struct{})
 	h := newHandler(func(ctx context.Context, c *Conn, req *Request, reply *Reply) Code {
@@ -448,19 +449,16 @@ func TestShutdown(t *testing.T) {
 	idle, busy := dial(t, path), dial(t, path)
 	send(t, busy, append(packet(Header{XID: 1}, []byte{0x10, 0}), packet(Header{XID: 2}, []byte{0x10, 0})...))
 	<-entered
-	short, cancel := context.WithCancel(context.Background())
-	cancel()
-	if err := srv.Shutdown(short); !errors.Is(err, context.Canceled) {
-		t.Errorf("Shutdown with an impatient context: %v", err)
-	}
+	waited := make(chan error, 1)
+	go func() { waited <- srv.Wait(context.Background()) }()
 	expectEnd(t, idle)
 	close(leave)
 	if hd, p := receive(t, busy); hd.XID != 1 || hd.Error != Success || len(p) != 4003 {
 		t.Errorf("reply %+v, %d bytes", hd, len(p))
 	}
 	expectEnd(t, busy)
-	if err := srv.Shutdown(context.Background()); err != nil {
-		t.Errorf("Shutdown: %v", err)
+	if err := <-waited; err != nil {
+		t.Errorf("Wait: %v", err)
 	}
 	h.waitGone(t, 2)
 	l, err := net.Listen("unix", filepath.Join(shortDir(t), "1"))
@@ -468,6 +466,28 @@ func TestShutdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := srv.Serve(l); !errors.Is(err, ErrServerClosed) {
-		t.Errorf("Serve after Shutdown: %v", err)
+		t.Errorf("Serve after Wait: %v", err)
 	}
+}
+
+// A request that does not end keeps Wait as long as its context lasts; then
+// everything is closed, and the request's context ends.
+func TestWaitGivesUp(t *testing.T) {
+	entered := make(chan struct{})
+	h := newHandler(func(ctx context.Context, _ *Conn, _ *Request, _ *Reply) Code {
+		close(entered)
+		<-ctx.Done()
+		return Success
+	})
+	srv, path := start(t, h, Options{})
+	busy := dial(t, path)
+	send(t, busy, packet(Header{XID: 1}, []byte{0x10, 0}))
+	<-entered
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := srv.Wait(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Wait: %v", err)
+	}
+	expectEnd(t, busy)
+	h.waitGone(t, 1)
 }

@@ -8,7 +8,7 @@ import (
 // Tag names an argument or a result, without the length bit 0x40.
 type Tag byte
 
-// Tags (spec/socket-protocol.md, 4).
+// Tags (C OpenCT's protocol.h).
 const (
 	TagReaderName   Tag = 0x00 // string
 	TagReaderUnits  Tag = 0x01 // one byte per unit
@@ -28,7 +28,7 @@ const (
 )
 
 const (
-	largeBit  = 0x40   // in a tag byte: two length bytes follow (spec/socket-protocol.md, 3)
+	largeBit  = 0x40   // in a tag byte: two length bytes follow (C OpenCT's tlv.c)
 	maxSmall  = 0xff   // longest value with one length byte
 	maxLarge  = 0xffff // longest value with two
 	tlvHeader = 3      // bytes before the value in the large form

@@ -17,7 +17,7 @@ import (
 const (
 	fileName = "status"
 	keepName = ".status.keep"
-	fileMode = 0o644 // readable for every client, spec/status-file.md, 1
+	fileMode = 0o644 // readable for every client
 )
 
 // words of an entry: every access to the mapping is one aligned 32-bit load or
@@ -48,7 +48,7 @@ func OpenReadOnly(dir string) (*File, error) {
 }
 
 // rooted is dir as clients understand it: they put a slash behind it, so that an
-// empty OPENCT_SOCKETDIR is the root directory (spec/socket-protocol.md, 1.1).
+// empty OPENCT_SOCKETDIR is the root directory (C OpenCT's path.c).
 func rooted(dir string) string {
 	if dir == "" {
 		return "/"
@@ -220,7 +220,7 @@ func loadEntry(n int, words []uint32) Entry {
 }
 
 // clearEntry frees an entry: the pid first, so that no client sees a living
-// reader without a name (spec/status-file.md, 5, row 7).
+// reader without a name (C OpenCT's ct_reader_info, client.c, looks at the pid first).
 func clearEntry(entry []uint32) {
 	atomic.StoreUint32(&entry[wordPID], 0)
 	for i := range entry[:wordPID] {

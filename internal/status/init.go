@@ -36,8 +36,7 @@ func defaultOwner(dir string) int {
 // long as they live, so Init keeps the inode wherever it can: the file that is
 // there, or the one that Retire put aside. Entries of living daemons stay, all
 // others are cleared. A new file is made only when there is none that is a plain
-// file with one link, belongs to root, the caller or UID, and is not too short
-// (spec/status-file.md, 6).
+// file with one link, belongs to root, the caller or UID, and is not too short.
 func Init(dir string, o Options) error {
 	dir = rooted(dir)
 	if o.UID < 0 {

@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// Layout of the file (spec/status-file.md, 1 and 2): an array of C OpenCT's
+// Layout of the file (doc/status-file.md): an array of C OpenCT's
 // struct ct_info in host byte order, nothing before or after it.
 const (
 	Entries   = 16  // readers, numbered like their sockets
@@ -47,12 +47,12 @@ func (e Entry) Present(slot int) bool {
 }
 
 // InUse says whether clients take the reader for a living one: its pid is set
-// and a process has it (spec/status-file.md, 3).
+// and a process has it (doc/status-file.md).
 func (e Entry) InUse() bool { return Alive(e.PID) }
 
 // A C compiler puts the first member of a bit field into the least significant
 // bit on a little-endian machine and into the most significant one on a
-// big-endian machine (spec/status-file.md, 2).
+// big-endian machine (doc/status-file.md).
 func flagBits(order binary.ByteOrder) (display, keypad uint32) {
 	if order.Uint16([]byte{0, 1}) == 1 {
 		return 1 << 31, 1 << 30

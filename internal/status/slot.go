@@ -61,7 +61,7 @@ func Claim(f *File, d Detail) (*Slot, error) {
 	pid := uint32(unix.Getpid())
 	// A client that keeps its own copy of a sequence number must see a change
 	// when the daemon was restarted in between: start at a number that an
-	// earlier daemon has hardly reached (spec/status-file.md, 4).
+	// earlier daemon has hardly reached.
 	s := &Slot{f: f, n: n, pid: pid, lock: lock, seq: uint32(now.Unix())<<8 | pid&0xff}
 	return s, nil
 }
@@ -153,7 +153,7 @@ func listener(dir string, n int) int {
 func (s *Slot) Index() int { return s.n }
 
 // Publish fills the entry. The name's first bytes come last: a client that sees
-// a name sees everything else as well (spec/status-file.md, 5, row 7).
+// a name sees everything else as well (C OpenCT's ct_reader_info, client.c, looks at the pid first).
 func (s *Slot) Publish(info Info) error {
 	var b [EntrySize]byte
 	order := hostOrder()
@@ -252,7 +252,7 @@ func (s *Slot) Release() error {
 // by the daemons' user, so root must not signal whatever pid it finds there:
 // Terminate returns ErrNotDaemon unless the process holds the entry's lock or
 // listens on its socket and, where the file is not root's, runs as the file's
-// owner (spec/status-file.md, 5, row 8). For a free entry it returns ErrNotDaemon, too.
+// owner. For a free entry it returns ErrNotDaemon, too.
 func (f *File) Terminate(n int) error {
 	e, err := f.Entry(n)
 	if err != nil {

@@ -30,12 +30,20 @@ type model struct {
 
 const lockDelay = 100 * time.Millisecond
 
-func who(c *socket.Conn) lock.Client { return lock.Client{ID: c.ID, UID: c.UID, PID: c.PID} }
+func (m *model) Connect(c *socket.Conn) socket.Session {
+	return &client{m, lock.Client{ID: c.ID, UID: c.UID, PID: c.PID, HungUp: c.HungUp}}
+}
 
-func (m *model) Connected(*socket.Conn)      {}
-func (m *model) Disconnected(c *socket.Conn) { m.locks.Release(c.ID) }
+// client is one client of the model.
+type client struct {
+	*model
+	who lock.Client
+}
 
-func (m *model) Handle(ctx context.Context, c *socket.Conn, req *socket.Request, reply *socket.Reply) socket.Code {
+func (c *client) Disconnect() { c.locks.Release(c.who.ID) }
+
+func (c *client) Handle(ctx context.Context, req *socket.Request, reply *socket.Reply) socket.Code {
+	m := c.model
 	slot := int(req.Unit)
 	switch req.Cmd {
 	case socket.CmdStatus:
@@ -55,7 +63,7 @@ func (m *model) Handle(ctx context.Context, c *socket.Conn, req *socket.Request,
 		}
 		return socket.NotSupported
 	case socket.CmdTransactOld:
-		if m.locks.CheckAlone(slot, who(c)) != nil && !(c.Server().Settle(ctx, c) && m.locks.CheckAlone(slot, who(c)) == nil) {
+		if m.locks.Wait(ctx, slot, c.who, lock.Exclusive, 0) != nil {
 			return socket.Locked
 		}
 		resp, code := m.transact(slot, req.Raw)
@@ -76,18 +84,18 @@ func (m *model) Handle(ctx context.Context, c *socket.Conn, req *socket.Request,
 	}
 	switch req.Cmd {
 	case socket.CmdLock:
-		return m.lock(ctx, c, req, reply)
+		return c.lock(ctx, req, reply)
 	case socket.CmdUnlock:
 		h, ok := req.Args.Int(socket.TagLock)
 		if !ok {
 			return socket.MissingArg
 		}
-		if m.locks.Unlock(slot, who(c), h) != nil {
+		if m.locks.Unlock(slot, c.who, h) != nil {
 			return socket.NoLock
 		}
 		return socket.Success
 	}
-	if m.locks.Wait(ctx, slot, who(c), lockDelay) != nil {
+	if m.locks.Wait(ctx, slot, c.who, lock.Shared, lockDelay) != nil {
 		return socket.Locked
 	}
 	need := func(code socket.Code, tags ...socket.Tag) socket.Code {
@@ -129,17 +137,12 @@ func (m *model) Handle(ctx context.Context, c *socket.Conn, req *socket.Request,
 	return socket.Success
 }
 
-func (m *model) lock(ctx context.Context, c *socket.Conn, req *socket.Request, reply *socket.Reply) socket.Code {
+func (c *client) lock(ctx context.Context, req *socket.Request, reply *socket.Reply) socket.Code {
 	kind, ok := req.Args.Int(socket.TagLockType)
 	if !ok {
 		return socket.MissingArg
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	h, err := m.locks.Lock(0, who(c), kind == socket.LockExclusive)
-	if errors.Is(err, lock.ErrLocked) && c.Server().Settle(ctx, c) {
-		h, err = m.locks.Lock(0, who(c), kind == socket.LockExclusive)
-	}
+	h, err := c.locks.Lock(ctx, 0, c.who, kind == socket.LockExclusive)
 	if err != nil {
 		return socket.Locked
 	}
@@ -187,8 +190,8 @@ func serve(t *testing.T, cred func(net.Conn) (socket.Cred, error)) (path string)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
-		if err := srv.Shutdown(ctx); err != nil {
-			t.Errorf("Shutdown: %v", err)
+		if err := srv.Wait(ctx); err != nil {
+			t.Errorf("Wait: %v", err)
 		}
 		if err := <-done; !errors.Is(err, socket.ErrServerClosed) {
 			t.Errorf("Serve: %v", err)

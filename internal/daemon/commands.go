@@ -1,0 +1,213 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"openct/internal/ifd"
+	"openct/internal/proto"
+	"openct/internal/reader"
+	"openct/internal/socket"
+)
+
+// command is one command of the socket protocol.
+type command struct {
+	name string
+	on   target
+	args []socket.Tag // that must be there
+	run  func(*client, context.Context, request) error
+}
+
+// target is what a command is about.
+type target byte
+
+const (
+	onAnyUnit   target = iota // the command looks at the unit by itself
+	onSlot                    // a card slot
+	onCard                    // the card in a slot: the command waits for other clients' locks and has the card to itself
+	onCardAlone               // the same, but every other client's lock forbids it, at once
+)
+
+// commands are all there are. A new one is a line here, the function that the
+// line names, its code in package socket, and its description in
+// socket/PROTOCOL.md.
+var commands = map[socket.Command]command{
+	socket.CmdStatus:      {"STATUS", onAnyUnit, nil, (*client).status},
+	socket.CmdLock:        {"LOCK", onSlot, []socket.Tag{socket.TagLockType}, (*client).lock},
+	socket.CmdUnlock:      {"UNLOCK", onSlot, []socket.Tag{socket.TagLock}, (*client).unlock},
+	socket.CmdReset:       {"RESET", onCard, nil, (*client).reset},
+	socket.CmdRequest:     {"REQUEST_ICC", onCard, nil, (*client).reset},
+	socket.CmdEject:       {"EJECT_ICC", onCard, nil, (*client).eject},
+	socket.CmdOutput:      {"OUTPUT", onAnyUnit, nil, (*client).output},
+	socket.CmdVerify:      {"PERFORM_VERIFY", onCard, []socket.Tag{socket.TagPINData}, (*client).verify},
+	socket.CmdChangePIN:   {"CHANGE_PIN", onCard, []socket.Tag{socket.TagPINData}, (*client).changePIN},
+	socket.CmdMemoryRead:  {"MEMORY_READ", onCard, []socket.Tag{socket.TagAddress, socket.TagCount}, (*client).readMemory},
+	socket.CmdMemoryWrite: {"MEMORY_WRITE", onCard, []socket.Tag{socket.TagAddress, socket.TagData}, (*client).writeMemory},
+	socket.CmdInput:       {"INPUT", onAnyUnit, nil, (*client).unknown}, // has a code, but no meaning
+	socket.CmdTransactOld: {"TRANSACT_OLD", onCardAlone, nil, (*client).transactOld},
+	socket.CmdTransact:    {"TRANSACT", onCard, []socket.Tag{socket.TagCardRequest}, (*client).transact},
+	socket.CmdSetProtocol: {"SET_PROTOCOL", onCard, []socket.Tag{socket.TagProtocol}, (*client).setProtocol},
+}
+
+// request is what a command's function gets.
+type request struct {
+	*socket.Request
+	reply *socket.Reply
+	slot  *reader.Slot // the unit's; nil for onAnyUnit
+}
+
+// maxMessage is the longest text for a reader's display, bytes; the rest is
+// cut, as C OpenCT does it (process.c).
+const maxMessage = 127
+
+// prompt is what the commands that involve the user may bring: how long he may
+// take, and the text for the display.
+func (r request) prompt() (timeout time.Duration, message string) {
+	seconds, _ := r.Args.Int(socket.TagTimeout)
+	return time.Duration(seconds) * time.Second, r.message()
+}
+
+func (r request) message() string {
+	s := r.Args.Text(socket.TagMessage)
+	return s[:min(len(s), maxMessage)]
+}
+
+func (c *client) unknown(context.Context, request) error { return socket.InvalidCmd }
+
+func (c *client) status(ctx context.Context, r request) error {
+	if r.Unit == socket.UnitReader {
+		r.reply.Text(socket.TagReaderName, c.name)
+		r.reply.Bytes(socket.TagReaderUnits, c.units())
+		return nil
+	}
+	slot, err := c.reader.Slot(int(r.Unit))
+	if err != nil {
+		return err
+	}
+	st, err := slot.Status(ctx)
+	if err != nil {
+		return err
+	}
+	var bits uint32
+	if st.Present {
+		bits |= socket.StatusPresent
+	}
+	if st.Changed {
+		bits |= socket.StatusChanged
+	}
+	r.reply.Int(socket.TagCardStatus, bits)
+	return nil
+}
+
+// units lists what the reader has, a byte each.
+func (h *handler) units() []byte {
+	var units []byte
+	for i := range h.reader.Slots() {
+		units = append(units, byte(i))
+	}
+	display, keypad := h.reader.Features()
+	if display {
+		units = append(units, socket.UnitDisplay)
+	}
+	if keypad {
+		units = append(units, socket.UnitKeypad)
+	}
+	return units
+}
+
+func (c *client) lock(ctx context.Context, r request) error {
+	kind, _ := r.Args.Int(socket.TagLockType)
+	handle, err := c.locks.Lock(ctx, int(r.Unit), c.who, kind == socket.LockExclusive)
+	if err != nil {
+		return err
+	}
+	r.reply.Int(socket.TagLock, handle)
+	c.news()
+	return nil
+}
+
+func (c *client) unlock(_ context.Context, r request) error {
+	handle, _ := r.Args.Int(socket.TagLock)
+	if err := c.locks.Unlock(int(r.Unit), c.who, handle); err != nil {
+		return err
+	}
+	c.news()
+	return nil
+}
+
+func (c *client) reset(ctx context.Context, r request) error {
+	timeout, message := r.prompt()
+	atr, err := r.slot.Request(ctx, timeout, message)
+	if err != nil {
+		return err
+	}
+	r.reply.Bytes(socket.TagATR, atr)
+	return nil
+}
+
+func (c *client) eject(ctx context.Context, r request) error {
+	timeout, message := r.prompt()
+	return r.slot.Eject(ctx, timeout, message)
+}
+
+func (c *client) output(ctx context.Context, r request) error {
+	if r.Unit > socket.UnitDisplay {
+		return socket.InvalidArg
+	}
+	return c.reader.Display(ctx, r.message())
+}
+
+func (c *client) transact(ctx context.Context, r request) error {
+	apdu, _ := r.Args.Bytes(socket.TagCardRequest)
+	resp, err := r.slot.Transmit(ctx, apdu, c.response)
+	return answer(resp, err, func(resp []byte) { r.reply.Bytes(socket.TagCardResponse, resp) })
+}
+
+func (c *client) transactOld(ctx context.Context, r request) error {
+	resp, err := r.slot.Transmit(ctx, r.Raw, c.response)
+	return answer(resp, err, r.reply.Raw)
+}
+
+func (c *client) setProtocol(ctx context.Context, r request) error {
+	p, _ := r.Args.Int(socket.TagProtocol)
+	return r.slot.SetProtocol(ctx, proto.ID(int32(p)))
+}
+
+func (c *client) readMemory(ctx context.Context, r request) error {
+	addr, _ := r.Args.Int(socket.TagAddress)
+	count, _ := r.Args.Int(socket.TagCount)
+	buf := make([]byte, min(count, socket.MaxResponse))
+	n, err := r.slot.ReadMemory(ctx, uint16(addr), buf)
+	return answer(buf[:max(n, 0)], err, func(b []byte) { r.reply.Bytes(socket.TagData, b) })
+}
+
+func (c *client) writeMemory(ctx context.Context, r request) error {
+	addr, _ := r.Args.Int(socket.TagAddress)
+	data, _ := r.Args.Bytes(socket.TagData)
+	return r.slot.WriteMemory(ctx, uint16(addr), data)
+}
+
+func (c *client) verify(ctx context.Context, r request) error {
+	return r.keypad(ctx, r.slot.Verify)
+}
+
+func (c *client) changePIN(ctx context.Context, r request) error {
+	return r.keypad(ctx, r.slot.Modify)
+}
+
+// keypad runs a command with a PIN that the user types on the reader. PIN_DATA
+// is control, position of the PIN, APDU.
+func (r request) keypad(ctx context.Context, run func(context.Context, ifd.PINRequest) ([]byte, error)) error {
+	data, _ := r.Args.Bytes(socket.TagPINData)
+	const header = 2 + 4 // control and position, then at least CLA INS P1 P2
+	if len(data) < header {
+		return fmt.Errorf("PIN data of %d bytes: %w", len(data), socket.InvalidArg)
+	}
+	timeout, message := r.prompt()
+	resp, err := run(ctx, ifd.PINRequest{
+		Timeout: timeout, Message: message,
+		Control: data[0], Offset: data[1], APDU: data[2:],
+	})
+	return answer(resp, err, func(resp []byte) { r.reply.Bytes(socket.TagCardResponse, resp) })
+}
