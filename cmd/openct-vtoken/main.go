@@ -14,7 +14,7 @@ import (
 	"syscall"
 
 	"openct/internal/cli"
-	"openct/internal/vusb"
+	"openct/internal/vusb/model"
 )
 
 const usage = `usage: openct-vtoken plug [options]
@@ -86,7 +86,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 
 // plug is the token until a signal comes.
 func plug(o options, stdout, stderr io.Writer) error {
-	model, err := vusb.New(o.driver, o.card)
+	model, err := model.New(o.driver, o.card)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"openct/internal/vusb"
+	"openct/internal/vusb/usbip"
 )
 
 // plugPatience bounds how long the kernel may take to enumerate the token; it
@@ -36,7 +37,7 @@ type attachment interface {
 
 // attachKernel is how a token gets there; the tests have their own.
 func attachKernel(ctx context.Context, m vusb.Model) (attachment, plugged, error) {
-	a, err := vusb.AttachVHCI(ctx, m)
+	a, err := usbip.Attach(ctx, m)
 	if err != nil {
 		return nil, plugged{}, err
 	}

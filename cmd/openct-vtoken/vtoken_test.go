@@ -18,6 +18,8 @@ import (
 
 	"openct/internal/usb"
 	"openct/internal/vusb"
+	"openct/internal/vusb/model"
+	"openct/internal/vusb/usbip"
 )
 
 // fakeKernel takes tokens like the kernel does, one number after the other.
@@ -55,7 +57,7 @@ func (k *fakeKernel) attach(_ context.Context, m vusb.Model) (attachment, plugge
 // control starts a token with its socket and returns what gives it orders.
 func control(t *testing.T) (k *fakeKernel, tok *token, order func(string) (string, error)) {
 	t.Helper()
-	model, err := vusb.New("etoken64", "echo")
+	model, err := model.New("etoken64", "echo")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +123,7 @@ func errText(err error) string {
 
 func TestPlugFails(t *testing.T) {
 	k, _, order := control(t)
-	k.err = errors.Join(vusb.ErrNoPort, errors.New("more"))
+	k.err = errors.Join(usbip.ErrNoPort, errors.New("more"))
 	if _, err := order("plug"); err == nil || !strings.Contains(err.Error(), "in use; more") {
 		t.Errorf("got %v", err)
 	}
@@ -227,7 +229,7 @@ func TestParseFault(t *testing.T) {
 }
 
 func TestLooks(t *testing.T) {
-	m, err := vusb.New("etoken64", "echo")
+	m, err := model.New("etoken64", "echo")
 	if err != nil {
 		t.Fatal(err)
 	}

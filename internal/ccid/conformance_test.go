@@ -16,6 +16,7 @@ import (
 	"openct/internal/usb"
 	"openct/internal/vusb"
 	"openct/internal/vusb/card"
+	"openct/internal/vusb/ccidreader"
 )
 
 // TestConformance has what C OpenCT's driver does against the specification,
@@ -57,7 +58,7 @@ func TestConformance(t *testing.T) {
 		}},
 		{"03 time extensions extend", func(t *testing.T) {
 			b, e := simple(t, "P3")
-			b.model.Inject(vusb.CCIDFault{On: 0x6F, Extensions: 5, Factor: 20, Delay: 15 * time.Second})
+			b.model.Inject(ccidreader.Fault{On: 0x6F, Extensions: 5, Factor: 20, Delay: 15 * time.Second})
 			b.transmit(e, selectMF, okSW)
 			if n := len(b.sent(0x6F)); n != 1 {
 				t.Errorf("the command was sent %d times", n)
@@ -65,22 +66,22 @@ func TestConformance(t *testing.T) {
 		}},
 		{"04 an empty transfer is no error", func(t *testing.T) {
 			b, e := simple(t, "P3")
-			b.model.Inject(vusb.CCIDFault{On: 0x6F, Empty: maxEmpty})
+			b.model.Inject(ccidreader.Fault{On: 0x6F, Empty: maxEmpty})
 			b.transmit(e, selectMF, okSW)
 		}},
 		{"05 discards have an end, messages a minimum", func(t *testing.T) {
 			b, e := simple(t, "P3")
-			b.model.Inject(vusb.CCIDFault{On: 0x6F, Stale: maxStale + 1})
+			b.model.Inject(ccidreader.Fault{On: 0x6F, Stale: maxStale + 1})
 			_, err := e.Transmit(background, selectMF, nil)
 			wantErr(t, "stale", err, ifd.ErrComm)
 			b, e = simple(t, "P3")
-			b.model.Inject(vusb.CCIDFault{On: 0x6F, Mangle: func(m []byte) []byte { return m[:9] }})
+			b.model.Inject(ccidreader.Fault{On: 0x6F, Mangle: func(m []byte) []byte { return m[:9] }})
 			_, err = e.Transmit(background, selectMF, nil)
 			wantErr(t, "nine bytes", err, ifd.ErrComm)
 		}},
 		{"06 a long message where a short one is due", func(t *testing.T) {
 			b := plug(t, profile(t, "P1"), &testCard{atr: atrT0}).start()
-			b.model.Inject(vusb.CCIDFault{On: 0x65, Mangle: func(m []byte) []byte {
+			b.model.Inject(ccidreader.Fault{On: 0x65, Mangle: func(m []byte) []byte {
 				m[1] = 250
 				return append(m, make([]byte, 250)...)
 			}})
@@ -90,13 +91,13 @@ func TestConformance(t *testing.T) {
 		}},
 		{"07 mute is not absent", func(t *testing.T) {
 			b, e := simple(t, "P3")
-			b.model.Inject(vusb.CCIDFault{On: 0x6F, Fail: true, Code: codeMute})
+			b.model.Inject(ccidreader.Fault{On: 0x6F, Fail: true, Code: codeMute})
 			_, err := e.Transmit(background, selectMF, nil)
 			wantErr(t, "exchange with a mute card", err, ifd.ErrComm)
 			if errors.Is(err, ifd.ErrNoCard) {
 				t.Error("a mute card is called absent")
 			}
-			b.model.Inject(vusb.CCIDFault{On: 0x62, Fail: true, Code: codeMute, Times: 4})
+			b.model.Inject(ccidreader.Fault{On: 0x62, Fail: true, Code: codeMute, Times: 4})
 			_, err = b.slot(0).Reset(background)
 			wantErr(t, "reset of a mute card", err, ifd.ErrNoATR)
 			b.model.Remove(0)
@@ -105,7 +106,7 @@ func TestConformance(t *testing.T) {
 		}},
 		{"08 voltages by hand after automatic failed, power off between", func(t *testing.T) {
 			b := plug(t, profile(t, "P2"))
-			b.model.InsertOdd(0, &testCard{atr: atrT0}, vusb.CCIDCard{AutoFails: true, Voltages: 4})
+			b.model.InsertOdd(0, &testCard{atr: atrT0}, ccidreader.Card{AutoFails: true, Voltages: 4})
 			b.start()
 			b.transmit(b.engine(0), selectMF, okSW)
 			var order []string
@@ -293,7 +294,7 @@ func TestConformance(t *testing.T) {
 				p.Vendor, p.Product = 0x08E6, 0x3437
 				b := plug(t, p, &testCard{atr: atrT0})
 				if refuse {
-					b.model.Inject(vusb.CCIDFault{On: 0x6B, Fail: true})
+					b.model.Inject(ccidreader.Fault{On: 0x6B, Fail: true})
 				}
 				b.start()
 				b.transmit(b.engine(0), selectMF, okSW)
@@ -305,7 +306,7 @@ func TestConformance(t *testing.T) {
 		{"17 abort after a timeout", func(t *testing.T) {
 			for _, number := range []string{"P1", "P3"} {
 				b, e := simple(t, number)
-				b.model.Inject(vusb.CCIDFault{On: 0x6F, Delay: time.Hour})
+				b.model.Inject(ccidreader.Fault{On: 0x6F, Delay: time.Hour})
 				_, err := e.Transmit(background, selectMF, nil)
 				wantErr(t, "Transmit", err, usb.ErrTimeout)
 				wantErr(t, "Transmit", err, proto.ErrResetRequired)
@@ -320,7 +321,7 @@ func TestConformance(t *testing.T) {
 		{"17b abort refused by the control pipe", func(t *testing.T) {
 			b, e := simple(t, "P3")
 			b.port.Inject(vusb.Fault{On: vusb.Transfer{Control: true, Code: reqAbort}, Stall: true})
-			b.model.Inject(vusb.CCIDFault{On: 0x6F, Lose: true})
+			b.model.Inject(ccidreader.Fault{On: 0x6F, Lose: true})
 			_, err := e.Transmit(background, selectMF, nil)
 			wantErr(t, "Transmit", err, usb.ErrTimeout)
 			if n := len(b.sent(0x72)); n != 1 {
@@ -347,8 +348,8 @@ func TestConformance(t *testing.T) {
 		}},
 		{"17c reader takes no abort, and wakes up later", func(t *testing.T) {
 			b, e := simple(t, "P3")
-			b.model.Inject(vusb.CCIDFault{On: 0x6F, Lose: true})
-			b.model.Inject(vusb.CCIDFault{On: 0x72, Lose: true})
+			b.model.Inject(ccidreader.Fault{On: 0x6F, Lose: true})
+			b.model.Inject(ccidreader.Fault{On: 0x72, Lose: true})
 			_, err := e.Transmit(background, selectMF, nil)
 			wantErr(t, "Transmit", err, usb.ErrTimeout)
 			if !bytes.Contains(b.log.Bytes(), []byte("unplug it")) {
@@ -543,11 +544,11 @@ func TestParityError(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := plug(t, profile(t, "P1"), &testCard{atr: atrT1}).start()
 		e := b.engine(0)
-		b.model.Inject(vusb.CCIDFault{On: 0x6F, Fail: true, Code: codeParity})
+		b.model.Inject(ccidreader.Fault{On: 0x6F, Fail: true, Code: codeParity})
 		b.transmit(e, selectMF, okSW)
 		b = plug(t, profile(t, "P1"), &testCard{atr: atrT0}).start()
 		e = b.engine(0)
-		b.model.Inject(vusb.CCIDFault{On: 0x6F, Fail: true, Code: codeParity})
+		b.model.Inject(ccidreader.Fault{On: 0x6F, Fail: true, Code: codeParity})
 		_, err := e.Transmit(context.Background(), selectMF, nil)
 		wantErr(t, "T=0", err, ifd.ErrComm)
 	})
@@ -558,20 +559,20 @@ func TestParityError(t *testing.T) {
 func TestWrongAnswers(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		fault vusb.CCIDFault
+		fault ccidreader.Fault
 		want  error
 	}{
-		{"dwLength too large", vusb.CCIDFault{Longer: 5}, ifd.ErrComm},
-		{"dwLength too small", vusb.CCIDFault{Longer: -1}, ifd.ErrComm},
-		{"dwLength huge", vusb.CCIDFault{Longer: 1 << 30}, ifd.ErrComm},
-		{"nothing but a header", vusb.CCIDFault{Mangle: func(m []byte) []byte { return m[:headerSize] }}, ifd.ErrComm},
-		{"another type", vusb.CCIDFault{Type: 0x83}, ifd.ErrComm},
-		{"a type of the interrupt pipe", vusb.CCIDFault{Type: 0x50}, ifd.ErrComm},
-		{"another type, failed", vusb.CCIDFault{Type: 0x81, Fail: true, Code: codeHardware}, errHardware},
-		{"reserved command status", vusb.CCIDFault{Mangle: func(m []byte) []byte { m[7] |= 0xC0; m[8] = codeHardware; return m }}, errHardware},
-		{"reserved card status", vusb.CCIDFault{Mangle: func(m []byte) []byte { m[7] |= 0x43; m[8] = codeMute; return m }}, ifd.ErrNoCard},
-		{"no status word", vusb.CCIDFault{Mangle: func(m []byte) []byte { m[1] = 1; return m[:11] }}, ifd.ErrComm},
-		{"unknown chain parameter", vusb.CCIDFault{Mangle: func(m []byte) []byte { m[9] = 0x77; return m }}, ifd.ErrComm},
+		{"dwLength too large", ccidreader.Fault{Longer: 5}, ifd.ErrComm},
+		{"dwLength too small", ccidreader.Fault{Longer: -1}, ifd.ErrComm},
+		{"dwLength huge", ccidreader.Fault{Longer: 1 << 30}, ifd.ErrComm},
+		{"nothing but a header", ccidreader.Fault{Mangle: func(m []byte) []byte { return m[:headerSize] }}, ifd.ErrComm},
+		{"another type", ccidreader.Fault{Type: 0x83}, ifd.ErrComm},
+		{"a type of the interrupt pipe", ccidreader.Fault{Type: 0x50}, ifd.ErrComm},
+		{"another type, failed", ccidreader.Fault{Type: 0x81, Fail: true, Code: codeHardware}, errHardware},
+		{"reserved command status", ccidreader.Fault{Mangle: func(m []byte) []byte { m[7] |= 0xC0; m[8] = codeHardware; return m }}, errHardware},
+		{"reserved card status", ccidreader.Fault{Mangle: func(m []byte) []byte { m[7] |= 0x43; m[8] = codeMute; return m }}, ifd.ErrNoCard},
+		{"no status word", ccidreader.Fault{Mangle: func(m []byte) []byte { m[1] = 1; return m[:11] }}, ifd.ErrComm},
+		{"unknown chain parameter", ccidreader.Fault{Mangle: func(m []byte) []byte { m[9] = 0x77; return m }}, ifd.ErrComm},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -594,7 +595,7 @@ func TestEndlessResponse(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				b := plug(t, profile(t, "P4"), &testCard{atr: atrT0}).start()
 				e := b.engine(0)
-				b.model.Inject(vusb.CCIDFault{On: 0x6F, Times: -1, Mangle: func(m []byte) []byte {
+				b.model.Inject(ccidreader.Fault{On: 0x6F, Times: -1, Mangle: func(m []byte) []byte {
 					m = append(m[:headerSize], make([]byte, data)...)
 					m[1], m[2], m[9] = byte(data), 0, chainContinues
 					return m
@@ -613,7 +614,7 @@ func TestCancel(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				b := plug(t, profile(t, number), &testCard{atr: atrT0}).start()
 				e := b.engine(0)
-				b.model.Inject(vusb.CCIDFault{On: 0x6F, Extensions: 100, Factor: 2, Delay: time.Second})
+				b.model.Inject(ccidreader.Fault{On: 0x6F, Extensions: 100, Factor: 2, Delay: time.Second})
 				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 				defer cancel()
 				began := time.Now()

@@ -18,6 +18,7 @@ import (
 	"openct/internal/usb"
 	"openct/internal/vusb"
 	"openct/internal/vusb/card"
+	"openct/internal/vusb/ccidreader"
 )
 
 // unhex reads "6F 00 0a" and "6f000a" alike.
@@ -59,7 +60,7 @@ var (
 // bench is a driver on a virtual reader.
 type bench struct {
 	t      testing.TB
-	model  *vusb.CCIDReader
+	model  *ccidreader.Reader
 	port   *vusb.Port
 	dev    usb.Device
 	reader ifd.Reader
@@ -67,9 +68,9 @@ type bench struct {
 	open   bool
 }
 
-func profile(t testing.TB, number string) vusb.CCIDProfile {
+func profile(t testing.TB, number string) ccidreader.Profile {
 	t.Helper()
-	p, ok := vusb.CCIDProfileNamed(number)
+	p, ok := ccidreader.ProfileNamed(number)
 	if !ok {
 		t.Fatalf("no profile %s", number)
 	}
@@ -77,9 +78,9 @@ func profile(t testing.TB, number string) vusb.CCIDProfile {
 }
 
 // plug makes a virtual reader and a device handle, unopened by the driver.
-func plug(t testing.TB, p vusb.CCIDProfile, cards ...card.Card) *bench {
+func plug(t testing.TB, p ccidreader.Profile, cards ...card.Card) *bench {
 	t.Helper()
-	b := &bench{t: t, model: vusb.NewCCID(p, cards...)}
+	b := &bench{t: t, model: ccidreader.New(p, cards...)}
 	b.port = vusb.Plug("virtual reader", b.model)
 	dev, err := b.port.Open()
 	if err != nil {
@@ -172,8 +173,8 @@ func (b *bench) transmit(e proto.Engine, apdu, want []byte) {
 }
 
 // sent returns the commands of one type, in order.
-func (b *bench) sent(typ byte) []vusb.CCIDCommand {
-	var found []vusb.CCIDCommand
+func (b *bench) sent(typ byte) []ccidreader.Command {
+	var found []ccidreader.Command
 	for _, c := range b.model.Commands() {
 		if c.Type == typ {
 			found = append(found, c)

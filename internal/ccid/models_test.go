@@ -14,12 +14,13 @@ import (
 	"openct/internal/usb"
 	"openct/internal/vusb"
 	"openct/internal/vusb/card"
+	"openct/internal/vusb/ccidreader"
 )
 
 // TestModels: what is done differently for one model.
 func TestModels(t *testing.T) {
 	background := context.Background()
-	as := func(t *testing.T, number string, vendor, product, release uint16) vusb.CCIDProfile {
+	as := func(t *testing.T, number string, vendor, product, release uint16) ccidreader.Profile {
 		p := profile(t, number)
 		p.Vendor, p.Product, p.Release = vendor, product, release
 		return p
@@ -30,7 +31,7 @@ func TestModels(t *testing.T) {
 	}{
 		{"GemPC433 leaves EMV mode", func(t *testing.T) {
 			b := plug(t, as(t, "P2", 0x08E6, 0x4433, 0x0200), &testCard{atr: atrT0}).start()
-			b.model.Inject(vusb.CCIDFault{On: 0x62, Fail: true, Code: codeEMVProtocol})
+			b.model.Inject(ccidreader.Fault{On: 0x62, Fail: true, Code: codeEMVProtocol})
 			b.transmit(b.engine(0), selectMF, okSW)
 			if x := b.sent(0x6B); len(x) != 1 || !bytes.Equal(x[0].Data, []byte{0x1F, 0x01}) {
 				t.Errorf("escape commands %v", x)
@@ -38,7 +39,7 @@ func TestModels(t *testing.T) {
 		}},
 		{"another reader does not", func(t *testing.T) {
 			b := plug(t, profile(t, "P2"), &testCard{atr: atrT0}).start()
-			b.model.Inject(vusb.CCIDFault{On: 0x62, Fail: true, Code: codeEMVProtocol})
+			b.model.Inject(ccidreader.Fault{On: 0x62, Fail: true, Code: codeEMVProtocol})
 			b.transmit(b.engine(0), selectMF, okSW) // at another voltage
 			if n := len(b.sent(0x6B)); n != 0 {
 				t.Errorf("%d escape commands", n)
@@ -53,7 +54,7 @@ func TestModels(t *testing.T) {
 		}},
 		{"GemPC Twin serial: mute means none", func(t *testing.T) {
 			b := plug(t, as(t, "P1", 0x08E6, 0x3480, 0x0100), &testCard{atr: atrT0}).start()
-			b.model.Inject(vusb.CCIDFault{On: 0x62, Fail: true, Code: codeMute, Times: 3})
+			b.model.Inject(ccidreader.Fault{On: 0x62, Fail: true, Code: codeMute, Times: 3})
 			_, err := b.slot(0).Reset(background)
 			wantErr(t, "Reset", err, ifd.ErrNoCard)
 			st, err := b.slot(0).(ifd.Presence).Status(background)
@@ -84,7 +85,7 @@ func TestModels(t *testing.T) {
 		}},
 		{"AU9540 does without parameters", func(t *testing.T) {
 			b := plug(t, as(t, "P3", 0x058F, 0x9540, 0x0200), &testCard{atr: atrT0}).start()
-			b.model.Inject(vusb.CCIDFault{On: 0x61, Fail: true, Code: codeHardware})
+			b.model.Inject(ccidreader.Fault{On: 0x61, Fail: true, Code: codeHardware})
 			b.transmit(b.engine(0), selectMF, okSW)
 			if n := len(b.sent(0x62)); n != 3 {
 				t.Errorf("powered on %d times, want once and two cycles", n)
@@ -114,13 +115,13 @@ func TestModels(t *testing.T) {
 		}},
 		{"characters: parity errors and more time", func(t *testing.T) {
 			b := plug(t, profile(t, "P6"))
-			b.model.InsertOdd(0, &testCard{atr: atrT1}, vusb.CCIDCard{WTX: 2, Multiplier: 3})
+			b.model.InsertOdd(0, &testCard{atr: atrT1}, ccidreader.Card{WTX: 2, Multiplier: 3})
 			b.start()
 			e := b.engine(0)
 			b.transmit(e, selectMF, okSW)
-			b.model.Inject(vusb.CCIDFault{On: 0x6F, Fail: true, Code: codeParity})
+			b.model.Inject(ccidreader.Fault{On: 0x6F, Fail: true, Code: codeParity})
 			b.transmit(e, selectMF, okSW)
-			b.model.Inject(vusb.CCIDFault{On: 0x6F, Mangle: func(m []byte) []byte { m[1]--; return m[:len(m)-1] }})
+			b.model.Inject(ccidreader.Fault{On: 0x6F, Mangle: func(m []byte) []byte { m[1]--; return m[:len(m)-1] }})
 			_, err := e.Transmit(background, selectMF, nil)
 			wantErr(t, "a character is missing", err, ifd.ErrComm)
 		}},
@@ -140,10 +141,10 @@ func TestModels(t *testing.T) {
 		}},
 		{"empty and overlong ATRs", func(t *testing.T) {
 			b := plug(t, profile(t, "P5"), &testCard{atr: atrT0}).start()
-			b.model.Inject(vusb.CCIDFault{On: 0x62, Times: 4, Mangle: func(m []byte) []byte { m[1] = 0; return m[:headerSize] }})
+			b.model.Inject(ccidreader.Fault{On: 0x62, Times: 4, Mangle: func(m []byte) []byte { m[1] = 0; return m[:headerSize] }})
 			_, err := b.slot(0).Reset(background)
 			wantErr(t, "Reset", err, ifd.ErrNoATR)
-			b.model.Inject(vusb.CCIDFault{On: 0x62, Mangle: func(m []byte) []byte { m[1] = 60; return append(m[:headerSize], make([]byte, 60)...) }})
+			b.model.Inject(ccidreader.Fault{On: 0x62, Mangle: func(m []byte) []byte { m[1] = 60; return append(m[:headerSize], make([]byte, 60)...) }})
 			raw, err := b.slot(0).Reset(background)
 			if err != nil || len(raw) != 33 {
 				t.Errorf("ATR of %d bytes, %v", len(raw), err)
@@ -185,7 +186,7 @@ func TestModels(t *testing.T) {
 		}},
 		{"a rate by hand that the reader misses", func(t *testing.T) {
 			b := plug(t, profile(t, "P14"), &testCard{atr: atrT1Fast}).start()
-			b.model.Inject(vusb.CCIDFault{On: 0x73, Mangle: func(m []byte) []byte { m[14], m[15] = 0, 0; return m }})
+			b.model.Inject(ccidreader.Fault{On: 0x73, Mangle: func(m []byte) []byte { m[14], m[15] = 0, 0; return m }})
 			b.transmit(b.engine(0), selectMF, okSW)
 			if got := b.sent(0x61)[0].Data[0]; got != defaultFiDi {
 				t.Errorf("parameters say %02X", got)
@@ -203,7 +204,7 @@ func TestModels(t *testing.T) {
 				chip := &testCard{atr: atrT1, answer: func([]byte) []byte { return []byte{byte(sw >> 8), byte(sw)} }}
 				b := plug(t, profile(t, "P11b"), chip).start()
 				b.engine(0)
-				b.model.Keys(vusb.CCIDKeys{PIN: "1234"})
+				b.model.Keys(ccidreader.Keys{PIN: "1234"})
 				_, err := b.slot(0).(ifd.Verifier).Verify(background, pinRequest(t, "01 06", paddedVerify))
 				wantErr(t, fmt.Sprintf("%04X", sw), err, want)
 			}
@@ -212,8 +213,8 @@ func TestModels(t *testing.T) {
 			b := plug(t, profile(t, "P11"), &testCard{atr: atrT1}).start()
 			e := b.engine(0)
 			for sw, want := range map[uint16]error{0x6401: ifd.ErrUserAbort, 0x9000: ifd.ErrComm} {
-				b.model.Keys(vusb.CCIDKeys{Mismatch: true})
-				b.model.Inject(vusb.CCIDFault{On: 0x69, Mangle: func(m []byte) []byte {
+				b.model.Keys(ccidreader.Keys{Mismatch: true})
+				b.model.Inject(ccidreader.Fault{On: 0x69, Mangle: func(m []byte) []byte {
 					m[1] = 2
 					return append(m[:headerSize], byte(sw>>8), byte(sw))
 				}})
@@ -235,7 +236,7 @@ func TestModels(t *testing.T) {
 		{"messages too long are read to their end", func(t *testing.T) {
 			b := plug(t, profile(t, "P3"), &testCard{atr: atrT0}).start()
 			e := b.engine(0)
-			b.model.Inject(vusb.CCIDFault{On: 0x6F, Mangle: func(m []byte) []byte { return append(m, make([]byte, 500)...) }})
+			b.model.Inject(ccidreader.Fault{On: 0x6F, Mangle: func(m []byte) []byte { return append(m, make([]byte, 500)...) }})
 			_, err := e.Transmit(background, selectMF, nil)
 			wantErr(t, "Transmit", err, ifd.ErrComm)
 			b.transmit(b.engine(0), selectMF, okSW)
@@ -243,7 +244,7 @@ func TestModels(t *testing.T) {
 		{"waiting for a turn can be given up", func(t *testing.T) {
 			b := plug(t, profile(t, "P10"), &testCard{atr: atrT0}, &testCard{atr: atrT0}).start()
 			e0, e1 := b.engine(0), b.engine(1)
-			b.model.Inject(vusb.CCIDFault{On: 0x6F, Delay: 2 * time.Second})
+			b.model.Inject(ccidreader.Fault{On: 0x6F, Delay: 2 * time.Second})
 			done := make(chan error, 1)
 			go func() {
 				_, err := e0.Transmit(background, selectMF, nil)

@@ -11,7 +11,7 @@ import (
 
 	"openct/internal/ifd"
 	"openct/internal/proto"
-	"openct/internal/vusb"
+	"openct/internal/vusb/ccidreader"
 )
 
 const paddedVerify = "00 20 00 01 08 FF FF FF FF FF FF FF FF"
@@ -36,14 +36,14 @@ func TestVerify(t *testing.T) {
 	for _, c := range []struct {
 		name       string
 		head, apdu string
-		keys       vusb.CCIDKeys
+		keys       ccidreader.Keys
 		want       string
 	}{
-		{"ASCII, padded", "01 06", paddedVerify, vusb.CCIDKeys{PIN: "123456"}, "00 20 00 01 08 31 32 33 34 35 36 FF FF"},
-		{"ASCII, fixed length", "41 06", "00 20 00 01 04 00 00 00 00", vusb.CCIDKeys{PIN: "4711"}, "00 20 00 01 04 34 37 31 31"},
-		{"BCD, padded", "00 06", paddedVerify, vusb.CCIDKeys{PIN: "12345"}, "00 20 00 01 08 12 34 5F FF FF FF FF FF"},
-		{"BCD behind a control byte", "00 07", "00 20 00 01 08 25 FF FF FF FF FF FF FF", vusb.CCIDKeys{PIN: "123456"}, "00 20 00 01 08 25 12 34 56 FF FF FF FF"},
-		{"the reader adds Lc", "01 06", "00 20 00 01", vusb.CCIDKeys{PIN: "1234"}, "00 20 00 01 04 31 32 33 34"},
+		{"ASCII, padded", "01 06", paddedVerify, ccidreader.Keys{PIN: "123456"}, "00 20 00 01 08 31 32 33 34 35 36 FF FF"},
+		{"ASCII, fixed length", "41 06", "00 20 00 01 04 00 00 00 00", ccidreader.Keys{PIN: "4711"}, "00 20 00 01 04 34 37 31 31"},
+		{"BCD, padded", "00 06", paddedVerify, ccidreader.Keys{PIN: "12345"}, "00 20 00 01 08 12 34 5F FF FF FF FF FF"},
+		{"BCD behind a control byte", "00 07", "00 20 00 01 08 25 FF FF FF FF FF FF FF", ccidreader.Keys{PIN: "123456"}, "00 20 00 01 08 25 12 34 56 FF FF FF FF"},
+		{"the reader adds Lc", "01 06", "00 20 00 01", ccidreader.Keys{PIN: "1234"}, "00 20 00 01 04 31 32 33 34"},
 	} {
 		for _, number := range []string{"P11", "P11b"} {
 			for i, a := range [][]byte{atrT0, atrT1} {
@@ -77,24 +77,24 @@ func TestVerify(t *testing.T) {
 func TestVerifyOutcomes(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		keys  vusb.CCIDKeys
-		fault vusb.CCIDFault
+		keys  ccidreader.Keys
+		fault ccidreader.Fault
 		sw    []byte // of the card
 		want  error
 	}{
-		{name: "right", keys: vusb.CCIDKeys{PIN: "12345678"}, sw: okSW},
-		{name: "wrong", keys: vusb.CCIDKeys{PIN: "12345678"}, sw: []byte{0x63, 0xC2}},
-		{name: "red key", keys: vusb.CCIDKeys{Cancel: true}, want: ifd.ErrUserAbort},
-		{name: "no key", keys: vusb.CCIDKeys{Nothing: true}, want: ifd.ErrUserTimeout},
-		{name: "two PINs that differ", keys: vusb.CCIDKeys{Mismatch: true}, want: ifd.ErrPINMismatch},
-		{name: "slow typing", keys: vusb.CCIDKeys{PIN: "1234"}, sw: okSW,
-			fault: vusb.CCIDFault{On: 0x69, Extensions: 80, Delay: time.Second}},
-		{name: "very slow typing without a word of the reader", keys: vusb.CCIDKeys{PIN: "1234"}, sw: okSW,
-			fault: vusb.CCIDFault{On: 0x69, Delay: 89 * time.Second}},
-		{name: "refused altogether", keys: vusb.CCIDKeys{PIN: "1234"}, want: ifd.ErrNotSupported,
-			fault: vusb.CCIDFault{On: 0x69, Fail: true, Code: 0}},
-		{name: "card pulled", keys: vusb.CCIDKeys{PIN: "1234"}, want: ifd.ErrNoCard,
-			fault: vusb.CCIDFault{On: 0x69, Pull: true}},
+		{name: "right", keys: ccidreader.Keys{PIN: "12345678"}, sw: okSW},
+		{name: "wrong", keys: ccidreader.Keys{PIN: "12345678"}, sw: []byte{0x63, 0xC2}},
+		{name: "red key", keys: ccidreader.Keys{Cancel: true}, want: ifd.ErrUserAbort},
+		{name: "no key", keys: ccidreader.Keys{Nothing: true}, want: ifd.ErrUserTimeout},
+		{name: "two PINs that differ", keys: ccidreader.Keys{Mismatch: true}, want: ifd.ErrPINMismatch},
+		{name: "slow typing", keys: ccidreader.Keys{PIN: "1234"}, sw: okSW,
+			fault: ccidreader.Fault{On: 0x69, Extensions: 80, Delay: time.Second}},
+		{name: "very slow typing without a word of the reader", keys: ccidreader.Keys{PIN: "1234"}, sw: okSW,
+			fault: ccidreader.Fault{On: 0x69, Delay: 89 * time.Second}},
+		{name: "refused altogether", keys: ccidreader.Keys{PIN: "1234"}, want: ifd.ErrNotSupported,
+			fault: ccidreader.Fault{On: 0x69, Fail: true, Code: 0}},
+		{name: "card pulled", keys: ccidreader.Keys{PIN: "1234"}, want: ifd.ErrNoCard,
+			fault: ccidreader.Fault{On: 0x69, Pull: true}},
 	} {
 		for _, number := range []string{"P11", "P11b"} {
 			for i, a := range [][]byte{atrT0, atrT1} {
@@ -136,8 +136,8 @@ func TestVerifyCancelled(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				b := plug(t, profile(t, number), &testCard{atr: atrT1}).start()
 				b.engine(0)
-				b.model.Keys(vusb.CCIDKeys{PIN: "1234"})
-				b.model.Inject(vusb.CCIDFault{On: 0x69, Extensions: -1, Delay: time.Second})
+				b.model.Keys(ccidreader.Keys{PIN: "1234"})
+				b.model.Inject(ccidreader.Fault{On: 0x69, Extensions: -1, Delay: time.Second})
 				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 				defer cancel()
 				_, err := b.slot(0).(ifd.Verifier).Verify(ctx, pinRequest(t, "01 06", paddedVerify))
@@ -169,7 +169,7 @@ func TestModify(t *testing.T) {
 					chip := &testCard{atr: atrT1}
 					b := plug(t, profile(t, number), chip).start()
 					e := b.engine(0)
-					b.model.Keys(vusb.CCIDKeys{PIN: "1234", New: "5678"})
+					b.model.Keys(ccidreader.Keys{PIN: "1234", New: "5678"})
 					got, err := b.slot(0).(ifd.Modifier).Modify(context.Background(), pinRequest(t, c.head, c.apdu))
 					if err != nil || !bytes.Equal(got, okSW) {
 						t.Fatalf("Modify: % X, %v", got, err)

@@ -10,7 +10,7 @@ import (
 
 	"openct/internal/ifd"
 	"openct/internal/proto"
-	"openct/internal/vusb"
+	"openct/internal/vusb/ccidreader"
 )
 
 // counting is a response of n bytes 00 01 02 ... and 9000.
@@ -25,7 +25,7 @@ func counting(n int) []byte {
 // TestProfiles runs the same exchanges through every profile: what a client
 // sees must not depend on the reader.
 func TestProfiles(t *testing.T) {
-	for _, p := range vusb.CCIDProfiles() {
+	for _, p := range ccidreader.Profiles() {
 		for _, c := range []struct {
 			name string
 			atr  []byte
@@ -66,25 +66,25 @@ func TestProfiles(t *testing.T) {
 // TestRefused: what cannot be driven is refused with a reason.
 func TestRefused(t *testing.T) {
 	base := profile(t, "P1")
-	with := func(f func(*vusb.CCIDProfile)) vusb.CCIDProfile {
+	with := func(f func(*ccidreader.Profile)) ccidreader.Profile {
 		p := base
 		f(&p)
 		return p
 	}
 	for _, c := range []struct {
 		name string
-		p    vusb.CCIDProfile
+		p    ccidreader.Profile
 		why  string
 	}{
-		{"token without a level", with(func(p *vusb.CCIDProfile) { p.Features = 0x0840 }), "no exchange level"},
-		{"vendor class without descriptor", with(func(p *vusb.CCIDProfile) { p.Class, p.Cut = 0xFF, 54 }), "no smart card interface"},
-		{"vendor class with another descriptor too", with(func(p *vusb.CCIDProfile) { p.Class, p.Leading = 0xFF, []byte{3, 0x24, 0} }), "no smart card interface"},
-		{"descriptor cut to 53 bytes", with(func(p *vusb.CCIDProfile) { p.Cut, p.Length = 1, 53 }), "no CCID class descriptor"},
-		{"descriptor absent", with(func(p *vusb.CCIDProfile) { p.Cut = 54 }), "no CCID class descriptor"},
-		{"bLength 35", with(func(p *vusb.CCIDProfile) { p.Cut, p.Length = 19, 35 }), "no CCID class descriptor"},
-		{"no bulk-OUT", with(func(p *vusb.CCIDProfile) { p.NoBulkOut = true }), "bulk endpoints are missing"},
-		{"HID class", with(func(p *vusb.CCIDProfile) { p.Class = 3 }), "no smart card interface"},
-		{"ICCD", with(func(p *vusb.CCIDProfile) { p.NoBulkOut, p.Protocol = true, 1 }), "ICCD"},
+		{"token without a level", with(func(p *ccidreader.Profile) { p.Features = 0x0840 }), "no exchange level"},
+		{"vendor class without descriptor", with(func(p *ccidreader.Profile) { p.Class, p.Cut = 0xFF, 54 }), "no smart card interface"},
+		{"vendor class with another descriptor too", with(func(p *ccidreader.Profile) { p.Class, p.Leading = 0xFF, []byte{3, 0x24, 0} }), "no smart card interface"},
+		{"descriptor cut to 53 bytes", with(func(p *ccidreader.Profile) { p.Cut, p.Length = 1, 53 }), "no CCID class descriptor"},
+		{"descriptor absent", with(func(p *ccidreader.Profile) { p.Cut = 54 }), "no CCID class descriptor"},
+		{"bLength 35", with(func(p *ccidreader.Profile) { p.Cut, p.Length = 19, 35 }), "no CCID class descriptor"},
+		{"no bulk-OUT", with(func(p *ccidreader.Profile) { p.NoBulkOut = true }), "bulk endpoints are missing"},
+		{"HID class", with(func(p *ccidreader.Profile) { p.Class = 3 }), "no smart card interface"},
+		{"ICCD", with(func(p *ccidreader.Profile) { p.NoBulkOut, p.Protocol = true, 1 }), "ICCD"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := plug(t, c.p)

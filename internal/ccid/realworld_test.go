@@ -15,6 +15,7 @@ import (
 	"openct/internal/proto"
 	"openct/internal/usb"
 	"openct/internal/vusb"
+	"openct/internal/vusb/ccidreader"
 )
 
 // TestRealWorld has the fifteen failures that readers in the field taught
@@ -27,14 +28,14 @@ func TestRealWorld(t *testing.T) {
 	}{
 		{"01 out of step after a restart", func(t *testing.T) {
 			b := plug(t, profile(t, "P1"), &testCard{atr: atrT0})
-			b.model.Inject(vusb.CCIDFault{On: 0x65, Lose: true, Times: 2})
-			b.model.Inject(vusb.CCIDFault{On: 0x72, Lose: true, Times: 2})
+			b.model.Inject(ccidreader.Fault{On: 0x65, Lose: true, Times: 2})
+			b.model.Inject(ccidreader.Fault{On: 0x72, Lose: true, Times: 2})
 			b.start()
 			b.transmit(b.engine(0), selectMF, okSW)
 		}},
 		{"01b does not answer at all", func(t *testing.T) {
 			b := plug(t, profile(t, "P1"))
-			b.model.Inject(vusb.CCIDFault{Lose: true, Times: -1})
+			b.model.Inject(ccidreader.Fault{Lose: true, Times: -1})
 			_, err := Open(b.dev, b.options())
 			wantErr(t, "Open", err, usb.ErrTimeout)
 		}},
@@ -42,7 +43,7 @@ func TestRealWorld(t *testing.T) {
 			p := profile(t, "P1")
 			p.Vendor, p.Product = 0x0B81, 0x0200
 			b := plug(t, p, &testCard{atr: atrT0})
-			b.model.Inject(vusb.CCIDFault{On: 0x65, Delay: 50 * time.Second})
+			b.model.Inject(ccidreader.Fault{On: 0x65, Delay: 50 * time.Second})
 			b.start()
 			if n := len(b.sent(0x72)); n > 0 {
 				t.Errorf("%d commands were aborted", n)
@@ -51,13 +52,13 @@ func TestRealWorld(t *testing.T) {
 		{"02 stale and duplicate answers", func(t *testing.T) {
 			b := plug(t, profile(t, "P1"), &testCard{atr: atrT0}).start()
 			e := b.engine(0)
-			b.model.Inject(vusb.CCIDFault{On: 0x6F, Stale: 10})
+			b.model.Inject(ccidreader.Fault{On: 0x6F, Stale: 10})
 			b.transmit(e, selectMF, okSW)
 		}},
 		{"02b nothing but stale answers", func(t *testing.T) {
 			b := plug(t, profile(t, "P3"), &testCard{atr: atrT0}).start()
 			e := b.engine(0)
-			b.model.Inject(vusb.CCIDFault{On: 0x6F, Stale: 11})
+			b.model.Inject(ccidreader.Fault{On: 0x6F, Stale: 11})
 			_, err := e.Transmit(background, selectMF, nil)
 			wantErr(t, "Transmit", err, ifd.ErrComm)
 			// The right one came after all; it must not answer the next.
@@ -66,7 +67,7 @@ func TestRealWorld(t *testing.T) {
 		{"02c another slot's answer", func(t *testing.T) {
 			b := plug(t, profile(t, "P3"), &testCard{atr: atrT0}).start()
 			e := b.engine(0)
-			b.model.Inject(vusb.CCIDFault{On: 0x6F, Slot: 1})
+			b.model.Inject(ccidreader.Fault{On: 0x6F, Slot: 1})
 			_, err := e.Transmit(background, selectMF, nil)
 			wantErr(t, "Transmit", err, usb.ErrTimeout)
 		}},
@@ -76,7 +77,7 @@ func TestRealWorld(t *testing.T) {
 				o := b.options()
 				o.Escape = true
 				b.startWith(o)
-				b.model.Inject(vusb.CCIDFault{On: typ, Extensions: 30, Factor: 3, Delay: 7 * time.Second})
+				b.model.Inject(ccidreader.Fault{On: typ, Extensions: 30, Factor: 3, Delay: 7 * time.Second})
 				e := b.engine(0)
 				b.transmit(e, selectMF, okSW)
 				x, err := b.slot(0).Protocol(background, proto.Escape, nil)
@@ -88,7 +89,7 @@ func TestRealWorld(t *testing.T) {
 		}},
 		{"03b T=1 asks for time, the reader hears of it", func(t *testing.T) {
 			b := plug(t, profile(t, "P1"))
-			b.model.InsertOdd(0, &testCard{atr: atrT1}, vusb.CCIDCard{WTX: 2, Multiplier: 5})
+			b.model.InsertOdd(0, &testCard{atr: atrT1}, ccidreader.Card{WTX: 2, Multiplier: 5})
 			b.start()
 			b.transmit(b.engine(0), selectMF, okSW)
 			told := 0
@@ -106,7 +107,7 @@ func TestRealWorld(t *testing.T) {
 			b := plug(t, profile(t, "P3"), &testCard{atr: atrT0}).start()
 			e := b.engine(0)
 			began := time.Now()
-			b.model.Inject(vusb.CCIDFault{On: 0x6F, Extensions: -1, Factor: 255, Delay: time.Second})
+			b.model.Inject(ccidreader.Fault{On: 0x6F, Extensions: -1, Factor: 255, Delay: time.Second})
 			_, err := e.Transmit(background, selectMF, nil)
 			wantErr(t, "Transmit", err, usb.ErrTimeout)
 			if d := time.Since(began); d > extensionLimit+time.Minute {
@@ -116,19 +117,19 @@ func TestRealWorld(t *testing.T) {
 		}},
 		{"04 slow ATR", func(t *testing.T) {
 			b := plug(t, profile(t, "P1"), &testCard{atr: atrT0}).start()
-			b.model.Inject(vusb.CCIDFault{On: 0x62, Delay: 29 * time.Second})
+			b.model.Inject(ccidreader.Fault{On: 0x62, Delay: 29 * time.Second})
 			b.transmit(b.engine(0), selectMF, okSW)
 		}},
 		{"05 card needs another voltage", func(t *testing.T) {
 			for _, c := range []struct {
 				profile string
-				odd     vusb.CCIDCard
+				odd     ccidreader.Card
 				tried   []byte
 			}{
-				{"P1", vusb.CCIDCard{Voltages: 4}, []byte{1, 2, 3}},
-				{"P1", vusb.CCIDCard{Voltages: 2}, []byte{1, 2}},
-				{"P2", vusb.CCIDCard{}, []byte{0}},
-				{"P2", vusb.CCIDCard{Voltages: 2, AutoFails: true}, []byte{0, 1, 2}},
+				{"P1", ccidreader.Card{Voltages: 4}, []byte{1, 2, 3}},
+				{"P1", ccidreader.Card{Voltages: 2}, []byte{1, 2}},
+				{"P2", ccidreader.Card{}, []byte{0}},
+				{"P2", ccidreader.Card{Voltages: 2, AutoFails: true}, []byte{0, 1, 2}},
 			} {
 				b := plug(t, profile(t, c.profile))
 				b.model.InsertOdd(0, &testCard{atr: atrT0}, c.odd)
@@ -148,7 +149,7 @@ func TestRealWorld(t *testing.T) {
 		}},
 		{"05b mute at every voltage", func(t *testing.T) {
 			b := plug(t, profile(t, "P1"), &testCard{atr: atrT0}).start()
-			b.model.Inject(vusb.CCIDFault{On: 0x62, Fail: true, Code: codeMute, Times: 3})
+			b.model.Inject(ccidreader.Fault{On: 0x62, Fail: true, Code: codeMute, Times: 3})
 			_, err := b.slot(0).Reset(background)
 			wantErr(t, "Reset", err, ifd.ErrNoATR)
 			if n := len(b.sent(0x63)); n != 3 {
@@ -158,14 +159,14 @@ func TestRealWorld(t *testing.T) {
 		}},
 		{"06 empty packets", func(t *testing.T) {
 			b := plug(t, profile(t, "P1"), &testCard{atr: atrT0})
-			b.model.Inject(vusb.CCIDFault{Empty: 1, Times: -1})
+			b.model.Inject(ccidreader.Fault{Empty: 1, Times: -1})
 			b.start()
 			b.transmit(b.engine(0), selectMF, okSW)
 		}},
 		{"06b nothing but empty packets", func(t *testing.T) {
 			b := plug(t, profile(t, "P3"), &testCard{atr: atrT0}).start()
 			e := b.engine(0)
-			b.model.Inject(vusb.CCIDFault{On: 0x6F, Empty: 50})
+			b.model.Inject(ccidreader.Fault{On: 0x6F, Empty: 50})
 			_, err := e.Transmit(background, selectMF, nil)
 			wantErr(t, "Transmit", err, ifd.ErrComm)
 			for range 4 { // the rest of them
@@ -183,7 +184,7 @@ func TestRealWorld(t *testing.T) {
 						p := profile(t, "P3")
 						p.Slots = slots
 						b := plug(t, p, chip).start()
-						b.model.Inject(vusb.CCIDFault{On: 0x6F, NoEnd: noEnd, Times: -1})
+						b.model.Inject(ccidreader.Fault{On: 0x6F, NoEnd: noEnd, Times: -1})
 						e := b.engine(0)
 						for i := range 3 {
 							began := time.Now()
@@ -229,7 +230,7 @@ func TestRealWorld(t *testing.T) {
 		{"08b extended APDU reader that cannot", func(t *testing.T) {
 			b := plug(t, profile(t, "P4"), &testCard{atr: atrT0}).start()
 			e := b.engine(0)
-			b.model.Inject(vusb.CCIDFault{On: 0x6F, Mangle: func(m []byte) []byte { m[9] = 0; return m }})
+			b.model.Inject(ccidreader.Fault{On: 0x6F, Mangle: func(m []byte) []byte { m[9] = 0; return m }})
 			_, err := e.Transmit(background, append([]byte{0x00, 0xD6, 0x00, 0x00, 0x00, 0x01, 0xF4}, make([]byte, 500)...), nil)
 			wantErr(t, "Transmit", err, ifd.ErrComm)
 
@@ -270,7 +271,7 @@ func TestRealWorld(t *testing.T) {
 		{"10 PPS refused", func(t *testing.T) {
 			for _, how := range []string{"slow", "mute", "wrong"} {
 				b := plug(t, profile(t, "P1"), &testCard{atr: atrT1Fast}).start()
-				b.model.Inject(vusb.CCIDFault{On: 0x6F, PPS: how})
+				b.model.Inject(ccidreader.Fault{On: 0x6F, PPS: how})
 				b.transmit(b.engine(0), selectMF, okSW)
 				if got := b.sent(0x61)[0].Data[0]; got != 0x11 {
 					t.Errorf("%s: parameters say %02X, want the default", how, got)
@@ -280,7 +281,7 @@ func TestRealWorld(t *testing.T) {
 		}},
 		{"10b protocol change refused", func(t *testing.T) {
 			b := plug(t, profile(t, "P1"), &testCard{atr: atrBoth}).start()
-			b.model.Inject(vusb.CCIDFault{On: 0x6F, PPS: "wrong", Times: 2})
+			b.model.Inject(ccidreader.Fault{On: 0x6F, PPS: "wrong", Times: 2})
 			_, err := b.reset(0, proto.T1)
 			wantErr(t, "Protocol(T=1)", err, ifd.ErrNotSupported)
 			b.transmit(b.engine(0), selectMF, okSW)
@@ -295,7 +296,7 @@ func TestRealWorld(t *testing.T) {
 				{"P1", 0x00, ifd.ErrNotSupported}, {"P1", 0xFB, ifd.ErrComm}, {"P3", 0xFB, ifd.ErrComm},
 			} {
 				b := plug(t, profile(t, c.profile), &testCard{atr: atrT0}).start()
-				b.model.Inject(vusb.CCIDFault{On: 0x61, Fail: true, Code: c.code})
+				b.model.Inject(ccidreader.Fault{On: 0x61, Fail: true, Code: c.code})
 				e, err := b.reset(0, proto.Default)
 				if !errors.Is(err, c.want) {
 					t.Errorf("%s, code %02X: error %v, want %v", c.profile, c.code, err, c.want)
@@ -308,7 +309,7 @@ func TestRealWorld(t *testing.T) {
 		{"11 IFSD announcement upsets the card", func(t *testing.T) {
 			b := plug(t, profile(t, "P1"))
 			chip := &testCard{atr: atrT1, answer: func([]byte) []byte { return counting(100) }}
-			b.model.InsertOdd(0, chip, vusb.CCIDCard{RefuseIFS: true})
+			b.model.InsertOdd(0, chip, ccidreader.Card{RefuseIFS: true})
 			b.start()
 			b.transmit(b.engine(0), []byte{0x00, 0xB0, 0x00, 0x00, 0x64}, counting(100))
 			b.clean()
@@ -316,14 +317,14 @@ func TestRealWorld(t *testing.T) {
 		{"11b announced by the reader, or not at all", func(t *testing.T) {
 			for _, c := range []struct {
 				name string
-				edit func(*vusb.CCIDProfile)
+				edit func(*ccidreader.Profile)
 				want int
 			}{
-				{"by the host", func(*vusb.CCIDProfile) {}, 1},
-				{"by the reader", func(p *vusb.CCIDProfile) { p.Features |= uint32(AutoIFSD) }, 0},
-				{"dwMaxIFSD 0", func(p *vusb.CCIDProfile) { p.IFSD = 0 }, 0},
-				{"eToken 5100", func(p *vusb.CCIDProfile) { p.Vendor, p.Product, p.Release = 0x0529, 0x0620, 0x0013 }, 0},
-				{"eToken 5100 of another release", func(p *vusb.CCIDProfile) { p.Vendor, p.Product, p.Release = 0x0529, 0x0620, 0x0014 }, 1},
+				{"by the host", func(*ccidreader.Profile) {}, 1},
+				{"by the reader", func(p *ccidreader.Profile) { p.Features |= uint32(AutoIFSD) }, 0},
+				{"dwMaxIFSD 0", func(p *ccidreader.Profile) { p.IFSD = 0 }, 0},
+				{"eToken 5100", func(p *ccidreader.Profile) { p.Vendor, p.Product, p.Release = 0x0529, 0x0620, 0x0013 }, 0},
+				{"eToken 5100 of another release", func(p *ccidreader.Profile) { p.Vendor, p.Product, p.Release = 0x0529, 0x0620, 0x0014 }, 1},
 			} {
 				p := profile(t, "P1")
 				c.edit(&p)
@@ -372,7 +373,7 @@ func TestRealWorld(t *testing.T) {
 				for _, a := range [][]byte{atrT0, atrT1} {
 					b := plug(t, profile(t, number), &testCard{atr: a}).start()
 					e := b.engine(0)
-					b.model.Inject(vusb.CCIDFault{On: 0x6F, Pull: true})
+					b.model.Inject(ccidreader.Fault{On: 0x6F, Pull: true})
 					_, err := e.Transmit(background, selectMF, nil)
 					wantErr(t, number, err, ifd.ErrNoCard)
 					wantErr(t, number, err, proto.ErrResetRequired)
@@ -396,7 +397,7 @@ func TestRealWorld(t *testing.T) {
 			}
 			b = plug(t, profile(t, "P11"), &testCard{atr: atrT0}).start()
 			e := b.engine(0)
-			b.model.Inject(vusb.CCIDFault{On: 0x69, Fail: true, Code: 0x13})
+			b.model.Inject(ccidreader.Fault{On: 0x69, Fail: true, Code: 0x13})
 			_, err := b.slot(0).(ifd.Verifier).Verify(background, pinRequest(t, "01 06", "00 20 00 01 08 FF FF FF FF FF FF FF FF"))
 			wantErr(t, "Verify", err, errRejected)
 			b.transmit(e, selectMF, okSW)
@@ -411,7 +412,7 @@ func TestRealWorld(t *testing.T) {
 			for i := range cards {
 				engines = append(engines, b.engine(i))
 			}
-			b.model.Inject(vusb.CCIDFault{On: 0x6F, Delay: 2 * time.Second})
+			b.model.Inject(ccidreader.Fault{On: 0x6F, Delay: 2 * time.Second})
 			began := time.Now()
 			done := make(chan string, 1)
 			go func() {
@@ -433,7 +434,7 @@ func TestRealWorld(t *testing.T) {
 		{"15b one command at a time where the reader takes no more", func(t *testing.T) {
 			b := plug(t, profile(t, "P10"), &testCard{atr: atrT0}, &testCard{atr: atrT0}).start()
 			e0, e1 := b.engine(0), b.engine(1)
-			b.model.Inject(vusb.CCIDFault{On: 0x6F, Delay: 2 * time.Second, Times: 2})
+			b.model.Inject(ccidreader.Fault{On: 0x6F, Delay: 2 * time.Second, Times: 2})
 			done := make(chan error, 1)
 			go func() {
 				_, err := e0.Transmit(background, selectMF, nil)
@@ -449,9 +450,9 @@ func TestRealWorld(t *testing.T) {
 			for _, code := range []byte{codeSlotBusy, codeBusyAutoSequence} {
 				b := plug(t, profile(t, "P3"), &testCard{atr: atrT0}).start()
 				e := b.engine(0)
-				b.model.Inject(vusb.CCIDFault{On: 0x6F, Fail: true, Code: code, Times: 2})
+				b.model.Inject(ccidreader.Fault{On: 0x6F, Fail: true, Code: code, Times: 2})
 				b.transmit(e, selectMF, okSW)
-				b.model.Inject(vusb.CCIDFault{On: 0x6F, Fail: true, Code: code, Times: -1})
+				b.model.Inject(ccidreader.Fault{On: 0x6F, Fail: true, Code: code, Times: -1})
 				_, err := e.Transmit(background, selectMF, nil)
 				wantErr(t, "Transmit", err, usb.ErrTimeout)
 			}

@@ -16,12 +16,12 @@ import (
 	"openct/internal/ifd"
 	"openct/internal/proto"
 	"openct/internal/usb"
-	"openct/internal/vusb"
+	"openct/internal/vusb/ccidreader"
 )
 
 // serialReader is a virtual CCID reader behind the serial framing.
 type serialReader struct {
-	model  *vusb.CCIDReader
+	model  *ccidreader.Reader
 	echo   bool
 	mangle func(answer []byte) []byte // what goes wrong on the line
 	frames [][]byte                   // from the host
@@ -134,7 +134,7 @@ func modelNamed(t testing.TB, name string) serialModel {
 func onLine(t testing.TB, name string, chip *testCard, edit func(*serialReader)) (*bench, *line) {
 	t.Helper()
 	m := modelNamed(t, name)
-	r := &serialReader{echo: name == "GemPCTwin", model: vusb.NewCCID(vusb.CCIDProfile{
+	r := &serialReader{echo: name == "GemPCTwin", model: ccidreader.New(ccidreader.Profile{
 		Features: uint32(m.features), Clock: m.clock, MaxRate: m.maxRate, IFSD: 254, Slots: m.slots, NoInterrupt: true,
 	}, chip)}
 	if edit != nil {
@@ -207,7 +207,7 @@ func TestSerialGreeting(t *testing.T) {
 // TestSerialNoReader: nobody answers; the port is given back.
 func TestSerialNoReader(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		l := newLine(&serialReader{model: vusb.NewCCID(vusb.CCIDProfile{Features: 0x00010230})})
+		l := newLine(&serialReader{model: ccidreader.New(ccidreader.Profile{Features: 0x00010230})})
 		l.mute = func() bool { return true }
 		b := &bench{t: t}
 		_, err := openSerial(l, modelNamed(t, "GemPCTwin"), b.options())
@@ -222,7 +222,7 @@ func TestSerialNoReader(t *testing.T) {
 func TestSerialSlowStart(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := modelNamed(t, "GemCoreSIMPro2")
-		r := &serialReader{model: vusb.NewCCID(vusb.CCIDProfile{Features: 0x00010230, Slots: 2}, &testCard{atr: atrT0})}
+		r := &serialReader{model: ccidreader.New(ccidreader.Profile{Features: 0x00010230, Slots: 2}, &testCard{atr: atrT0})}
 		l := newLine(r)
 		fast := false
 		l.mute = func() bool {
@@ -380,7 +380,7 @@ func openPTY(t testing.TB) (master *os.File, slave string) {
 // TestSerialPTY: the real terminal code, from open to hang-up.
 func TestSerialPTY(t *testing.T) {
 	master, slave := openPTY(t)
-	r := &serialReader{echo: true, model: vusb.NewCCID(vusb.CCIDProfile{Features: 0x00010230, IFSD: 254}, &testCard{atr: atrT1})}
+	r := &serialReader{echo: true, model: ccidreader.New(ccidreader.Profile{Features: 0x00010230, IFSD: 254}, &testCard{atr: atrT1})}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -463,13 +463,13 @@ func TestTTYContext(t *testing.T) {
 
 // blockReader serves a reader over a socket that keeps message borders, as
 // cm4040_cs does.
-func blockReader(t testing.TB, chip *testCard, answer func([]byte) []byte) (*blockTransport, *vusb.CCIDReader, func()) {
+func blockReader(t testing.TB, chip *testCard, answer func([]byte) []byte) (*blockTransport, *ccidreader.Reader, func()) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	model := vusb.NewCCID(vusb.CCIDProfile{Features: uint32(cm4040.Features), NoInterrupt: true}, chip)
+	model := ccidreader.New(ccidreader.Profile{Features: uint32(cm4040.Features), NoInterrupt: true}, chip)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

@@ -14,6 +14,7 @@ import (
 	"openct/internal/socket"
 	"openct/internal/vusb"
 	"openct/internal/vusb/card"
+	"openct/internal/vusb/token"
 )
 
 // echoAPDUs are a command of 5 bytes answered by a status word, and one of 255
@@ -141,7 +142,7 @@ func BenchmarkDaemon(b *testing.B) {
 }
 
 func benchHandler(b *testing.B) *handler {
-	dev, err := vusb.Plug("virtual", vusb.NewEToken64(card.NewEcho())).Open()
+	dev, err := vusb.Plug("virtual", token.NewEToken64(card.NewEcho())).Open()
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -21,6 +21,7 @@ import (
 	"openct/internal/usb"
 	"openct/internal/vusb"
 	"openct/internal/vusb/card"
+	"openct/internal/vusb/token"
 )
 
 // patience bounds every wait of these tests; none of them needs it.
@@ -38,7 +39,7 @@ type served struct {
 // start runs a daemon on a fresh token and waits until it is ready.
 func start(t *testing.T, dir string, c card.Card, change func(*Options)) *served {
 	t.Helper()
-	s := &served{t: t, dir: dir, port: vusb.Plug("virtual", vusb.NewEToken64(c)), done: make(chan error, 1)}
+	s := &served{t: t, dir: dir, port: vusb.Plug("virtual", token.NewEToken64(c)), done: make(chan error, 1)}
 	ready := make(chan struct{})
 	o := Options{
 		Target: devname.Target{Driver: "etoken64", Type: "virtual", Path: "test"},
@@ -233,7 +234,7 @@ func (taken) Claim(number, alt uint8) error { return &usb.BusyError{} }
 
 // stuck is a token whose transfer does not even end with the device.
 type stuck struct {
-	*vusb.EToken
+	*token.EToken
 	reached, release chan struct{}
 }
 
@@ -248,7 +249,7 @@ func (s *stuck) Control(ctx context.Context, setup usb.Setup, out []byte, length
 // A client whose request is stuck in the device is told -17, and need not wait
 // for the transfer to end.
 func TestUnplugAnswersAStuckRequest(t *testing.T) {
-	token := &stuck{vusb.NewEToken64(card.NewEcho()), make(chan struct{}), make(chan struct{})}
+	token := &stuck{token.NewEToken64(card.NewEcho()), make(chan struct{}), make(chan struct{})}
 	port := vusb.Plug("virtual", token)
 	s := start(t, initialised(t), card.NewEcho(), func(o *Options) {
 		o.Open = func() (usb.Device, driver.Entry, error) {
@@ -290,7 +291,7 @@ func TestSecondAttachOfADevice(t *testing.T) {
 	o := Options{Dir: dir, Config: config.Default(), Log: slog.New(slog.DiscardHandler)}
 	usbTarget(&o)
 	o.Open = func() (usb.Device, driver.Entry, error) {
-		dev, err := vusb.Plug("second", vusb.NewEToken64(card.NewEcho())).Open()
+		dev, err := vusb.Plug("second", token.NewEToken64(card.NewEcho())).Open()
 		e, _ := driver.ByName("etoken64")
 		return taken{dev}, e, err
 	}
@@ -381,7 +382,7 @@ func TestStartFailures(t *testing.T) {
 // A token that cannot be reset is a failure of the start, and leaves nothing.
 func TestTokenThatDoesNotWork(t *testing.T) {
 	dir := initialised(t)
-	port := vusb.Plug("virtual", vusb.NewEToken64(card.NewEcho()))
+	port := vusb.Plug("virtual", token.NewEToken64(card.NewEcho()))
 	port.Inject(vusb.Fault{On: vusb.Transfer{Control: true, Code: 0x81}, Stall: true, Times: -1})
 	err := Run(context.Background(), Options{
 		Target: devname.Target{Driver: "etoken64", Type: "virtual", Path: "bad"},

@@ -10,6 +10,7 @@ import (
 	"openct/internal/usb"
 	"openct/internal/usb/gousbdev"
 	"openct/internal/vusb"
+	"openct/internal/vusb/model"
 )
 
 // openDevice opens the device a target names and chooses its driver. The device
@@ -48,7 +49,7 @@ func openType(t devname.Target, log *slog.Logger) (usb.Device, error) {
 	case "usb":
 		return gousbdev.Open(t.Path, log)
 	case "virtual":
-		m, err := vusb.New(t.Driver, t.Path)
+		m, err := model.New(t.Driver, t.Path)
 		if err != nil {
 			return nil, err
 		}

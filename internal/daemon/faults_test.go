@@ -24,6 +24,8 @@ import (
 	"openct/internal/usb"
 	"openct/internal/vusb"
 	"openct/internal/vusb/card"
+	"openct/internal/vusb/model"
+	"openct/internal/vusb/token"
 )
 
 var update = flag.Bool("update", false, "write testdata/faults.golden anew")
@@ -94,18 +96,18 @@ var (
 
 func newBench(t *testing.T, e driver.Entry, change func(vusb.Model)) *bench {
 	t.Helper()
-	atr := vusb.ATR(e.Name)
+	atr := model.ATR(e.Name)
 	if atr == nil {
 		atr = card.T1ATR("ECHO")
 	}
-	m, err := vusb.NewWith(e.Name, card.NewEchoATR(atr))
+	m, err := model.NewWith(e.Name, card.NewEchoATR(atr))
 	if err != nil {
 		t.Fatal(err)
 	}
 	switch m := m.(type) { // no more transfers than it takes
-	case *vusb.Rutoken:
+	case *token.Rutoken:
 		m.Busy = 0
-	case *vusb.StarKey:
+	case *token.StarKey:
 		m.Again = true // or there would be no next reset
 	}
 	if change != nil {

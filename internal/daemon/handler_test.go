@@ -19,6 +19,7 @@ import (
 	"openct/internal/usb"
 	"openct/internal/vusb"
 	"openct/internal/vusb/card"
+	"openct/internal/vusb/token"
 )
 
 func TestCodes(t *testing.T) {
@@ -69,7 +70,7 @@ func FuzzHandle(f *testing.F) {
 		if err != nil && socket.Command(cmd) != socket.CmdTransactOld {
 			return // the server refuses it
 		}
-		dev, err := vusb.Plug("virtual", vusb.NewEToken64(card.NewEcho())).Open()
+		dev, err := vusb.Plug("virtual", token.NewEToken64(card.NewEcho())).Open()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,12 +16,13 @@ import (
 	"openct/internal/socket"
 	"openct/internal/vusb"
 	"openct/internal/vusb/card"
+	"openct/internal/vusb/token"
 )
 
 // queue is a handler whose clock is the test's, with a card that was reset.
 func queue(t *testing.T, patience time.Duration) (*handler, *reader.Slot) {
 	t.Helper()
-	dev, err := vusb.Plug("virtual", vusb.NewEToken64(card.NewEcho())).Open()
+	dev, err := vusb.Plug("virtual", token.NewEToken64(card.NewEcho())).Open()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,6 +37,9 @@ func Plug(name string, m Model) *Port {
 // Plugging again takes a new Port.
 func (p *Port) Unplug() { p.pull() }
 
+// Gone is closed by Unplug.
+func (p *Port) Gone() <-chan struct{} { return p.gone.Done() }
+
 // Descriptors implements Model.
 func (p *Port) Descriptors() Descriptors { return p.model.Descriptors() }
 
@@ -108,7 +111,7 @@ type device struct {
 var _ usb.Device = (*device)(nil)
 
 func (d *device) Descriptor() *usb.Descriptor { return d.desc }
-func (d *device) Gone() <-chan struct{}       { return d.port.gone.Done() }
+func (d *device) Gone() <-chan struct{}       { return d.port.Gone() }
 
 func (d *device) Claim(iface, alt uint8) error {
 	op := fmt.Sprintf("claim interface %d", iface)

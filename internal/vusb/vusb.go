@@ -1,8 +1,8 @@
-// Package vusb makes virtual USB tokens and readers: the device's side of
-// USB, down to descriptors and setup packets. A virtual device can be used in
-// process (Port.Open gives a usb.Device), and it can be plugged into this
-// machine's kernel through vhci_hcd (AttachVHCI), where real udev, libusb and
-// systemd see it.
+// Package vusb is the device's side of USB, down to descriptors and setup
+// packets: a Model is a virtual device, a Port is where it is plugged.
+// Port.Open gives a usb.Device in this process; package usbip plugs a model into
+// this machine's kernel. Packages token and ccidreader have models, package card
+// the cards in them, and package model makes one by a driver's name.
 package vusb
 
 import (
@@ -57,3 +57,13 @@ const (
 	FullSpeed Speed = 2 // 12 Mbit/s
 	HighSpeed Speed = 3 // 480 Mbit/s
 )
+
+// Endpoint makes an endpoint descriptor. kind is 2 for bulk, 3 for interrupt
+// with an interval of 10 ms (USB 2.0, table 9-13).
+func Endpoint(address, kind uint8, packet uint16) []byte {
+	e := []byte{7, 5, address, kind, byte(packet), byte(packet >> 8), 0}
+	if kind == usb.EndpointInterrupt {
+		e[6] = 10
+	}
+	return e
+}

@@ -26,6 +26,7 @@ import (
 	"openct/internal/usb"
 	"openct/internal/usb/gousbdev"
 	"openct/internal/vusb"
+	"openct/internal/vusb/usbip"
 )
 
 // gadget is a device that says back what it is asked. Control 01 returns its
@@ -118,12 +119,12 @@ func (g *gadget) In(ctx context.Context, ep uint8, max int) ([]byte, error) {
 var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 
 // plug attaches m; the test's end detaches it.
-func plug(t *testing.T, m vusb.Model) (*vusb.Port, *vusb.Attachment) {
+func plug(t *testing.T, m vusb.Model) (*vusb.Port, *usbip.Attachment) {
 	t.Helper()
 	port := vusb.Plug("vhci", m)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	a, err := vusb.AttachVHCI(ctx, port)
+	a, err := usbip.Attach(ctx, port)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -489,7 +490,7 @@ func TestBusyNamesTheProcess(t *testing.T) {
 	t.Log(err)
 }
 
-func driverOf(t *testing.T, a *vusb.Attachment) string {
+func driverOf(t *testing.T, a *usbip.Attachment) string {
 	t.Helper()
 	target, err := os.Readlink(filepath.Join("/sys/bus/usb/devices", a.BusID, a.BusID+":1.0", "driver"))
 	if err != nil {
@@ -533,7 +534,7 @@ func TestCyclesLeakNothing(t *testing.T) {
 	cycle := func() {
 		g := standard()
 		port := vusb.Plug("vhci", g)
-		a, err := vusb.AttachVHCI(t.Context(), port)
+		a, err := usbip.Attach(t.Context(), port)
 		must(t, err)
 		dev, err := gousbdev.Open(a.Node, quiet)
 		must(t, err)
@@ -605,10 +606,10 @@ func TestDeviceInUdevDatabase(t *testing.T) {
 // More than one virtual host controller has ports for, all at the same moment.
 func TestManyDevices(t *testing.T) {
 	const n = 20
-	attached := make(chan *vusb.Attachment, n)
+	attached := make(chan *usbip.Attachment, n)
 	for range n {
 		go func() {
-			a, err := vusb.AttachVHCI(t.Context(), standard())
+			a, err := usbip.Attach(t.Context(), standard())
 			if err != nil {
 				t.Error(err)
 			}

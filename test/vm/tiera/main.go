@@ -5,7 +5,7 @@
 //
 //	go run ./test/vm/tiera [-run REGEXP] [-root DIR] [package ...]
 //
-// The packages (default internal/usb/gousbdev, internal/vusb and
+// The packages (default internal/usb/gousbdev, internal/vusb/usbip and
 // cmd/openct-vtoken) are built as tests with the tag vhci. The kernel is
 // Debian's linux-image-amd64, fetched with apt-get and unpacked into the cache,
 // or one that is in DIR already.
@@ -32,7 +32,7 @@ func main() {
 	flag.Parse()
 	o.packages = flag.Args()
 	if len(o.packages) == 0 {
-		o.packages = []string{"./internal/usb/gousbdev", "./internal/vusb", "./cmd/openct-vtoken"}
+		o.packages = []string{"./internal/usb/gousbdev", "./internal/vusb/usbip", "./cmd/openct-vtoken"}
 	}
 	if err := host(o); err != nil {
 		fmt.Fprintln(os.Stderr, "tiera:", err)

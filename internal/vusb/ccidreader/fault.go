@@ -1,10 +1,10 @@
-package vusb
+package ccidreader
 
 import "time"
 
-// CCIDFault is one thing a virtual CCID reader does wrong. Faults of the USB
+// Fault is one thing a virtual CCID reader does wrong. Faults of the USB
 // transfers themselves (stalls, unplugging) are Port's.
-type CCIDFault struct {
+type Fault struct {
 	// On selects the commands it may hit by message type; 0 selects all.
 	On byte
 
@@ -29,8 +29,8 @@ type CCIDFault struct {
 	PPS        string // F12: "slow", "mute" or "wrong" instead of the card's response
 }
 
-// CCIDCard is how a card in a virtual reader differs from an easy one.
-type CCIDCard struct {
+// Card is how a card in a virtual reader differs from an easy one.
+type Card struct {
 	Voltages   byte // F5: bit 0 5 V, bit 1 3 V, bit 2 1.8 V; 0: all
 	AutoFails  bool // F5: automatic voltage selection does not find it
 	RefuseIFS  bool // F14: it does not take longer blocks
@@ -38,8 +38,8 @@ type CCIDCard struct {
 	Multiplier byte // ... this many waiting times, 1 if 0
 }
 
-// CCIDKeys is what the user does at the keypad for one PIN entry (F22).
-type CCIDKeys struct {
+// Keys is what the user does at the keypad for one PIN entry (F22).
+type Keys struct {
 	PIN, New string
 	Cancel   bool // the red key
 	Nothing  bool // no key at all, until the reader's time is up
@@ -47,7 +47,7 @@ type CCIDKeys struct {
 }
 
 // Inject adds a fault; at most one hits a command, the first that can.
-func (r *CCIDReader) Inject(f CCIDFault) {
+func (r *Reader) Inject(f Fault) {
 	if f.Times == 0 {
 		f.Times = 1
 	}
@@ -57,20 +57,20 @@ func (r *CCIDReader) Inject(f CCIDFault) {
 }
 
 // Heal removes all faults.
-func (r *CCIDReader) Heal() {
+func (r *Reader) Heal() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.faults = nil
 }
 
 // Keys queues what the user does at the keypad, one entry each.
-func (r *CCIDReader) Keys(k ...CCIDKeys) {
+func (r *Reader) Keys(k ...Keys) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.keys = append(r.keys, k...)
 }
 
-func (r *CCIDReader) hitLocked(typ byte) CCIDFault {
+func (r *Reader) hitLocked(typ byte) Fault {
 	for i, f := range r.faults {
 		if f.On != 0 && f.On != typ {
 			continue
@@ -86,5 +86,5 @@ func (r *CCIDReader) hitLocked(typ byte) CCIDFault {
 		}
 		return *f
 	}
-	return CCIDFault{}
+	return Fault{}
 }

@@ -1,6 +1,6 @@
 //go:build go1.25
 
-package vusb_test
+package model_test
 
 import (
 	"bytes"
@@ -17,6 +17,8 @@ import (
 	"openct/internal/usb"
 	"openct/internal/vusb"
 	"openct/internal/vusb/card"
+	"openct/internal/vusb/model"
+	"openct/internal/vusb/token"
 )
 
 // testCard is a card whose instructions say by themselves, in T=0, which way
@@ -99,34 +101,34 @@ func variants(t *testing.T) []variant {
 			continue
 		}
 		name := e.Name
-		if _, err := vusb.New(name, "echo"); err != nil {
+		if _, err := model.New(name, "echo"); err != nil {
 			t.Errorf("driver %s has no virtual token: %v", name, err)
 			continue
 		}
 		all = append(all, variant{driver: name, make: func(c card.Card) vusb.Model {
-			m, err := vusb.NewWith(name, c)
+			m, err := model.NewWith(name, c)
 			if err != nil {
 				t.Fatal(err)
 			}
 			return m
-		}, atr: vusb.ATR(name)})
+		}, atr: model.ATR(name)})
 	}
-	t0 := vusb.ATR("egate")
+	t0 := model.ATR("egate")
 	return append(all,
-		variant{"ikey2k", "no junk", func(c card.Card) vusb.Model { m := vusb.NewIKey2k(c); m.Exact = true; return m }, vusb.ATR("ikey2k")},
-		variant{"ikey3k", "T=0 first", func(c card.Card) vusb.Model { return vusb.NewIKey3k(c) },
+		variant{"ikey2k", "no junk", func(c card.Card) vusb.Model { m := token.NewIKey2k(c); m.Exact = true; return m }, model.ATR("ikey2k")},
+		variant{"ikey3k", "T=0 first", func(c card.Card) vusb.Model { return token.NewIKey3k(c) },
 			[]byte{0x3B, 0xB7, 0x94, 0x00, 0xC0, 0x24, 0x31, 0xFE, 0x65, 0x53, 0x50, 0x4B, 0x32, 0x33, 0x90, 0x00, 0xB4}},
-		variant{"ePass3000", "newer firmware", func(c card.Card) vusb.Model { m := vusb.NewEPass3000(c); m.Direct = true; return m }, t0},
-		variant{"ePass3000", "packets of 5 bytes", func(c card.Card) vusb.Model { m := vusb.NewEPass3000(c); m.Split = 5; return m }, t0},
-		variant{"ePass3000", "no empty packet at the end", func(c card.Card) vusb.Model { m := vusb.NewEPass3000(c); m.NoEnd = true; return m }, t0},
-		variant{"egate", "busy and in pieces", func(c card.Card) vusb.Model { m := vusb.NewEGate(c); m.Busy, m.Split = 20, 7; return m }, t0},
-		variant{"eutron", "dribbling", func(c card.Card) vusb.Model { m := vusb.NewEutron(c); m.Dribble = 3; return m }, nil},
-		variant{"eutron", "slow", func(c card.Card) vusb.Model { m := vusb.NewEutron(c); m.Idle = 15; return m }, nil},
-		variant{"eutron", "T=0", func(c card.Card) vusb.Model { return vusb.NewEutron(c) }, t0},
-		variant{"eutron", "T=0, dribbling", func(c card.Card) vusb.Model { m := vusb.NewEutron(c); m.Dribble = 1; return m }, t0},
-		variant{"starkey", "an ATR for every reset", func(c card.Card) vusb.Model { m := vusb.NewStarKey(c); m.Again = true; return m }, nil},
-		variant{"starkey", "empty packets first", func(c card.Card) vusb.Model { m := vusb.NewStarKey(c); m.Empty = 50; return m }, nil},
-		variant{"rutoken", "busy", func(c card.Card) vusb.Model { m := vusb.NewRutoken(c); m.Busy = 40; return m }, vusb.ATR("rutoken")},
+		variant{"ePass3000", "newer firmware", func(c card.Card) vusb.Model { m := token.NewEPass3000(c); m.Direct = true; return m }, t0},
+		variant{"ePass3000", "packets of 5 bytes", func(c card.Card) vusb.Model { m := token.NewEPass3000(c); m.Split = 5; return m }, t0},
+		variant{"ePass3000", "no empty packet at the end", func(c card.Card) vusb.Model { m := token.NewEPass3000(c); m.NoEnd = true; return m }, t0},
+		variant{"egate", "busy and in pieces", func(c card.Card) vusb.Model { m := token.NewEGate(c); m.Busy, m.Split = 20, 7; return m }, t0},
+		variant{"eutron", "dribbling", func(c card.Card) vusb.Model { m := token.NewEutron(c); m.Dribble = 3; return m }, nil},
+		variant{"eutron", "slow", func(c card.Card) vusb.Model { m := token.NewEutron(c); m.Idle = 15; return m }, nil},
+		variant{"eutron", "T=0", func(c card.Card) vusb.Model { return token.NewEutron(c) }, t0},
+		variant{"eutron", "T=0, dribbling", func(c card.Card) vusb.Model { m := token.NewEutron(c); m.Dribble = 1; return m }, t0},
+		variant{"starkey", "an ATR for every reset", func(c card.Card) vusb.Model { m := token.NewStarKey(c); m.Again = true; return m }, nil},
+		variant{"starkey", "empty packets first", func(c card.Card) vusb.Model { m := token.NewStarKey(c); m.Empty = 50; return m }, nil},
+		variant{"rutoken", "busy", func(c card.Card) vusb.Model { m := token.NewRutoken(c); m.Busy = 40; return m }, model.ATR("rutoken")},
 	)
 }
 
@@ -454,7 +456,7 @@ func (c withATR) ATR() []byte { return c.atr }
 
 // The Rutoken's own card through the driver: what a client sees of files.
 func TestRutokenFiles(t *testing.T) {
-	m, err := vusb.New("rutoken", "rutoken")
+	m, err := model.New("rutoken", "rutoken")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,10 +1,11 @@
-package vusb
+package token
 
 import (
 	"context"
 	"sync"
 
 	"openct/internal/usb"
+	"openct/internal/vusb"
 	"openct/internal/vusb/card"
 )
 
@@ -12,7 +13,7 @@ import (
 // endpoint, and takes T=1 blocks as an eToken does (spec/usb-emulation.md,
 // 3.6). Nothing in its descriptors but the endpoint's address is known.
 type StarKey struct {
-	desc Descriptors
+	desc vusb.Descriptors
 
 	// Variants, set before plugging: Again sends the ATR again whenever it
 	// was read, Empty sends so many empty packets ahead of the first.
@@ -22,7 +23,7 @@ type StarKey struct {
 	mu    sync.Mutex
 	chip  *card.T1
 	atr   []byte
-	in    pipe
+	in    vusb.Queue
 	ready bool   // somebody has had the ATR
 	block []byte // from the host, not yet answered
 }
@@ -36,10 +37,9 @@ const (
 // NewStarKey makes a StarKey 100 (096e:0005).
 func NewStarKey(c card.Card) *StarKey {
 	t := &StarKey{
-		desc: vendorToken(0x096E, 0x0005, 0x0100, LowSpeed, 100, "", "StarKey 100").
-			with(endpoint(starKeyIn, usb.EndpointInterrupt, starKeyPacket)),
+		desc: vendorToken(0x096E, 0x0005, 0x0100, vusb.LowSpeed, 100, "", "StarKey 100", vusb.Endpoint(starKeyIn, usb.EndpointInterrupt, starKeyPacket)),
 		chip: card.NewT1(c, card.T1Options{MaxINF: 32}),
-		in:   newPipe(starKeyPacket),
+		in:   vusb.NewQueue(starKeyPacket),
 	}
 	t.Reset()
 	return t
@@ -49,23 +49,23 @@ func NewStarKey(c card.Card) *StarKey {
 func (t *StarKey) Chip() *card.T1 { return t.chip }
 
 // Descriptors implements Model.
-func (t *StarKey) Descriptors() Descriptors { return t.desc }
+func (t *StarKey) Descriptors() vusb.Descriptors { return t.desc }
 
 // Reset implements Model. The card is powered up with the token.
 func (t *StarKey) Reset() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.atr, t.block, t.ready, t.in.packets = t.chip.Reset(), nil, false, nil
-	t.in.add(t.atr, true)
+	t.atr, t.block, t.ready, t.in.Packets = t.chip.Reset(), nil, false, nil
+	t.in.Add(t.atr, true)
 }
 
 // Out implements Model. There is no such endpoint.
-func (t *StarKey) Out(context.Context, uint8, []byte) error { return ErrStall }
+func (t *StarKey) Out(context.Context, uint8, []byte) error { return vusb.ErrStall }
 
 // In implements Model.
 func (t *StarKey) In(ctx context.Context, ep uint8, max int) ([]byte, error) {
 	if ep != starKeyIn {
-		return nil, ErrStall
+		return nil, vusb.ErrStall
 	}
 	t.mu.Lock()
 	if t.Empty > 0 {
@@ -74,7 +74,7 @@ func (t *StarKey) In(ctx context.Context, ep uint8, max int) ([]byte, error) {
 		return nil, nil
 	}
 	t.mu.Unlock()
-	b, err := t.in.read(ctx, &t.mu, max)
+	b, err := t.in.Read(ctx, &t.mu, max)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func (t *StarKey) In(ctx context.Context, ep uint8, max int) ([]byte, error) {
 	t.ready = true
 	if t.Again {
 		t.block, t.atr = nil, t.chip.Reset()
-		t.in.add(t.atr, true)
+		t.in.Add(t.atr, true)
 	}
 	return b, nil
 }
@@ -95,17 +95,17 @@ func (t *StarKey) Control(_ context.Context, s usb.Setup, out []byte, length int
 	switch s {
 	case usb.Setup{RequestType: usb.VendorDeviceOut, Request: 0x06}:
 		if !t.ready || t.block != nil || len(out) < 4 || len(out) > eTokenMaxBlock {
-			return nil, ErrStall
+			return nil, vusb.ErrStall
 		}
 		t.block = append([]byte{}, out...)
 		return nil, nil
 	case usb.Setup{RequestType: usb.VendorDeviceIn, Request: 0x86}:
 		if t.block == nil || length < 4 {
-			return nil, ErrStall
+			return nil, vusb.ErrStall
 		}
 		block := t.block
 		t.block = nil
 		return t.chip.Block(block), nil
 	}
-	return nil, ErrStall
+	return nil, vusb.ErrStall
 }

@@ -1,4 +1,4 @@
-package vusb
+package token
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"openct/internal/usb"
+	"openct/internal/vusb"
 	"openct/internal/vusb/card"
 )
 
@@ -14,7 +15,7 @@ import (
 // endpoints (spec/usb-emulation.md, 3.7). The status in its frames, 0000, and
 // what is in its descriptors beside the endpoints is made up.
 type EPass3000 struct {
-	desc Descriptors
+	desc vusb.Descriptors
 
 	// Variants, set before plugging. Direct is newer firmware, which fetches
 	// responses by itself. Split cuts its answers into packets of so many
@@ -26,7 +27,7 @@ type EPass3000 struct {
 
 	mu    sync.Mutex
 	chip  *card.T0
-	in    pipe
+	in    vusb.Queue
 	ready bool // the card was reset
 }
 
@@ -41,10 +42,9 @@ const (
 // NewEPass3000 makes an ePass3000 (096e:0401). The card's ATR must offer T=0.
 func NewEPass3000(c card.Card) *EPass3000 {
 	return &EPass3000{
-		desc: vendorToken(0x096E, 0x0401, 0x0100, FullSpeed, 100, "", "FT SCR2000A").
-			with(endpoint(ePassOut, usb.EndpointBulk, ePassPacket), endpoint(ePassIn, usb.EndpointBulk, ePassPacket)),
+		desc: vendorToken(0x096E, 0x0401, 0x0100, vusb.FullSpeed, 100, "", "FT SCR2000A", vusb.Endpoint(ePassOut, usb.EndpointBulk, ePassPacket), vusb.Endpoint(ePassIn, usb.EndpointBulk, ePassPacket)),
 		chip: card.NewT0(c),
-		in:   newPipe(ePassPacket),
+		in:   vusb.NewQueue(ePassPacket),
 	}
 }
 
@@ -52,18 +52,18 @@ func NewEPass3000(c card.Card) *EPass3000 {
 func (t *EPass3000) Chip() *card.T0 { return t.chip }
 
 // Descriptors implements Model.
-func (t *EPass3000) Descriptors() Descriptors { return t.desc }
+func (t *EPass3000) Descriptors() vusb.Descriptors { return t.desc }
 
 // Reset implements Model.
 func (t *EPass3000) Reset() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.ready, t.in.packets = false, nil
+	t.ready, t.in.Packets = false, nil
 }
 
 // Control implements Model. The token has no requests of its own.
 func (t *EPass3000) Control(context.Context, usb.Setup, []byte, int) ([]byte, error) {
-	return nil, ErrStall
+	return nil, vusb.ErrStall
 }
 
 // Out implements Model. A frame must be whole, and the answer to the one
@@ -72,9 +72,9 @@ func (t *EPass3000) Out(_ context.Context, ep uint8, frame []byte) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	unread := func(packet []byte) bool { return len(packet) > 0 }
-	if ep != ePassOut || len(frame) < ePassHeader || slices.ContainsFunc(t.in.packets, unread) ||
+	if ep != ePassOut || len(frame) < ePassHeader || slices.ContainsFunc(t.in.Packets, unread) ||
 		binary.BigEndian.Uint16(frame) != ePassTag || int(binary.BigEndian.Uint16(frame[4:])) != len(frame)-ePassHeader {
-		return ErrStall
+		return vusb.ErrStall
 	}
 	value := frame[ePassHeader:]
 	switch command := binary.BigEndian.Uint16(frame[2:]); {
@@ -84,7 +84,7 @@ func (t *EPass3000) Out(_ context.Context, ep uint8, frame []byte) error {
 	case command == 2 && t.ready && len(value) >= 5:
 		t.answer(t.run(value))
 	default:
-		return ErrStall
+		return vusb.ErrStall
 	}
 	return nil
 }
@@ -103,16 +103,16 @@ func (t *EPass3000) answer(value []byte) {
 	frame := []byte{ePassTag >> 8, ePassTag & 0xFF, 0, 0, byte(len(value) >> 8), byte(len(value))}
 	frame = append(frame, value...)
 	for t.Split > 0 && t.Split < ePassPacket && len(frame) > t.Split {
-		t.in.add(frame[:t.Split], false)
+		t.in.Add(frame[:t.Split], false)
 		frame = frame[t.Split:]
 	}
-	t.in.add(frame, !t.NoEnd)
+	t.in.Add(frame, !t.NoEnd)
 }
 
 // In implements Model.
 func (t *EPass3000) In(ctx context.Context, ep uint8, max int) ([]byte, error) {
 	if ep != ePassIn {
-		return nil, ErrStall
+		return nil, vusb.ErrStall
 	}
-	return t.in.read(ctx, &t.mu, max)
+	return t.in.Read(ctx, &t.mu, max)
 }

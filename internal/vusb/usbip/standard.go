@@ -1,4 +1,4 @@
-package vusb
+package usbip
 
 import (
 	"encoding/binary"
@@ -6,6 +6,7 @@ import (
 	"unicode/utf16"
 
 	"openct/internal/usb"
+	"openct/internal/vusb"
 )
 
 // Standard requests, descriptor types and features (USB 2.0, tables 9-4, 9-5
@@ -40,8 +41,8 @@ const langEnglishUS = 0x0409
 // standard answers the standard requests for a model (USB 2.0, 9.4) and keeps
 // the state they change.
 type standard struct {
-	model      Model
-	desc       Descriptors
+	model      vusb.Model
+	desc       vusb.Descriptors
 	interfaces []usb.Interface
 
 	configured     chan struct{} // closed by the first SET_CONFIGURATION
@@ -53,7 +54,7 @@ type standard struct {
 	halted map[uint8]bool
 }
 
-func newStandard(m Model) (*standard, error) {
+func newStandard(m vusb.Model) (*standard, error) {
 	d := m.Descriptors()
 	parsed, err := usb.ParseDescriptors(append(append([]byte{}, d.Device...), d.Config...))
 	if err != nil {
@@ -96,7 +97,7 @@ func (d *standard) busReset() {
 func (d *standard) request(s usb.Setup, length int) ([]byte, error) {
 	if s.Request == reqGetDescriptor {
 		if s.RequestType != 0x80 {
-			return nil, ErrStall
+			return nil, vusb.ErrStall
 		}
 		if s.Value == descDevice<<8 && length == resetProbe {
 			d.busReset()
@@ -113,7 +114,7 @@ func (d *standard) request(s usb.Setup, length int) ([]byte, error) {
 	case 0x02, 0x82:
 		return d.endpointLocked(s)
 	}
-	return nil, ErrStall
+	return nil, vusb.ErrStall
 }
 
 func (d *standard) descriptor(s usb.Setup) ([]byte, error) {
@@ -129,7 +130,7 @@ func (d *standard) descriptor(s usb.Setup) ([]byte, error) {
 		return stringDescriptor(d.desc.Strings[index-1]), nil
 	}
 	// Also a device qualifier: only a device with two speeds has one.
-	return nil, ErrStall
+	return nil, vusb.ErrStall
 }
 
 // stringDescriptor is UTF-16LE and at most 255 bytes long (USB 2.0, 9.6.7).
@@ -153,7 +154,7 @@ func (d *standard) deviceLocked(s usb.Setup) ([]byte, error) {
 	case !in && s.Request == reqSetConfiguration:
 		// bConfigurationValue is byte 5 of the configuration descriptor.
 		if s.Value != 0 && s.Value != uint16(d.desc.Config[5]) {
-			return nil, ErrStall
+			return nil, vusb.ErrStall
 		}
 		d.config = uint8(s.Value)
 		clear(d.alts)
@@ -167,13 +168,13 @@ func (d *standard) deviceLocked(s usb.Setup) ([]byte, error) {
 	case !in && (s.Request == reqSetFeature || s.Request == reqClearFeature) && s.Value == featureRemoteWakeup:
 		return nil, nil
 	}
-	return nil, ErrStall
+	return nil, vusb.ErrStall
 }
 
 func (d *standard) interfaceLocked(s usb.Setup) ([]byte, error) {
 	number := uint8(s.Index)
 	if s.Index > 0xFF || !d.hasSetting(number, -1) {
-		return nil, ErrStall
+		return nil, vusb.ErrStall
 	}
 	switch in := s.In(); {
 	case in && s.Request == reqGetStatus:
@@ -185,7 +186,7 @@ func (d *standard) interfaceLocked(s usb.Setup) ([]byte, error) {
 		clear(d.halted)
 		return nil, nil
 	}
-	return nil, ErrStall
+	return nil, vusb.ErrStall
 }
 
 // hasSetting reports whether there is the interface, with the alternate
@@ -202,7 +203,7 @@ func (d *standard) hasSetting(number uint8, alt int) bool {
 func (d *standard) endpointLocked(s usb.Setup) ([]byte, error) {
 	ep := uint8(s.Index)
 	if s.Index > 0xFF || !d.hasEndpoint(ep) {
-		return nil, ErrStall
+		return nil, vusb.ErrStall
 	}
 	switch in := s.In(); {
 	case in && s.Request == reqGetStatus:
@@ -219,7 +220,7 @@ func (d *standard) endpointLocked(s usb.Setup) ([]byte, error) {
 		}
 		return nil, nil
 	}
-	return nil, ErrStall
+	return nil, vusb.ErrStall
 }
 
 func (d *standard) hasEndpoint(ep uint8) bool {

@@ -1,4 +1,4 @@
-package vusb
+package usbip
 
 import (
 	"context"
@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"io"
 	"sync"
+
+	"openct/internal/vusb"
 )
 
-// ServeUSBIP plays a device to a USB/IP host at the other end of conn: what
+// Serve plays a device to a USB/IP host at the other end of conn: what
 // has been imported already, as the kernel's vhci_hcd expects of a socket
 // written to its attach file. It returns when the host hangs up (nil), sends
 // nonsense, or ctx ends; conn is closed then and no transfer is under way.
-func ServeUSBIP(ctx context.Context, conn io.ReadWriteCloser, m Model) error {
-	s, err := newUSBIPServer(conn, m)
+func Serve(ctx context.Context, conn io.ReadWriteCloser, m vusb.Model) error {
+	s, err := newServer(conn, m)
 	if err != nil {
 		conn.Close()
 		return err
@@ -21,9 +23,9 @@ func ServeUSBIP(ctx context.Context, conn io.ReadWriteCloser, m Model) error {
 	return s.serve(ctx)
 }
 
-type usbipServer struct {
+type server struct {
 	conn  io.ReadWriteCloser
-	model Model
+	model vusb.Model
 	std   *standard
 
 	wg sync.WaitGroup // transfers
@@ -37,7 +39,7 @@ type usbipServer struct {
 
 // urb is a transfer under way (USB request block).
 type urb struct {
-	usbipCommand
+	command
 	out    []byte
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -45,12 +47,12 @@ type urb struct {
 	ended  chan struct{}
 }
 
-func newUSBIPServer(conn io.ReadWriteCloser, m Model) (*usbipServer, error) {
+func newServer(conn io.ReadWriteCloser, m vusb.Model) (*server, error) {
 	std, err := newStandard(m)
 	if err != nil {
 		return nil, err
 	}
-	return &usbipServer{
+	return &server{
 		conn:    conn,
 		model:   m,
 		std:     std,
@@ -59,7 +61,7 @@ func newUSBIPServer(conn io.ReadWriteCloser, m Model) (*usbipServer, error) {
 	}, nil
 }
 
-func (s *usbipServer) serve(ctx context.Context) error {
+func (s *server) serve(ctx context.Context) error {
 	outer := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(ctx, func() { s.conn.Close() })
@@ -79,13 +81,13 @@ func (s *usbipServer) serve(ctx context.Context) error {
 }
 
 // receive takes messages until there are no more.
-func (s *usbipServer) receive(ctx context.Context) error {
+func (s *server) receive(ctx context.Context) error {
 	for {
-		var header [usbipHeaderLen]byte
+		var header [headerLen]byte
 		if _, err := io.ReadFull(s.conn, header[:]); err != nil {
 			return err
 		}
-		c, err := parseUSBIP(&header)
+		c, err := parseCommand(&header)
 		if err != nil {
 			return err
 		}
@@ -116,16 +118,16 @@ func noEOF(err error) error {
 }
 
 // submit starts a transfer behind those of its endpoint.
-func (s *usbipServer) submit(ctx context.Context, c usbipCommand, out []byte) error {
+func (s *server) submit(ctx context.Context, c command, out []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.pending[c.Seq] != nil {
-		return fmt.Errorf("sequence number %d is under way already: %w", c.Seq, errUSBIP)
+		return fmt.Errorf("sequence number %d is under way already: %w", c.Seq, errMessage)
 	}
-	if len(s.pending) >= usbipMaxPending {
-		return fmt.Errorf("more than %d transfers at once: %w", usbipMaxPending, errUSBIP)
+	if len(s.pending) >= maxPending {
+		return fmt.Errorf("more than %d transfers at once: %w", maxPending, errMessage)
 	}
-	u := &urb{usbipCommand: c, out: out, before: s.last[c.Endpoint], ended: make(chan struct{})}
+	u := &urb{command: c, out: out, before: s.last[c.Endpoint], ended: make(chan struct{})}
 	u.ctx, u.cancel = context.WithCancel(ctx)
 	s.pending[c.Seq] = u
 	s.last[c.Endpoint] = u.ended
@@ -136,7 +138,7 @@ func (s *usbipServer) submit(ctx context.Context, c usbipCommand, out []byte) er
 
 // unlink ends a transfer. Its own answer is then never sent; when that was
 // sent already the host learns so from status 0.
-func (s *usbipServer) unlink(c usbipCommand) error {
+func (s *server) unlink(c command) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	status := int32(statusOK)
@@ -145,16 +147,16 @@ func (s *usbipServer) unlink(c usbipCommand) error {
 		u.cancel()
 		status = statusUnlinked
 	}
-	return s.writeLocked(retUnlink(c.Seq, status))
+	return s.writeLocked(unlinkReply(c.Seq, status))
 }
 
-func (s *usbipServer) writeLocked(message []byte) error {
+func (s *server) writeLocked(message []byte) error {
 	_, err := s.conn.Write(message)
 	return err
 }
 
 // transfer runs one transfer and answers it.
-func (s *usbipServer) transfer(u *urb) {
+func (s *server) transfer(u *urb) {
 	defer s.wg.Done()
 	defer close(u.ended)
 	defer u.cancel()
@@ -184,7 +186,7 @@ func (s *usbipServer) transfer(u *urb) {
 }
 
 // run does what the transfer asks for.
-func (s *usbipServer) run(u *urb) ([]byte, error) {
+func (s *server) run(u *urb) ([]byte, error) {
 	if u.Endpoint == 0 {
 		const typeMask, typeStandard = 0x60, 0x00 // bmRequestType (USB 2.0, table 9-2)
 		if u.Setup.RequestType&typeMask == typeStandard {
@@ -193,7 +195,7 @@ func (s *usbipServer) run(u *urb) ([]byte, error) {
 		return s.model.Control(u.ctx, u.Setup, u.out, u.WLength)
 	}
 	if !s.std.hasEndpoint(u.Endpoint) || s.std.isHalted(u.Endpoint) {
-		return nil, ErrStall
+		return nil, vusb.ErrStall
 	}
 	var data []byte
 	var err error
@@ -202,7 +204,7 @@ func (s *usbipServer) run(u *urb) ([]byte, error) {
 	} else {
 		err = s.model.Out(u.ctx, u.Endpoint, u.out)
 	}
-	if errors.Is(err, ErrStall) {
+	if errors.Is(err, vusb.ErrStall) {
 		s.std.halt(u.Endpoint)
 	}
 	return data, err
@@ -211,12 +213,12 @@ func (s *usbipServer) run(u *urb) ([]byte, error) {
 // answer makes the RET_SUBMIT of a transfer that gave data and err.
 func (u *urb) answer(data []byte, err error) []byte {
 	switch {
-	case errors.Is(err, ErrStall):
-		return retSubmit(u.Seq, statusStall, 0, nil)
+	case errors.Is(err, vusb.ErrStall):
+		return submitReply(u.Seq, statusStall, 0, nil)
 	case err != nil:
-		return retSubmit(u.Seq, statusProto, 0, nil)
+		return submitReply(u.Seq, statusProto, 0, nil)
 	case !u.IsIn:
-		return retSubmit(u.Seq, statusOK, u.Length, nil)
+		return submitReply(u.Seq, statusOK, u.Length, nil)
 	}
 	if u.Endpoint == 0 {
 		data = data[:min(len(data), u.WLength)]
@@ -224,9 +226,9 @@ func (u *urb) answer(data []byte, err error) []byte {
 	switch {
 	case len(data) > u.Length:
 		data = data[:u.Length]
-		return retSubmit(u.Seq, statusOverflow, len(data), data)
+		return submitReply(u.Seq, statusOverflow, len(data), data)
 	case len(data) < u.Length && u.Flags&urbShortNotOK != 0:
-		return retSubmit(u.Seq, statusShortRead, len(data), data)
+		return submitReply(u.Seq, statusShortRead, len(data), data)
 	}
-	return retSubmit(u.Seq, statusOK, len(data), data)
+	return submitReply(u.Seq, statusOK, len(data), data)
 }

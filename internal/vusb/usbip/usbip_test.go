@@ -1,4 +1,4 @@
-package vusb
+package usbip
 
 import (
 	"bytes"
@@ -15,12 +15,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"openct/internal/usb"
+	"openct/internal/vusb"
 )
 
 // echoModel is a device with a vendor request, bulk endpoints 02/82 that echo
 // and an interrupt endpoint 81 that is silent until release is closed.
 type echoModel struct {
-	desc    Descriptors
+	desc    vusb.Descriptors
 	release chan struct{}
 	began   chan struct{} // one value for each silent transfer that waits
 
@@ -31,7 +32,7 @@ type echoModel struct {
 
 func newEchoModel() *echoModel {
 	return &echoModel{
-		desc: Descriptors{
+		desc: vusb.Descriptors{
 			Device: []byte{18, 1, 0x10, 0x01, 0, 0, 0, 8, 0x34, 0x12, 0x78, 0x56, 0, 1, 1, 2, 0, 1},
 			Config: []byte{
 				9, 2, 9 + 9 + 3*7, 0, 1, 1, 0, 0x80, 50,
@@ -41,21 +42,21 @@ func newEchoModel() *echoModel {
 				7, 5, 0x81, 3, 8, 0, 10,
 			},
 			Strings: []string{"Åäö", "echo"},
-			Speed:   FullSpeed,
+			Speed:   vusb.FullSpeed,
 		},
 		release: make(chan struct{}),
-		began:   make(chan struct{}, usbipMaxPending),
+		began:   make(chan struct{}, maxPending),
 	}
 }
 
-func (m *echoModel) Descriptors() Descriptors { return m.desc }
+func (m *echoModel) Descriptors() vusb.Descriptors { return m.desc }
 
 func (m *echoModel) Control(_ context.Context, s usb.Setup, out []byte, length int) ([]byte, error) {
 	switch {
 	case s.Request == 0x66:
 		return nil, errors.New("broken")
 	case s.Request != 0x01:
-		return nil, ErrStall
+		return nil, vusb.ErrStall
 	case s.In(): // more than asked for, when little is asked for
 		return []byte{byte(s.Value), byte(s.Value >> 8), byte(s.Index), byte(s.Index >> 8), byte(length)}, nil
 	}
@@ -82,7 +83,7 @@ func (m *echoModel) In(ctx context.Context, ep uint8, max int) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.queue) == 0 {
-		return nil, ErrStall
+		return nil, vusb.ErrStall
 	}
 	data := m.queue[0]
 	m.queue = m.queue[1:]
@@ -100,10 +101,10 @@ type host struct {
 	t    *testing.T
 	conn net.Conn
 	seq  uint32
-	end  chan error // ServeUSBIP's result
+	end  chan error // Serve's result
 }
 
-func newHost(t *testing.T, m Model) *host {
+func newHost(t *testing.T, m vusb.Model) *host {
 	t.Helper()
 	ours, file, err := socketPair()
 	if err != nil {
@@ -115,7 +116,7 @@ func newHost(t *testing.T, m Model) *host {
 		t.Fatal(err)
 	}
 	h := &host{t: t, conn: theirs, end: make(chan error, 1)}
-	go func() { h.end <- ServeUSBIP(context.Background(), ours, m) }()
+	go func() { h.end <- Serve(context.Background(), ours, m) }()
 	t.Cleanup(func() { theirs.Close() })
 	return h
 }
@@ -132,15 +133,15 @@ type reply struct {
 func (h *host) submit(ep uint8, length int, setup string, out []byte) uint32 {
 	h.t.Helper()
 	h.seq++
-	h.send(cmdSubmit(h.seq, ep, length, setup, out))
+	h.send(submitMessage(h.seq, ep, length, setup, out))
 	return h.seq
 }
 
 func (h *host) unlink(victim uint32) uint32 {
 	h.t.Helper()
 	h.seq++
-	m := make([]byte, usbipHeaderLen)
-	binary.BigEndian.PutUint32(m[0:], usbipCmdUnlink)
+	m := make([]byte, headerLen)
+	binary.BigEndian.PutUint32(m[0:], cmdUnlink)
 	binary.BigEndian.PutUint32(m[4:], h.seq)
 	binary.BigEndian.PutUint32(m[20:], victim)
 	h.send(m)
@@ -157,13 +158,13 @@ func (h *host) send(m []byte) {
 // receive reads an answer, with data if the transfer was an IN.
 func (h *host) receive(in bool) reply {
 	h.t.Helper()
-	var m [usbipHeaderLen]byte
+	var m [headerLen]byte
 	if _, err := io.ReadFull(h.conn, m[:]); err != nil {
 		h.t.Fatal(err)
 	}
 	be := binary.BigEndian
 	r := reply{Command: be.Uint32(m[0:]), Seq: be.Uint32(m[4:]), Status: int32(be.Uint32(m[20:])), Actual: int(be.Uint32(m[24:]))}
-	if in && r.Command == usbipRetSubmit {
+	if in && r.Command == retSubmit {
 		data := make([]byte, r.Actual)
 		if _, err := io.ReadFull(h.conn, data); err != nil {
 			h.t.Fatal(err)
@@ -173,10 +174,10 @@ func (h *host) receive(in bool) reply {
 	return r
 }
 
-func cmdSubmit(seq uint32, ep uint8, length int, setup string, out []byte) []byte {
-	m := make([]byte, usbipHeaderLen)
+func submitMessage(seq uint32, ep uint8, length int, setup string, out []byte) []byte {
+	m := make([]byte, headerLen)
 	be := binary.BigEndian
-	be.PutUint32(m[0:], usbipCmdSubmit)
+	be.PutUint32(m[0:], cmdSubmit)
 	be.PutUint32(m[4:], seq)
 	be.PutUint32(m[8:], vhciDevID)
 	s, err := hex.DecodeString(strings.ReplaceAll(setup, " ", ""))
@@ -184,7 +185,7 @@ func cmdSubmit(seq uint32, ep uint8, length int, setup string, out []byte) []byt
 		panic(err)
 	}
 	if ep&0x80 != 0 || (len(s) > 0 && s[0]&0x80 != 0) {
-		be.PutUint32(m[12:], usbipDirIn)
+		be.PutUint32(m[12:], dirIn)
 	}
 	be.PutUint32(m[16:], uint32(ep&0x0F))
 	be.PutUint32(m[24:], uint32(length))
@@ -192,7 +193,7 @@ func cmdSubmit(seq uint32, ep uint8, length int, setup string, out []byte) []byt
 	return append(m, out...)
 }
 
-func TestUSBIPTransfers(t *testing.T) {
+func TestTransfers(t *testing.T) {
 	tests := []struct {
 		name   string
 		ep     uint8
@@ -247,31 +248,31 @@ func TestUSBIPTransfers(t *testing.T) {
 	for _, tt := range tests { // one after the other on one device
 		seq := h.submit(tt.ep, tt.length, tt.setup, tt.out)
 		in := tt.ep&0x80 != 0 || strings.HasPrefix(tt.setup, "8") || strings.HasPrefix(tt.setup, "C")
-		want := reply{Command: usbipRetSubmit, Seq: seq, Status: tt.status, Actual: tt.actual, Data: tt.data}
+		want := reply{Command: retSubmit, Seq: seq, Status: tt.status, Actual: tt.actual, Data: tt.data}
 		if diff := cmp.Diff(want, h.receive(in)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}
 	}
 	h.conn.Close()
 	if err := <-h.end; err != nil {
-		t.Errorf("ServeUSBIP: %v", err)
+		t.Errorf("Serve: %v", err)
 	}
 }
 
-func TestUSBIPShortNotOK(t *testing.T) {
+func TestShortNotOK(t *testing.T) {
 	m := newEchoModel()
 	m.queue = [][]byte{{1, 2, 3}}
 	h := newHost(t, m)
-	cmd := cmdSubmit(1, 0x82, 64, "", nil)
+	cmd := submitMessage(1, 0x82, 64, "", nil)
 	binary.BigEndian.PutUint32(cmd[20:], urbShortNotOK)
 	h.send(cmd)
-	want := reply{Command: usbipRetSubmit, Seq: 1, Status: statusShortRead, Actual: 3, Data: "010203"}
+	want := reply{Command: retSubmit, Seq: 1, Status: statusShortRead, Actual: 3, Data: "010203"}
 	if diff := cmp.Diff(want, h.receive(true)); diff != "" {
 		t.Errorf("answer (-want +got):\n%s", diff)
 	}
 }
 
-func TestUSBIPReset(t *testing.T) {
+func TestReset(t *testing.T) {
 	m := newEchoModel()
 	h := newHost(t, m)
 	h.submit(0, 0, "00 09 01 00 00 00 00 00", nil)
@@ -289,7 +290,7 @@ func TestUSBIPReset(t *testing.T) {
 	}
 }
 
-func TestUSBIPUnlink(t *testing.T) {
+func TestUnlink(t *testing.T) {
 	m := newEchoModel()
 	h := newHost(t, m)
 	waiting := h.submit(0x81, 8, "", nil)
@@ -303,7 +304,7 @@ func TestUSBIPUnlink(t *testing.T) {
 	}
 	for _, victim := range []uint32{behind, waiting} {
 		seq := h.unlink(victim)
-		want := reply{Command: usbipRetUnlink, Seq: seq, Status: statusUnlinked}
+		want := reply{Command: retUnlink, Seq: seq, Status: statusUnlinked}
 		if diff := cmp.Diff(want, h.receive(false)); diff != "" {
 			t.Errorf("answer (-want +got):\n%s", diff)
 		}
@@ -311,7 +312,7 @@ func TestUSBIPUnlink(t *testing.T) {
 	// Too late: one that was answered, one that never was.
 	for _, victim := range []uint32{out, 4711} {
 		seq := h.unlink(victim)
-		want := reply{Command: usbipRetUnlink, Seq: seq, Status: statusOK}
+		want := reply{Command: retUnlink, Seq: seq, Status: statusOK}
 		if diff := cmp.Diff(want, h.receive(false)); diff != "" {
 			t.Errorf("answer (-want +got):\n%s", diff)
 		}
@@ -320,24 +321,24 @@ func TestUSBIPUnlink(t *testing.T) {
 	seq := h.submit(0x81, 8, "", nil)
 	<-m.began
 	close(m.release)
-	want := reply{Command: usbipRetSubmit, Seq: seq, Actual: 2, Data: "5003"}
+	want := reply{Command: retSubmit, Seq: seq, Actual: 2, Data: "5003"}
 	if diff := cmp.Diff(want, h.receive(true)); diff != "" {
 		t.Errorf("answer (-want +got):\n%s", diff)
 	}
 }
 
-func TestUSBIPHangUpEndsTransfers(t *testing.T) {
+func TestHangUpEndsTransfers(t *testing.T) {
 	m := newEchoModel()
 	h := newHost(t, m)
 	h.submit(0x81, 8, "", nil)
 	<-m.began
 	h.conn.Close()
 	if err := <-h.end; err != nil { // returns only when no transfer is left
-		t.Errorf("ServeUSBIP: %v", err)
+		t.Errorf("Serve: %v", err)
 	}
 }
 
-func TestServeUSBIPContext(t *testing.T) {
+func TestServeContext(t *testing.T) {
 	ours, file, err := socketPair()
 	if err != nil {
 		t.Fatal(err)
@@ -345,12 +346,12 @@ func TestServeUSBIPContext(t *testing.T) {
 	defer file.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := ServeUSBIP(ctx, ours, newEchoModel()); !errors.Is(err, context.Canceled) {
+	if err := Serve(ctx, ours, newEchoModel()); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestUSBIPHostileMessages(t *testing.T) {
+func TestHostileMessages(t *testing.T) {
 	patch := func(offset int, v uint32, m []byte) []byte {
 		binary.BigEndian.PutUint32(m[offset:], v)
 		return m
@@ -358,7 +359,7 @@ func TestUSBIPHostileMessages(t *testing.T) {
 	silent := func(n int) []byte {
 		var m []byte
 		for i := range n {
-			m = append(m, cmdSubmit(uint32(i+1), 0x81, 8, "", nil)...)
+			m = append(m, submitMessage(uint32(i+1), 0x81, 8, "", nil)...)
 		}
 		return m
 	}
@@ -367,34 +368,34 @@ func TestUSBIPHostileMessages(t *testing.T) {
 		send []byte
 		want error
 	}{
-		{"unknown command", patch(0, 5, cmdSubmit(1, 0x82, 64, "", nil)), errUSBIP},
-		{"direction", patch(12, 2, cmdSubmit(1, 0x82, 64, "", nil)), errUSBIP},
-		{"endpoint", patch(16, 16, cmdSubmit(1, 0x82, 64, "", nil)), errUSBIP},
-		{"too long", cmdSubmit(1, 0x02, usbipMaxTransfer+1, "", nil), errUSBIP},
-		{"negative length", patch(24, 0xFFFFFFFF, cmdSubmit(1, 0x02, 0, "", nil)), errUSBIP},
-		{"isochronous", patch(32, 4, cmdSubmit(1, 0x82, 64, "", nil)), errUSBIP},
-		{"control with the other direction", patch(12, usbipDirOut, cmdSubmit(1, 0, 4, "C0 01 00 00 00 00 04 00", nil)), errUSBIP},
-		{"control with the other length", cmdSubmit(1, 0, 4, "40 01 00 00 00 00 03 00", []byte{1, 2, 3, 4}), errUSBIP},
-		{"sequence number twice", append(cmdSubmit(1, 0x81, 8, "", nil), cmdSubmit(1, 0x81, 8, "", nil)...), errUSBIP},
-		{"too many at once", silent(usbipMaxPending + 1), errUSBIP},
+		{"unknown command", patch(0, 5, submitMessage(1, 0x82, 64, "", nil)), errMessage},
+		{"direction", patch(12, 2, submitMessage(1, 0x82, 64, "", nil)), errMessage},
+		{"endpoint", patch(16, 16, submitMessage(1, 0x82, 64, "", nil)), errMessage},
+		{"too long", submitMessage(1, 0x02, maxTransfer+1, "", nil), errMessage},
+		{"negative length", patch(24, 0xFFFFFFFF, submitMessage(1, 0x02, 0, "", nil)), errMessage},
+		{"isochronous", patch(32, 4, submitMessage(1, 0x82, 64, "", nil)), errMessage},
+		{"control with the other direction", patch(12, dirOut, submitMessage(1, 0, 4, "C0 01 00 00 00 00 04 00", nil)), errMessage},
+		{"control with the other length", submitMessage(1, 0, 4, "40 01 00 00 00 00 03 00", []byte{1, 2, 3, 4}), errMessage},
+		{"sequence number twice", append(submitMessage(1, 0x81, 8, "", nil), submitMessage(1, 0x81, 8, "", nil)...), errMessage},
+		{"too many at once", silent(maxPending + 1), errMessage},
 		{"half a header", make([]byte, 47), io.ErrUnexpectedEOF},
-		{"half the data", cmdSubmit(1, 0x02, 4, "", []byte{1, 2}), io.ErrUnexpectedEOF},
-		{"no data", cmdSubmit(1, 0x02, 4, "", nil), io.ErrUnexpectedEOF},
+		{"half the data", submitMessage(1, 0x02, 4, "", []byte{1, 2}), io.ErrUnexpectedEOF},
+		{"no data", submitMessage(1, 0x02, 4, "", nil), io.ErrUnexpectedEOF},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := &stream{Reader: bytes.NewReader(tt.send)}
-			if err := ServeUSBIP(t.Context(), s, newEchoModel()); !errors.Is(err, tt.want) {
+			if err := Serve(t.Context(), s, newEchoModel()); !errors.Is(err, tt.want) {
 				t.Errorf("got %v, want %v", err, tt.want)
 			}
 		})
 	}
 }
 
-func TestServeUSBIPBadDescriptors(t *testing.T) {
+func TestServeBadDescriptors(t *testing.T) {
 	m := newEchoModel()
 	m.desc.Config = m.desc.Config[:20]
-	if err := ServeUSBIP(t.Context(), &stream{Reader: strings.NewReader("")}, m); !errors.Is(err, usb.ErrDescriptor) {
+	if err := Serve(t.Context(), &stream{Reader: strings.NewReader("")}, m); !errors.Is(err, usb.ErrDescriptor) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -409,17 +410,17 @@ func (s *stream) Read(p []byte) (int, error) { return s.Reader.Read(p) }
 func (s *stream) Close() error               { return nil }
 
 func FuzzUSBIP(f *testing.F) {
-	f.Add(cmdSubmit(1, 0, 18, "80 06 00 01 00 00 12 00", nil))
-	f.Add(append(cmdSubmit(1, 0x02, 2, "", []byte{1, 2}), cmdSubmit(2, 0x82, 64, "", nil)...))
-	f.Add(append(cmdSubmit(1, 0x81, 8, "", nil), cmdSubmit(2, 0, 0, "00 09 01 00 00 00 00 00", nil)...))
-	f.Add(cmdSubmit(7, 0, 4, "C1 01 34 12 78 56 04 00", nil)[:47])
+	f.Add(submitMessage(1, 0, 18, "80 06 00 01 00 00 12 00", nil))
+	f.Add(append(submitMessage(1, 0x02, 2, "", []byte{1, 2}), submitMessage(2, 0x82, 64, "", nil)...))
+	f.Add(append(submitMessage(1, 0x81, 8, "", nil), submitMessage(2, 0, 0, "00 09 01 00 00 00 00 00", nil)...))
+	f.Add(submitMessage(7, 0, 4, "C1 01 34 12 78 56 04 00", nil)[:47])
 	f.Fuzz(func(t *testing.T, in []byte) {
 		s := &stream{Reader: bytes.NewReader(in)}
-		ServeUSBIP(context.Background(), s, newEchoModel())
-		if len(in) < usbipHeaderLen && s.Len() > 0 {
+		Serve(context.Background(), s, newEchoModel())
+		if len(in) < headerLen && s.Len() > 0 {
 			t.Errorf("%d bytes were answered with %d", len(in), s.Len())
 		}
-		if answers := s.Len(); answers > 0 && answers < usbipHeaderLen {
+		if answers := s.Len(); answers > 0 && answers < headerLen {
 			t.Errorf("an answer of %d bytes", answers)
 		}
 	})

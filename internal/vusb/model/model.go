@@ -1,17 +1,21 @@
-package vusb
+// Package model makes the virtual device for a driver by its name.
+package model
 
 import (
 	"fmt"
 	"strings"
 
+	"openct/internal/vusb"
 	"openct/internal/vusb/card"
+	"openct/internal/vusb/ccidreader"
+	"openct/internal/vusb/token"
 )
 
 // model is how a virtual counterpart of a driver's devices is made.
 type model struct {
 	driver string
 	atr    []byte // the card's ATR, where it cannot be any; nil: its own
-	make   func(card.Card) Model
+	make   func(card.Card) vusb.Model
 }
 
 // models lists them by driver name, in the order of the driver table. An
@@ -21,24 +25,24 @@ type model struct {
 func models() []model {
 	t0 := card.T0ATR("OpenCT")
 	return []model{
-		{"etoken64", nil, func(c card.Card) Model { return NewEToken64(c) }},
-		{"etoken", nil, func(c card.Card) Model { return NewEToken(c) }},
-		{"ikey2k", IKey2kATR[:], func(c card.Card) Model { return NewIKey2k(c) }},
-		{"ikey3k", nil, func(c card.Card) Model { return NewIKey3k(c) }},
-		{"ePass3000", t0, func(c card.Card) Model { return NewEPass3000(c) }},
-		{"egate", t0, func(c card.Card) Model { return NewEGate(c) }},
-		{"eutron", nil, func(c card.Card) Model { return NewEutron(c) }},
-		{"starkey", nil, func(c card.Card) Model { return NewStarKey(c) }},
-		{"rutoken", card.RutokenATR[:], func(c card.Card) Model { return NewRutoken(c) }},
-		{"ccid", nil, func(c card.Card) Model { return NewCCID(CCIDProfile{}, c) }},
+		{"etoken64", nil, func(c card.Card) vusb.Model { return token.NewEToken64(c) }},
+		{"etoken", nil, func(c card.Card) vusb.Model { return token.NewEToken(c) }},
+		{"ikey2k", token.IKey2kATR[:], func(c card.Card) vusb.Model { return token.NewIKey2k(c) }},
+		{"ikey3k", nil, func(c card.Card) vusb.Model { return token.NewIKey3k(c) }},
+		{"ePass3000", t0, func(c card.Card) vusb.Model { return token.NewEPass3000(c) }},
+		{"egate", t0, func(c card.Card) vusb.Model { return token.NewEGate(c) }},
+		{"eutron", nil, func(c card.Card) vusb.Model { return token.NewEutron(c) }},
+		{"starkey", nil, func(c card.Card) vusb.Model { return token.NewStarKey(c) }},
+		{"rutoken", card.RutokenATR[:], func(c card.Card) vusb.Model { return token.NewRutoken(c) }},
+		{"ccid", nil, func(c card.Card) vusb.Model { return ccidreader.New(ccidreader.Profile{}, c) }},
 	}
 }
 
 // New makes the virtual device for a driver, with a fresh card of the named
 // kind in it ("piv", "echo" ...; see card.New). "ccid:P3" is the CCID reader of
-// that profile (CCIDProfiles). A Rutoken translates what it
+// that profile (ccidreader.Profiles). A Rutoken translates what it
 // carries: a PIV card is not found in it, the card "rutoken" is.
-func New(driver, cardName string) (Model, error) {
+func New(driver, cardName string) (vusb.Model, error) {
 	m, err := find(driver)
 	if err != nil {
 		return nil, err
@@ -51,7 +55,7 @@ func New(driver, cardName string) (Model, error) {
 }
 
 // NewWith is New with a card of the caller's.
-func NewWith(driver string, c card.Card) (Model, error) {
+func NewWith(driver string, c card.Card) (vusb.Model, error) {
 	m, err := find(driver)
 	if err != nil {
 		return nil, err
@@ -68,11 +72,11 @@ func ATR(driver string) []byte {
 
 func find(driver string) (model, error) {
 	if number, ok := strings.CutPrefix(driver, "ccid:"); ok {
-		p, ok := CCIDProfileNamed(number)
+		p, ok := ccidreader.ProfileNamed(number)
 		if !ok {
 			return model{}, fmt.Errorf("no CCID profile %q", number)
 		}
-		return model{driver, nil, func(c card.Card) Model { return NewCCID(p, c) }}, nil
+		return model{driver, nil, func(c card.Card) vusb.Model { return ccidreader.New(p, c) }}, nil
 	}
 	var known []string
 	for _, m := range models() {

@@ -1,10 +1,10 @@
-package vusb
+package ccidreader
 
-// ccidATR is what the line to a card is like after a reset: what a card's
+// cardLine is what the line to a card is like after a reset: what a card's
 // maker knows and its ATR tells. It is read here by itself, not with the
 // driver's parser: the virtual reader passes an ATR on as the bytes it is, and
 // must not agree with the driver about a byte that both misread.
-type ccidATR struct {
+type cardLine struct {
 	first    int // protocol, T=0 or T=1
 	fidi     byte
 	specific bool // TA2: no PPS, and fidi from the start
@@ -12,10 +12,10 @@ type ccidATR struct {
 	ifsc     int  // T=1
 }
 
-// readCCIDATR walks the interface bytes (ISO/IEC 7816-3, 8.2.3). Those that
+// readLine walks the interface bytes (ISO/IEC 7816-3, 8.2.3). Those that
 // are missing keep their defaults.
-func readCCIDATR(b []byte) ccidATR {
-	a := ccidATR{fidi: 0x11, ifsc: 32}
+func readLine(b []byte) cardLine {
+	a := cardLine{fidi: 0x11, ifsc: 32}
 	if len(b) < 2 {
 		return a
 	}
@@ -51,9 +51,9 @@ func readCCIDATR(b []byte) ccidATR {
 	}
 }
 
-// ccidFi and ccidDi are Fi and Di by their codes (ISO/IEC 7816-3, tables 7 and
+// fiTable and diTable are Fi and Di by their codes (ISO/IEC 7816-3, tables 7 and
 // 8); 0 is reserved.
 var (
-	ccidFi = [16]uint64{372, 372, 558, 744, 1116, 1488, 1860, 0, 0, 512, 768, 1024, 1536, 2048, 0, 0}
-	ccidDi = [16]uint64{0, 1, 2, 4, 8, 16, 32, 64, 12, 20, 0, 0, 0, 0, 0, 0}
+	fiTable = [16]uint64{372, 372, 558, 744, 1116, 1488, 1860, 0, 0, 512, 768, 1024, 1536, 2048, 0, 0}
+	diTable = [16]uint64{0, 1, 2, 4, 8, 16, 32, 64, 12, 20, 0, 0, 0, 0, 0, 0}
 )

@@ -1,4 +1,4 @@
-package vusb
+package ccidreader
 
 import (
 	"encoding/binary"
@@ -8,8 +8,8 @@ import (
 // is forgotten when it is full.
 const keptCommands = 1 << 13
 
-// ccidAnswer is an answer under construction.
-type ccidAnswer struct {
+// answer is an answer under construction.
+type answer struct {
 	typ   byte
 	fail  bool
 	code  byte // bError
@@ -35,7 +35,7 @@ func answerType(command byte) byte {
 }
 
 // command takes one bulk-OUT transfer.
-func (u *ccidUnit) command(b []byte) {
+func (u *unit) command(b []byte) {
 	r := u.r
 	if len(b) < 10 || int(binary.LittleEndian.Uint32(b[1:])) != len(b)-10 {
 		r.violateLocked("message of %d bytes: % X", len(b), b[:min(10, len(b))])
@@ -44,7 +44,7 @@ func (u *ccidUnit) command(b []byte) {
 	if len(b) > int(r.p.Message) && r.p.Message != 263 {
 		r.violateLocked("message of %d bytes, at most %d", len(b), r.p.Message)
 	}
-	c := CCIDCommand{
+	c := Command{
 		Type: b[0], Slot: b[5], Seq: b[6], Param: [3]byte(b[7:10]),
 		Data: append([]byte(nil), b[10:]...), Unit: u.n,
 	}
@@ -53,7 +53,7 @@ func (u *ccidUnit) command(b []byte) {
 	}
 	r.commands = append(r.commands, c)
 	if int(c.Slot) >= len(u.slots) {
-		u.send(c, CCIDFault{}, ccidAnswer{typ: answerType(c.Type), fail: true, code: 0x05}, 2)
+		u.send(c, Fault{}, answer{typ: answerType(c.Type), fail: true, code: 0x05}, 2)
 		return
 	}
 	s := u.slots[c.Slot]
@@ -75,7 +75,7 @@ func (u *ccidUnit) command(b []byte) {
 	}
 	if s.pending || busy >= r.p.Busy {
 		r.violateLocked("%d commands at a time (slot %d)", busy+1, c.Slot)
-		u.send(c, CCIDFault{}, ccidAnswer{typ: answerType(c.Type), fail: true, code: 0xE0}, s.status())
+		u.send(c, Fault{}, answer{typ: answerType(c.Type), fail: true, code: 0xE0}, s.status())
 		return
 	}
 
@@ -87,9 +87,9 @@ func (u *ccidUnit) command(b []byte) {
 		s.remove()
 		u.notifyLocked(s)
 	}
-	var a ccidAnswer
+	var a answer
 	if f.Fail {
-		a = ccidAnswer{fail: true, code: f.Code}
+		a = answer{fail: true, code: f.Code}
 	} else {
 		a = s.execute(c, f)
 	}
@@ -104,7 +104,7 @@ func (u *ccidUnit) command(b []byte) {
 }
 
 // checkRFU complains of bytes that are reserved and not zero.
-func (u *ccidUnit) checkRFU(c CCIDCommand) {
+func (u *unit) checkRFU(c Command) {
 	var rfu []byte
 	switch c.Type {
 	case 0x62, 0x61, 0x6E, 0x71:
@@ -122,7 +122,7 @@ func (u *ccidUnit) checkRFU(c CCIDCommand) {
 
 // aborted is the message half of an abort: the command of the same number is
 // forgotten, and a SlotStatus says so (CCID 1.1, 6.1.13).
-func (u *ccidUnit) aborted(s *ccidSlot, c CCIDCommand) {
+func (u *unit) aborted(s *slot, c Command) {
 	if s.abort != int(c.Seq) {
 		u.r.violateLocked("Abort message %02X without the request", c.Seq)
 	}
@@ -130,12 +130,12 @@ func (u *ccidUnit) aborted(s *ccidSlot, c CCIDCommand) {
 	s.abort = -1
 	f := u.r.hitLocked(c.Type)
 	if !f.Lose {
-		u.send(c, f, ccidAnswer{typ: 0x81, fail: f.Fail, code: f.Code}, s.status())
+		u.send(c, f, answer{typ: 0x81, fail: f.Fail, code: f.Code}, s.status())
 	}
 }
 
 // encode writes an answer to c.
-func (a ccidAnswer) encode(c CCIDCommand, icc byte, extension bool) []byte {
+func (a answer) encode(c Command, icc byte, extension bool) []byte {
 	status := icc
 	switch {
 	case extension:
@@ -150,8 +150,8 @@ func (a ccidAnswer) encode(c CCIDCommand, icc byte, extension bool) []byte {
 }
 
 // send puts the answer on its way, with what goes wrong about it.
-func (u *ccidUnit) send(c CCIDCommand, f CCIDFault, a ccidAnswer, icc byte) {
-	s := &ccidSlot{}
+func (u *unit) send(c Command, f Fault, a answer, icc byte) {
+	s := &slot{}
 	if int(c.Slot) < len(u.slots) {
 		s = u.slots[c.Slot]
 	}
@@ -172,16 +172,16 @@ func (u *ccidUnit) send(c CCIDCommand, f CCIDFault, a ccidAnswer, icc byte) {
 	final := func() {
 		s.pending, s.timer = false, nil
 		for range f.Empty {
-			u.in.add(nil, false)
+			u.in.Add(nil, false)
 		}
 		for range f.Stale {
 			old := u.stale
 			if old == nil {
-				old = ccidAnswer{typ: 0x81}.encode(CCIDCommand{Slot: c.Slot, Seq: c.Seq - 1}, icc, false)
+				old = answer{typ: 0x81}.encode(Command{Slot: c.Slot, Seq: c.Seq - 1}, icc, false)
 			}
-			u.in.add(old, true)
+			u.in.Add(old, true)
 		}
-		u.in.add(msg, !f.NoEnd)
+		u.in.Add(msg, !f.NoEnd)
 		u.stale = msg
 	}
 	s.pending = true
@@ -189,14 +189,14 @@ func (u *ccidUnit) send(c CCIDCommand, f CCIDFault, a ccidAnswer, icc byte) {
 }
 
 // extend sends the time extensions that precede an answer, one each Delay.
-func (u *ccidUnit) extend(s *ccidSlot, c CCIDCommand, f CCIDFault, typ, icc byte, left int, final func()) {
+func (u *unit) extend(s *slot, c Command, f Fault, typ, icc byte, left int, final func()) {
 	s.timer = u.r.after(f.Delay, func() {
 		if left == 0 {
 			final()
 			return
 		}
-		ext := ccidAnswer{typ: typ, code: max(1, f.Factor)}
-		u.in.add(ext.encode(c, icc, true), true)
+		ext := answer{typ: typ, code: max(1, f.Factor)}
+		u.in.Add(ext.encode(c, icc, true), true)
 		if left < 0 && f.Delay == 0 {
 			return // without end and without a pause: one has to do
 		}

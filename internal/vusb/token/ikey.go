@@ -1,4 +1,4 @@
-package vusb
+package token
 
 import (
 	"bytes"
@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"openct/internal/usb"
+	"openct/internal/vusb"
 	"openct/internal/vusb/card"
 )
 
@@ -16,7 +17,7 @@ import (
 // (spec/usb-emulation.md, 3.3 and 3.4).
 type IKey struct {
 	noEndpoints
-	desc  Descriptors
+	desc  vusb.Descriptors
 	order []iKeyRequest // the reset
 
 	// Exact leaves out the junk behind blocks. Set it before plugging.
@@ -63,7 +64,7 @@ func NewIKey2k(c card.Card) *IKey {
 		in: []byte{0x0D, 0x63, 0x00, 0x05, 0x2D, 0x2D, 0xC0, 0x80, 0x80, 0x60, 0x80, 0x01, 0x19}}}
 	order = append(append(append(order, off...), on...), off...)
 	order = append(order, iKeyRequest{request: 0x16}, iKeyRequest{request: 0x01, length: 32, in: []byte{0}})
-	return newIKey(c, vendorToken(0x04B9, 0x1202, 0x0100, LowSpeed, 56, "", "iKey 2032"), append(order, on...))
+	return newIKey(c, vendorToken(0x04B9, 0x1202, 0x0100, vusb.LowSpeed, 56, "", "iKey 2032"), append(order, on...))
 }
 
 // NewIKey3k makes an iKey 3000 (04b9:1300). Speed, power and name are the
@@ -72,7 +73,7 @@ func NewIKey3k(c card.Card) *IKey {
 	padded := func(atr []byte) []byte {
 		return append(append([]byte{byte(len(atr))}, atr...), make([]byte, 32)...)[:32]
 	}
-	return newIKey(c, vendorToken(0x04B9, 0x1300, 0x0100, LowSpeed, 56, "", "iKey 3000"), []iKeyRequest{
+	return newIKey(c, vendorToken(0x04B9, 0x1300, 0x0100, vusb.LowSpeed, 56, "", "iKey 3000"), []iKeyRequest{
 		{request: 0x00, length: 0x40, in: []byte{0x0A, 0x61, 0x00, 0x07, 0x2D, 0x2D, 0xC0, 0x80, 0x80, 0x60}},
 		{request: 0x16}, {request: 0x01, length: 2, in: []byte{0}},
 		{request: 0x16, command: 0x2005}, {request: 0x01, length: 32, atr: padded},
@@ -80,7 +81,7 @@ func NewIKey3k(c card.Card) *IKey {
 	})
 }
 
-func newIKey(c card.Card, d Descriptors, order []iKeyRequest) *IKey {
+func newIKey(c card.Card, d vusb.Descriptors, order []iKeyRequest) *IKey {
 	return &IKey{desc: d, order: order, chip: card.NewT1(c, card.T1Options{})}
 }
 
@@ -88,7 +89,7 @@ func newIKey(c card.Card, d Descriptors, order []iKeyRequest) *IKey {
 func (t *IKey) Chip() *card.T1 { return t.chip }
 
 // Descriptors implements Model.
-func (t *IKey) Descriptors() Descriptors { return t.desc }
+func (t *IKey) Descriptors() vusb.Descriptors { return t.desc }
 
 // Reset implements Model.
 func (t *IKey) Reset() {
@@ -121,14 +122,14 @@ func (t *IKey) control(s usb.Setup, out []byte, length int) ([]byte, error) {
 			t.at = 0 // a reset may begin at any time
 		}
 	case s.RequestType != usb.VendorInterfaceOut || s.Request != 0x16 || s.Index != 0 || len(out) != 0:
-		return nil, ErrStall
+		return nil, vusb.ErrStall
 	}
 	if t.at == len(t.order) {
-		return nil, ErrStall
+		return nil, vusb.ErrStall
 	}
 	step := t.order[t.at]
 	if step.request != s.Request || step.command != s.Value || step.length != length {
-		return nil, ErrStall
+		return nil, vusb.ErrStall
 	}
 	t.at++
 	t.answer = nil
@@ -147,7 +148,7 @@ func (t *IKey) take(s usb.Setup, out []byte) error {
 	block = binary.LittleEndian.AppendUint16(block, s.Index)
 	block = append(block, out...)
 	if t.at != len(t.order) || t.answer != nil || len(block) != 3+int(block[2])+1 {
-		return ErrStall
+		return vusb.ErrStall
 	}
 	t.answer = append([]byte{}, t.chip.Block(block)...)
 	return nil
@@ -156,7 +157,7 @@ func (t *IKey) take(s usb.Setup, out []byte) error {
 // block hands out the card's.
 func (t *IKey) block(length int) ([]byte, error) {
 	if t.answer == nil || length != iKeyAnswer {
-		return nil, ErrStall
+		return nil, vusb.ErrStall
 	}
 	b := t.answer
 	t.answer = nil

@@ -1,4 +1,4 @@
-package vusb
+package ccidreader
 
 import (
 	"bytes"
@@ -12,7 +12,7 @@ import (
 	"openct/internal/vusb/card"
 )
 
-func ccidHex(t testing.TB, s string) []byte {
+func unhex(t testing.TB, s string) []byte {
 	t.Helper()
 	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
 	if err != nil {
@@ -21,10 +21,10 @@ func ccidHex(t testing.TB, s string) []byte {
 	return b
 }
 
-// TestCCIDDescriptors compares P1 with its image, written down by hand.
-func TestCCIDDescriptors(t *testing.T) {
-	d := NewCCID(CCIDProfile{Features: 0x00010030, IFSD: 254}).Descriptors()
-	want := ccidHex(t, `
+// TestDescriptors compares P1 with its image, written down by hand.
+func TestDescriptors(t *testing.T) {
+	d := New(Profile{Features: 0x00010030, IFSD: 254}).Descriptors()
+	want := unhex(t, `
 		09 02 5D 00 01 01 00 80 32 09 04 00 00 03 0B 00
 		00 00 36 21 10 01 00 07 03 00 00 00 A0 0F 00 00
 		A0 0F 00 00 00 01 2A 00 00 16 40 05 00 00 FE 00
@@ -34,18 +34,18 @@ func TestCCIDDescriptors(t *testing.T) {
 	if !bytes.Equal(d.Config, want) {
 		t.Errorf("configuration\n% X\nwant\n% X", d.Config, want)
 	}
-	for _, p := range CCIDProfiles() {
-		d := NewCCID(p).Descriptors()
+	for _, p := range Profiles() {
+		d := New(p).Descriptors()
 		if _, err := usb.ParseDescriptors(append(bytes.Clone(d.Device), d.Config...)); err != nil {
 			t.Errorf("%s: %v", p.Name, err)
 		}
 	}
 }
 
-// TestCCIDTranscript is one session, from the host's side and without the
+// TestTranscript is one session, from the host's side and without the
 // driver.
-func TestCCIDTranscript(t *testing.T) {
-	r := NewCCID(CCIDProfile{Features: 0x00010030, IFSD: 254}, card.NewEchoATR(card.T0ATR("")))
+func TestTranscript(t *testing.T) {
+	r := New(Profile{Features: 0x00010030, IFSD: 254}, card.NewEchoATR(card.T0ATR("")))
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel() // whatever is not there now does not come
 	for _, c := range []struct{ name, out, in string }{
@@ -60,11 +60,11 @@ func TestCCIDTranscript(t *testing.T) {
 		{"escape", "6B 02000000 00 08 00 00 00 AA BB", "83 02000000 00 08 00 00 00 AA BB"},
 		{"power off", "63 00000000 00 09 00 00 00", "81 00000000 00 09 01 00 00"},
 	} {
-		if err := r.Out(ctx, 0x02, ccidHex(t, c.out)); err != nil {
+		if err := r.Out(ctx, 0x02, unhex(t, c.out)); err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
 		got, err := r.In(ctx, 0x81, 512)
-		if want := ccidHex(t, c.in); err != nil || !bytes.Equal(got, want) {
+		if want := unhex(t, c.in); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s: % X, %v; want % X", c.name, got, err, want)
 		}
 	}
@@ -73,8 +73,8 @@ func TestCCIDTranscript(t *testing.T) {
 	}
 }
 
-// TestCCIDStrict: what a host must not do is noticed.
-func TestCCIDStrict(t *testing.T) {
+// TestStrict: what a host must not do is noticed.
+func TestStrict(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		out  []string
@@ -87,9 +87,9 @@ func TestCCIDStrict(t *testing.T) {
 		{"parameters of a wrong size", []string{"61 04000000 00 00 00 00 00 11 00 00 0A"}, "SetParameters of"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := NewCCID(CCIDProfile{Features: 0x00010030}, card.NewEcho())
+			r := New(Profile{Features: 0x00010030}, card.NewEcho())
 			for _, s := range c.out {
-				if err := r.Out(context.Background(), 0x02, ccidHex(t, s)); err != nil {
+				if err := r.Out(context.Background(), 0x02, unhex(t, s)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -100,10 +100,10 @@ func TestCCIDStrict(t *testing.T) {
 	}
 }
 
-// TestCCIDPackets: transfers end at a short packet or a full buffer, and a
+// TestPackets: transfers end at a short packet or a full buffer, and a
 // packet that does not fit is an overflow.
-func TestCCIDPackets(t *testing.T) {
-	r := NewCCID(CCIDProfile{Features: 0x00020840}, card.NewEcho())
+func TestPackets(t *testing.T) {
+	r := New(Profile{Features: 0x00020840}, card.NewEcho())
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	echo := func(n int) {
@@ -138,9 +138,9 @@ func TestCCIDPackets(t *testing.T) {
 	}
 }
 
-// TestCCIDNotifications: bits of five slots (CCID 1.1, 6.3.1).
-func TestCCIDNotifications(t *testing.T) {
-	r := NewCCID(CCIDProfile{Features: 0x00010030, Slots: 5}, card.NewEcho())
+// TestNotifications: bits of five slots (CCID 1.1, 6.3.1).
+func TestNotifications(t *testing.T) {
+	r := New(Profile{Features: 0x00010030, Slots: 5}, card.NewEcho())
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	for _, c := range []struct {
@@ -155,7 +155,7 @@ func TestCCIDNotifications(t *testing.T) {
 	} {
 		c.do()
 		got, err := r.In(ctx, 0x83, 8)
-		if want := ccidHex(t, c.want); !bytes.Equal(got, want) || (err == nil) != (c.want != "") {
+		if want := unhex(t, c.want); !bytes.Equal(got, want) || (err == nil) != (c.want != "") {
 			t.Errorf("%s: % X, %v; want % X", c.name, got, err, want)
 		}
 	}

@@ -1,10 +1,12 @@
-package vusb
+// Package token has a virtual USB token for each of OpenCT's token drivers.
+package token
 
 import (
 	"context"
 	"sync"
 
 	"openct/internal/usb"
+	"openct/internal/vusb"
 	"openct/internal/vusb/card"
 )
 
@@ -14,7 +16,7 @@ import (
 // (spec/usb-emulation.md, 3.1 and 3.2).
 type EToken struct {
 	noEndpoints
-	desc  Descriptors
+	desc  vusb.Descriptors
 	order []eTokenRequest // what must follow the reset request before blocks are taken
 
 	mu      sync.Mutex
@@ -40,7 +42,7 @@ const eTokenMaxBlock = 3 + 32 + 1
 // NewEToken64 makes an eToken PRO 64k (0529:0600). The name strings are as
 // usb.ids gives them, not read from a token.
 func NewEToken64(c card.Card) *EToken {
-	return newEToken(c, vendorToken(0x0529, 0x0600, 0x0100, FullSpeed, 60, "AKS", "eToken Pro 64k (4.2)"),
+	return newEToken(c, vendorToken(0x0529, 0x0600, 0x0100, vusb.FullSpeed, 60, "AKS", "eToken Pro 64k (4.2)"),
 		[]eTokenRequest{
 			{request: 0x81},
 			{request: 0x08}, {request: 0x88, in: []byte{0x00, 0x00}},
@@ -50,7 +52,7 @@ func NewEToken64(c card.Card) *EToken {
 
 // NewEToken makes an eToken PRO 32k (0529:050c).
 func NewEToken(c card.Card) *EToken {
-	return newEToken(c, vendorToken(0x0529, 0x050C, 0x0100, LowSpeed, 60, "AKS", "eToken Pro 4154"),
+	return newEToken(c, vendorToken(0x0529, 0x050C, 0x0100, vusb.LowSpeed, 60, "AKS", "eToken Pro 4154"),
 		[]eTokenRequest{
 			{request: 0x81},
 			{request: 0x03}, {request: 0x83, in: make([]byte, 13)},
@@ -58,7 +60,7 @@ func NewEToken(c card.Card) *EToken {
 		})
 }
 
-func newEToken(c card.Card, d Descriptors, order []eTokenRequest) *EToken {
+func newEToken(c card.Card, d vusb.Descriptors, order []eTokenRequest) *EToken {
 	return &EToken{desc: d, order: order, chip: card.NewT1(c, card.T1Options{MaxINF: 32}), at: -1}
 }
 
@@ -66,7 +68,7 @@ func newEToken(c card.Card, d Descriptors, order []eTokenRequest) *EToken {
 func (t *EToken) Chip() *card.T1 { return t.chip }
 
 // Descriptors implements Model.
-func (t *EToken) Descriptors() Descriptors { return t.desc }
+func (t *EToken) Descriptors() vusb.Descriptors { return t.desc }
 
 // Reset implements Model.
 func (t *EToken) Reset() {
@@ -84,7 +86,7 @@ func (t *EToken) Control(_ context.Context, s usb.Setup, out []byte, length int)
 		want = usb.VendorDeviceIn
 	}
 	if t.crashed || s.RequestType != want || s.Value != 0 || s.Index != 0 {
-		return nil, ErrStall
+		return nil, vusb.ErrStall
 	}
 	switch s.Request {
 	case 0x01:
@@ -101,11 +103,11 @@ func (t *EToken) Control(_ context.Context, s usb.Setup, out []byte, length int)
 // initialise is the rest of the reset sequence, in its order.
 func (t *EToken) initialise(request uint8, out []byte) ([]byte, error) {
 	if t.at < 0 || t.at >= len(t.order) || t.order[t.at].request != request {
-		return nil, ErrStall
+		return nil, vusb.ErrStall
 	}
 	step := t.order[t.at]
 	if len(out) < len(step.out) || string(out[:len(step.out)]) != string(step.out) {
-		return nil, ErrStall
+		return nil, vusb.ErrStall
 	}
 	t.at++
 	switch {
@@ -123,7 +125,7 @@ func (t *EToken) take(block []byte) error {
 		t.crashed = true // until it is plugged again
 	}
 	if t.at != len(t.order) || t.pending || len(block) < 4 || t.crashed {
-		return ErrStall
+		return vusb.ErrStall
 	}
 	t.block, t.pending = append(t.block[:0], block...), true
 	return nil
@@ -132,7 +134,7 @@ func (t *EToken) take(block []byte) error {
 // answer lets the card work on the block and returns the card's.
 func (t *EToken) answer(length int) ([]byte, error) {
 	if !t.pending || length < 4 {
-		return nil, ErrStall
+		return nil, vusb.ErrStall
 	}
 	t.pending = false
 	return t.chip.Block(t.block), nil

@@ -1,4 +1,4 @@
-package vusb
+package ccidreader
 
 import (
 	"encoding/binary"
@@ -7,9 +7,9 @@ import (
 	"openct/internal/vusb/card"
 )
 
-// ccidSlot is one slot of a virtual CCID reader, with the card in it.
-type ccidSlot struct {
-	r *CCIDReader
+// slot is one slot of a virtual CCID reader, with the card in it.
+type slot struct {
+	r *Reader
 	n byte
 
 	pending bool        // a command waits for its answer
@@ -17,8 +17,8 @@ type ccidSlot struct {
 	abort   int         // bSeq of the ABORT request, -1 for none
 
 	card card.Card
-	odd  CCIDCard
-	atr  ccidATR
+	odd  Card
+	atr  cardLine
 	t0   *card.T0
 	t1   *card.T1
 
@@ -37,12 +37,12 @@ type ccidSlot struct {
 	chained  bool
 }
 
-func newCCIDSlot(r *CCIDReader, n byte) *ccidSlot { return &ccidSlot{r: r, n: n, abort: -1} }
+func newSlot(r *Reader, n byte) *slot { return &slot{r: r, n: n, abort: -1} }
 
-func (s *ccidSlot) insert(c card.Card, odd CCIDCard) {
+func (s *slot) insert(c card.Card, odd Card) {
 	s.remove()
 	s.card, s.odd = c, odd
-	s.atr = readCCIDATR(c.ATR())
+	s.atr = readLine(c.ATR())
 	o := card.T1Options{
 		WTX: odd.WTX, WTXMultiplier: odd.Multiplier, Sleep: func(time.Duration) {},
 		CRC: s.atr.crc, MaxINF: s.atr.ifsc,
@@ -50,17 +50,17 @@ func (s *ccidSlot) insert(c card.Card, odd CCIDCard) {
 	s.t0, s.t1 = card.NewT0(c), card.NewT1(c, o)
 }
 
-func (s *ccidSlot) remove() {
+func (s *slot) remove() {
 	s.off()
 	s.card = nil
 }
 
-func (s *ccidSlot) off() {
+func (s *slot) off() {
 	s.powered, s.line, s.command, s.response, s.chained = false, nil, nil, nil, false
 }
 
 // cancel forgets the answer that is on its way.
-func (s *ccidSlot) cancel() {
+func (s *slot) cancel() {
 	if s.timer != nil {
 		s.timer.Stop()
 	}
@@ -68,7 +68,7 @@ func (s *ccidSlot) cancel() {
 }
 
 // status is bmICCStatus.
-func (s *ccidSlot) status() byte {
+func (s *slot) status() byte {
 	switch {
 	case s.card == nil:
 		return 2
@@ -78,29 +78,29 @@ func (s *ccidSlot) status() byte {
 	return 0
 }
 
-func failed(code byte) ccidAnswer { return ccidAnswer{fail: true, code: code} }
+func failed(code byte) answer { return answer{fail: true, code: code} }
 
-func (s *ccidSlot) has(feature uint32) bool { return s.r.p.Features&feature == feature }
+func (s *slot) has(feature uint32) bool { return s.r.p.Features&feature == feature }
 
-func (s *ccidSlot) token() bool { return s.r.p.Features&0xFFFF == 0x0840 }
+func (s *slot) token() bool { return s.r.p.Features&0xFFFF == 0x0840 }
 
 // execute runs one command.
-func (s *ccidSlot) execute(c CCIDCommand, f CCIDFault) ccidAnswer {
+func (s *slot) execute(c Command, f Fault) answer {
 	switch c.Type {
 	case 0x65: // GetSlotStatus
-		return ccidAnswer{}
+		return answer{}
 	case 0x62:
 		return s.powerOn(c.Param[0])
 	case 0x63: // IccPowerOff
 		s.off()
-		return ccidAnswer{}
+		return answer{}
 	case 0x61:
 		return s.setParameters(c)
 	case 0x6C, 0x6D: // GetParameters, ResetParameters
 		if c.Type == 0x6D || s.params == nil {
 			s.params, s.paramsT = []byte{0x11, 0, 0, 0x0A, 0}, 0
 		}
-		return ccidAnswer{param: s.paramsT, data: s.params}
+		return answer{param: s.paramsT, data: s.params}
 	case 0x73:
 		return s.setRate(c)
 	case 0x6F:
@@ -108,18 +108,18 @@ func (s *ccidSlot) execute(c CCIDCommand, f CCIDFault) ccidAnswer {
 	case 0x69:
 		return s.secure(c)
 	case 0x6B: // Escape: an echo
-		return ccidAnswer{data: c.Data}
+		return answer{data: c.Data}
 	case 0x6E, 0x71, 0x6A:
-		return ccidAnswer{}
+		return answer{}
 	}
 	return failed(0x00)
 }
 
-func (s *ccidSlot) powerOn(v byte) ccidAnswer {
+func (s *slot) powerOn(v byte) answer {
 	if s.card == nil {
 		return failed(0xFE)
 	}
-	auto := s.has(ccidAutoVoltage) || s.has(ccidAutoActivation)
+	auto := s.has(autoVoltage) || s.has(autoActivation)
 	switch {
 	case v == 0 && !auto && !s.token():
 		return failed(0x07) // no automatic voltage here
@@ -140,17 +140,17 @@ func (s *ccidSlot) powerOn(v byte) ccidAnswer {
 	if s.atr.specific {
 		s.cardFiDi = s.atr.fidi
 	}
-	if s.has(ccidAutoNegotiation) || s.token() {
+	if s.has(autoNegotiation) || s.token() {
 		s.cardFiDi, s.readerFiDi, s.fresh = s.atr.fidi, s.atr.fidi, false
 		if s.r.p.Protocols&(1<<s.cardT) == 0 {
 			s.cardT = 1 - s.cardT
 		}
 	}
-	return ccidAnswer{data: raw}
+	return answer{data: raw}
 }
 
-func (s *ccidSlot) setParameters(c CCIDCommand) ccidAnswer {
-	if s.has(ccidAutoNegotiation) || s.token() {
+func (s *slot) setParameters(c Command) answer {
+	if s.has(autoNegotiation) || s.token() {
 		s.r.violateLocked("SetParameters to a reader that negotiates itself")
 		return failed(0x00)
 	}
@@ -163,26 +163,26 @@ func (s *ccidSlot) setParameters(c CCIDCommand) ccidAnswer {
 		return failed(0x01)
 	}
 	s.params, s.paramsT = c.Data, c.Param[0]
-	if s.has(ccidAutoRate) {
+	if s.has(autoRate) {
 		s.readerFiDi = c.Data[0]
 	}
-	if s.has(ccidAutoPPS) && s.fresh {
+	if s.has(autoPPS) && s.fresh {
 		s.cardFiDi, s.cardT = s.readerFiDi, int(s.paramsT)
 		s.fresh = false
 	}
-	return ccidAnswer{param: s.paramsT, data: s.params}
+	return answer{param: s.paramsT, data: s.params}
 }
 
 // rate is the data rate of Fi and Di at the reader's clock.
-func (s *ccidSlot) rate(fidi byte) uint32 {
-	f, d := ccidFi[fidi>>4], ccidDi[fidi&0x0F]
+func (s *slot) rate(fidi byte) uint32 {
+	f, d := fiTable[fidi>>4], diTable[fidi&0x0F]
 	if f == 0 || d == 0 {
-		return ccidNoRate
+		return noRate
 	}
 	return uint32(uint64(s.r.p.Clock) * 1000 * d / f)
 }
 
-func (s *ccidSlot) setRate(c CCIDCommand) ccidAnswer {
+func (s *slot) setRate(c Command) answer {
 	if len(c.Data) != 8 {
 		return failed(0x01)
 	}
@@ -194,11 +194,11 @@ func (s *ccidSlot) setRate(c CCIDCommand) ccidAnswer {
 	if want == s.rate(s.cardFiDi) {
 		s.readerFiDi = s.cardFiDi
 	}
-	return ccidAnswer{data: c.Data}
+	return answer{data: c.Data}
 }
 
 // xfrBlock is one exchange at the reader's level.
-func (s *ccidSlot) xfrBlock(c CCIDCommand, f CCIDFault) ccidAnswer {
+func (s *slot) xfrBlock(c Command, f Fault) answer {
 	if s.card == nil || !s.powered {
 		return failed(0xFE)
 	}
@@ -211,7 +211,7 @@ func (s *ccidSlot) xfrBlock(c CCIDCommand, f CCIDFault) ccidAnswer {
 		return failed(0xFE)
 	}
 	switch s.level() {
-	case ccidTPDU:
+	case levelTPDU:
 		return s.tpdu(c)
 	case 0:
 		return s.characters(c)
@@ -219,8 +219,8 @@ func (s *ccidSlot) xfrBlock(c CCIDCommand, f CCIDFault) ccidAnswer {
 	return s.apdu(c)
 }
 
-func (s *ccidSlot) level() uint32 {
-	return s.r.p.Features & (ccidTPDU | ccidShortAPDU | ccidExtAPDU)
+func (s *slot) level() uint32 {
+	return s.r.p.Features & (levelTPDU | levelShortAPDU | levelExtendedAPDU)
 }
 
 func looksLikePPS(b []byte) bool {
@@ -231,8 +231,8 @@ func looksLikePPS(b []byte) bool {
 	return sum == 0 && len(b) <= 6
 }
 
-func (s *ccidSlot) pps(req []byte, f CCIDFault) ccidAnswer {
-	if s.has(ccidAutoNegotiation) || s.has(ccidAutoPPS) || s.token() {
+func (s *slot) pps(req []byte, f Fault) answer {
+	if s.has(autoNegotiation) || s.has(autoPPS) || s.token() {
 		s.r.violateLocked("PPS to a reader that makes it itself")
 	}
 	s.fresh = false
@@ -243,19 +243,19 @@ func (s *ccidSlot) pps(req []byte, f CCIDFault) ccidAnswer {
 	case "wrong":
 		b := append([]byte(nil), req...)
 		b[len(b)-1] ^= 0x55
-		return ccidAnswer{data: b}
+		return answer{data: b}
 	case "slow":
 		s.cardT = int(req[1] & 0x0F)
-		return ccidAnswer{data: []byte{0xFF, req[1] & 0x0F, 0xFF ^ req[1]&0x0F}}
+		return answer{data: []byte{0xFF, req[1] & 0x0F, 0xFF ^ req[1]&0x0F}}
 	}
 	s.cardT = int(req[1] & 0x0F)
 	if req[1]&0x10 != 0 {
 		s.cardFiDi = req[2]
 	}
-	return ccidAnswer{data: req}
+	return answer{data: req}
 }
 
-func (s *ccidSlot) tpdu(c CCIDCommand) ccidAnswer {
+func (s *slot) tpdu(c Command) answer {
 	if c.Param[1] != 0 || c.Param[2] != 0 {
 		s.r.violateLocked("wLevelParameter % X at TPDU level", c.Param[1:])
 	}
@@ -268,11 +268,11 @@ func (s *ccidSlot) tpdu(c CCIDCommand) ccidAnswer {
 		out = s.t0.TPDU(c.Data)
 	} else {
 		if len(c.Data) >= 5 && c.Data[1] == 0xC1 {
-			if s.has(ccidAutoIFSD) {
+			if s.has(autoIFSD) {
 				s.r.violateLocked("S(IFS request) to a reader that sends it itself")
 			}
 			if s.odd.RefuseIFS {
-				return ccidAnswer{data: []byte{0x00, 0x82, 0x00, 0x82}}
+				return answer{data: []byte{0x00, 0x82, 0x00, 0x82}}
 			}
 		}
 		out = s.t1.Block(c.Data)
@@ -280,12 +280,12 @@ func (s *ccidSlot) tpdu(c CCIDCommand) ccidAnswer {
 	if len(out) == 0 {
 		return failed(0xFE)
 	}
-	return ccidAnswer{data: append([]byte(nil), out...)}
+	return answer{data: append([]byte(nil), out...)}
 }
 
 // characters is an exchange at character level: wLevelParameter says how many
 // characters the host wants back (CCID 1.1, 6.1.4).
-func (s *ccidSlot) characters(c CCIDCommand) ccidAnswer {
+func (s *slot) characters(c Command) answer {
 	if len(c.Data) > 0 {
 		if len(s.line) > 0 {
 			s.r.violateLocked("%d characters of the card were not read", len(s.line))
@@ -303,14 +303,14 @@ func (s *ccidSlot) characters(c CCIDCommand) ccidAnswer {
 	}
 	out := append([]byte(nil), s.line[:n]...)
 	s.line = s.line[n:]
-	return ccidAnswer{data: out}
+	return answer{data: out}
 }
 
 // apdu is an exchange at APDU level, in parts where the reader can do that
 // (CCID 1.1, 6.1.4 and 6.2.1).
-func (s *ccidSlot) apdu(c CCIDCommand) ccidAnswer {
+func (s *slot) apdu(c Command) answer {
 	level := binary.LittleEndian.Uint16(c.Param[1:])
-	if s.level() != ccidExtAPDU && !s.chained && level == 0 && len(c.Data) > 261 {
+	if s.level() != levelExtendedAPDU && !s.chained && level == 0 && len(c.Data) > 261 {
 		s.r.violateLocked("APDU of %d bytes at short APDU level", len(c.Data))
 		return failed(0x01)
 	}
@@ -319,10 +319,10 @@ func (s *ccidSlot) apdu(c CCIDCommand) ccidAnswer {
 		s.command = append([]byte(nil), c.Data...)
 	case 0x0001:
 		s.command = append([]byte(nil), c.Data...)
-		return ccidAnswer{param: 0x10}
+		return answer{param: 0x10}
 	case 0x0003:
 		s.command = append(s.command, c.Data...)
-		return ccidAnswer{param: 0x10}
+		return answer{param: 0x10}
 	case 0x0002:
 		s.command = append(s.command, c.Data...)
 	case 0x0010:
@@ -337,12 +337,12 @@ func (s *ccidSlot) apdu(c CCIDCommand) ccidAnswer {
 }
 
 // next is the next part of the response.
-func (s *ccidSlot) next(continued bool) ccidAnswer {
+func (s *slot) next(continued bool) answer {
 	room := int(s.r.p.Message) - 10
 	part := s.response[:min(room, len(s.response))]
 	s.response = s.response[len(part):]
 	s.chained = len(s.response) > 0
-	a := ccidAnswer{data: part}
+	a := answer{data: part}
 	switch {
 	case s.chained && continued:
 		a.param = 0x03

@@ -1,4 +1,4 @@
-package vusb
+package token
 
 import (
 	"bytes"
@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"openct/internal/usb"
+	"openct/internal/vusb"
 	"openct/internal/vusb/card"
 )
 
@@ -14,7 +15,7 @@ import (
 // (spec/usb-emulation.md, 3.8).
 type Eutron struct {
 	noEndpoints
-	desc Descriptors
+	desc vusb.Descriptors
 
 	// Variants, set before plugging. Dribble is how many bytes the token
 	// gives out at once, 0 for all. Idle is how many reads find nothing
@@ -55,7 +56,7 @@ const (
 // power are guesses.
 func NewEutron(c card.Card) *Eutron {
 	return &Eutron{
-		desc:  vendorToken(0x073D, 0x0005, 0x0120, LowSpeed, 100, "Eutron", "CryptoIdentity ITSEC"),
+		desc:  vendorToken(0x073D, 0x0005, 0x0120, vusb.LowSpeed, 100, "Eutron", "CryptoIdentity ITSEC"),
 		card:  c,
 		t1:    card.NewT1(c, card.T1Options{}),
 		t0:    card.NewT0(c),
@@ -67,7 +68,7 @@ func NewEutron(c card.Card) *Eutron {
 func (t *Eutron) Chip() *card.T1 { return t.t1 }
 
 // Descriptors implements Model.
-func (t *Eutron) Descriptors() Descriptors { return t.desc }
+func (t *Eutron) Descriptors() vusb.Descriptors { return t.desc }
 
 // Reset implements Model.
 func (t *Eutron) Reset() {
@@ -82,11 +83,11 @@ func (t *Eutron) Control(_ context.Context, s usb.Setup, out []byte, length int)
 	defer t.mu.Unlock()
 	switch {
 	case s.Index != 0 || s.RequestType&0x60 != 0x40:
-		return nil, ErrStall
+		return nil, vusb.ErrStall
 	case s.In() && s.Request == 0x02 && s.Value == 0:
 		return t.read(length), nil
 	case s.In():
-		return nil, ErrStall
+		return nil, vusb.ErrStall
 	case s.Request == 0x01 && s.Value == 0 && t.at == len(eutronOrder):
 		t.take(out)
 		return nil, nil
@@ -95,7 +96,7 @@ func (t *Eutron) Control(_ context.Context, s usb.Setup, out []byte, length int)
 		t.out = append(t.out, t.Stale...)
 	}
 	if t.at == len(eutronOrder) || eutronOrder[t.at].request != s.Request || eutronOrder[t.at].value != s.Value {
-		return nil, ErrStall
+		return nil, vusb.ErrStall
 	}
 	switch {
 	case t.at == eutronAtPPS:
@@ -103,7 +104,7 @@ func (t *Eutron) Control(_ context.Context, s usb.Setup, out []byte, length int)
 			return nil, nil // a card does not answer nonsense
 		}
 	case len(out) != 0:
-		return nil, ErrStall
+		return nil, vusb.ErrStall
 	case t.at == eutronAtReset:
 		t.t0.Reset()
 		t.out, t.idle = bytes.Clone(t.t1.Reset()), t.Idle

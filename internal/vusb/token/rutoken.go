@@ -1,10 +1,11 @@
-package vusb
+package token
 
 import (
 	"context"
 	"sync"
 
 	"openct/internal/usb"
+	"openct/internal/vusb"
 	"openct/internal/vusb/card"
 )
 
@@ -15,7 +16,7 @@ import (
 // behind it; card.Rutoken is.
 type Rutoken struct {
 	noEndpoints
-	desc Descriptors
+	desc vusb.Descriptors
 
 	// Variants, set before plugging. Busy is how many looks find the token
 	// busy after each step; Stuck stops its counter.
@@ -46,7 +47,7 @@ const (
 // NewRutoken makes a Rutoken S (0a89:0020). Its names are a guess.
 func NewRutoken(c card.Card) *Rutoken {
 	return &Rutoken{
-		desc: vendorToken(0x0A89, 0x0020, 0x0100, FullSpeed, 100, "Aktiv", "Rutoken S").with(classDescriptor()),
+		desc: vendorToken(0x0A89, 0x0020, 0x0100, vusb.FullSpeed, 100, "Aktiv", "Rutoken S", classDescriptor()),
 		chip: card.NewT0(c), state: rutokenMute, Busy: 3,
 	}
 }
@@ -55,7 +56,7 @@ func NewRutoken(c card.Card) *Rutoken {
 func (t *Rutoken) Chip() *card.T0 { return t.chip }
 
 // Descriptors implements Model.
-func (t *Rutoken) Descriptors() Descriptors { return t.desc }
+func (t *Rutoken) Descriptors() vusb.Descriptors { return t.desc }
 
 // Reset implements Model.
 func (t *Rutoken) Reset() {
@@ -77,12 +78,12 @@ func (t *Rutoken) Control(_ context.Context, s usb.Setup, out []byte, length int
 		return t.status(length)
 	}
 	if t.busy > 0 {
-		return nil, ErrStall // it was told to wait
+		return nil, vusb.ErrStall // it was told to wait
 	}
 	switch s {
 	case usb.Setup{RequestType: usb.VendorInterfaceIn, Request: 0x62}:
 		if !t.off || length != len(card.RutokenATR) {
-			return nil, ErrStall
+			return nil, vusb.ErrStall
 		}
 		t.state, t.off = rutokenIdle, false
 		return t.chip.Reset(), nil
@@ -91,7 +92,7 @@ func (t *Rutoken) Control(_ context.Context, s usb.Setup, out []byte, length int
 	case usb.Setup{RequestType: usb.VendorInterfaceIn, Request: 0x6F}:
 		return t.read(length)
 	}
-	return nil, ErrStall
+	return nil, vusb.ErrStall
 }
 
 // work keeps the token busy for a while. Its counter goes on from zero.
@@ -99,7 +100,7 @@ func (t *Rutoken) work() { t.busy, t.count = t.Busy, 0 }
 
 func (t *Rutoken) status(length int) ([]byte, error) {
 	if length != 1 {
-		return nil, ErrStall
+		return nil, vusb.ErrStall
 	}
 	if t.busy == 0 {
 		return []byte{t.state}, nil
@@ -127,7 +128,7 @@ func (t *Rutoken) take(b []byte) error {
 	case t.state == rutokenData && t.lc > 0 && len(b) == t.lc:
 		t.run(append(t.head[:], b...))
 	default:
-		return ErrStall
+		return vusb.ErrStall
 	}
 	return nil
 }
@@ -155,5 +156,5 @@ func (t *Rutoken) read(length int) ([]byte, error) {
 		t.state = rutokenIdle
 		return t.sw, nil
 	}
-	return nil, ErrStall
+	return nil, vusb.ErrStall
 }

@@ -1,4 +1,7 @@
-package vusb
+// Package ccidreader is a virtual USB reader of the CCID class with slots, a
+// keypad, profiles of real readers, and faults. It writes down what the host does
+// against the specification.
+package ccidreader
 
 import (
 	"context"
@@ -8,71 +11,72 @@ import (
 	"time"
 
 	"openct/internal/usb"
+	"openct/internal/vusb"
 	"openct/internal/vusb/card"
 )
 
-// CCIDReader is a virtual smart card reader of the CCID class. It is written
+// Reader is a virtual smart card reader of the CCID class. It is written
 // from the class specification and shares no code with the driver. It keeps
 // count of what a host must not do (Violations), and of everything it was
 // sent (Commands).
-type CCIDReader struct {
-	p    CCIDProfile
-	desc Descriptors
+type Reader struct {
+	p    Profile
+	desc vusb.Descriptors
 
 	mu         sync.Mutex
-	units      []*ccidUnit
-	faults     []*CCIDFault
-	keys       []CCIDKeys
-	commands   []CCIDCommand
+	units      []*unit
+	faults     []*Fault
+	keys       []Keys
+	commands   []Command
 	violations []string
 }
 
-var _ Model = (*CCIDReader)(nil)
+var _ vusb.Model = (*Reader)(nil)
 
-// CCIDCommand is one message the host sent.
-type CCIDCommand struct {
+// Command is one message the host sent.
+type Command struct {
 	Type, Slot, Seq byte
 	Param           [3]byte // bytes 7 to 9
 	Data            []byte
 	Unit            int // CCID interface
 }
 
-// ccidUnit is one CCID interface.
-type ccidUnit struct {
-	r     *CCIDReader
+// unit is one CCID interface.
+type unit struct {
+	r     *Reader
 	n     int
 	iface uint8
-	slots []*ccidSlot
+	slots []*slot
 
 	// Guarded by the reader's mu.
-	in      pipe
-	notices pipe
+	in      vusb.Queue
+	notices vusb.Queue
 	seq     int // of the last command, -1 before the first
 	stale   []byte
 }
 
-// NewCCID makes a reader with cards in its first slots, in the order of
+// New makes a reader with cards in its first slots, in the order of
 // interfaces; nil leaves a slot empty.
-func NewCCID(p CCIDProfile, cards ...card.Card) *CCIDReader {
+func New(p Profile, cards ...card.Card) *Reader {
 	p = p.withDefaults()
-	r := &CCIDReader{p: p, desc: p.descriptors()}
+	r := &Reader{p: p, desc: p.descriptors()}
 	for n := range p.Readers {
-		u := &ccidUnit{r: r, n: n, iface: p.firstInterface() + uint8(n), in: newPipe(p.Packet), notices: newPipe(8), seq: -1}
+		u := &unit{r: r, n: n, iface: p.firstInterface() + uint8(n), in: vusb.NewQueue(p.Packet), notices: vusb.NewQueue(8), seq: -1}
 		for i := range p.Slots {
-			u.slots = append(u.slots, newCCIDSlot(r, byte(i)))
+			u.slots = append(u.slots, newSlot(r, byte(i)))
 		}
 		r.units = append(r.units, u)
 	}
 	for i, c := range cards {
 		if _, s := r.slot(i); s != nil && c != nil {
-			s.insert(c, CCIDCard{})
+			s.insert(c, Card{})
 		}
 	}
 	return r
 }
 
 // slot finds a slot by its number within the whole device.
-func (r *CCIDReader) slot(i int) (*ccidUnit, *ccidSlot) {
+func (r *Reader) slot(i int) (*unit, *slot) {
 	if i < 0 || i/r.p.Slots >= len(r.units) {
 		return nil, nil
 	}
@@ -81,10 +85,10 @@ func (r *CCIDReader) slot(i int) (*ccidUnit, *ccidSlot) {
 }
 
 // Insert puts a card into a slot, in place of the one that may be there.
-func (r *CCIDReader) Insert(slot int, c card.Card) { r.InsertOdd(slot, c, CCIDCard{}) }
+func (r *Reader) Insert(slot int, c card.Card) { r.InsertOdd(slot, c, Card{}) }
 
 // InsertOdd puts in a card with ways of its own.
-func (r *CCIDReader) InsertOdd(slot int, c card.Card, odd CCIDCard) {
+func (r *Reader) InsertOdd(slot int, c card.Card, odd Card) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if u, s := r.slot(slot); s != nil {
@@ -94,7 +98,7 @@ func (r *CCIDReader) InsertOdd(slot int, c card.Card, odd CCIDCard) {
 }
 
 // Remove takes the card out of a slot.
-func (r *CCIDReader) Remove(slot int) {
+func (r *Reader) Remove(slot int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if u, s := r.slot(slot); s != nil {
@@ -104,32 +108,32 @@ func (r *CCIDReader) Remove(slot int) {
 }
 
 // Notify sends any bytes over the first interface's interrupt endpoint.
-func (r *CCIDReader) Notify(b []byte) {
+func (r *Reader) Notify(b []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.units[0].notices.add(b, false)
+	r.units[0].notices.Add(b, false)
 }
 
 // Commands returns what the host has sent so far.
-func (r *CCIDReader) Commands() []CCIDCommand {
+func (r *Reader) Commands() []Command {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append([]CCIDCommand(nil), r.commands...)
+	return append([]Command(nil), r.commands...)
 }
 
 // Violations returns what the host did against the specification.
-func (r *CCIDReader) Violations() []string {
+func (r *Reader) Violations() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]string(nil), r.violations...)
 }
 
-func (r *CCIDReader) violateLocked(format string, args ...any) {
+func (r *Reader) violateLocked(format string, args ...any) {
 	r.violations = append(r.violations, fmt.Sprintf(format, args...))
 }
 
 // Powered says whether a slot's card has power.
-func (r *CCIDReader) Powered(slot int) bool {
+func (r *Reader) Powered(slot int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_, s := r.slot(slot)
@@ -137,14 +141,14 @@ func (r *CCIDReader) Powered(slot int) bool {
 }
 
 // Descriptors implements Model.
-func (r *CCIDReader) Descriptors() Descriptors { return r.desc }
+func (r *Reader) Descriptors() vusb.Descriptors { return r.desc }
 
 // Reset implements Model: a bus reset leaves the cards without power.
-func (r *CCIDReader) Reset() {
+func (r *Reader) Reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, u := range r.units {
-		u.in.packets, u.seq = nil, -1
+		u.in.Packets, u.seq = nil, -1
 		for _, s := range u.slots {
 			s.off()
 			s.cancel()
@@ -154,60 +158,60 @@ func (r *CCIDReader) Reset() {
 
 // Class requests (CCID 1.1, table 5.3-1).
 const (
-	ccidReqAbort     = 0x01
-	ccidReqClocks    = 0x02
-	ccidReqDataRates = 0x03
+	reqAbort     = 0x01
+	reqClocks    = 0x02
+	reqDataRates = 0x03
 )
 
 // Control implements Model.
-func (r *CCIDReader) Control(_ context.Context, s usb.Setup, _ []byte, length int) ([]byte, error) {
+func (r *Reader) Control(_ context.Context, s usb.Setup, _ []byte, length int) ([]byte, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	i := int(s.Index) - int(r.p.firstInterface())
 	if i < 0 || i >= len(r.units) {
-		return nil, ErrStall
+		return nil, vusb.ErrStall
 	}
 	u := r.units[i]
 	switch {
-	case s.RequestType == usb.ClassInterfaceOut && s.Request == ccidReqAbort:
+	case s.RequestType == usb.ClassInterfaceOut && s.Request == reqAbort:
 		if slot := int(s.Value & 0xFF); slot < len(u.slots) {
 			u.slots[slot].abort = int(s.Value >> 8)
 			u.slots[slot].cancel()
 		}
 		return nil, nil
-	case s.RequestType == usb.ClassInterfaceIn && s.Request == ccidReqDataRates && len(r.p.Rates) > 0:
+	case s.RequestType == usb.ClassInterfaceIn && s.Request == reqDataRates && len(r.p.Rates) > 0:
 		var b []byte
 		for _, rate := range r.p.Rates {
 			b = binary.LittleEndian.AppendUint32(b, rate)
 		}
 		return b[:min(length, len(b))], nil
-	case s.RequestType == usb.ClassInterfaceIn && s.Request == ccidReqClocks:
+	case s.RequestType == usb.ClassInterfaceIn && s.Request == reqClocks:
 		return binary.LittleEndian.AppendUint32(nil, r.p.Clock), nil
 	}
-	return nil, ErrStall
+	return nil, vusb.ErrStall
 }
 
 // Out implements Model.
-func (r *CCIDReader) Out(_ context.Context, ep uint8, data []byte) error {
+func (r *Reader) Out(_ context.Context, ep uint8, data []byte) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for n, u := range r.units {
-		if ep == ccidOut(n) {
+		if ep == outEndpoint(n) {
 			u.command(data)
 			return nil
 		}
 	}
-	return ErrStall
+	return vusb.ErrStall
 }
 
 // In implements Model.
-func (r *CCIDReader) In(ctx context.Context, ep uint8, max int) ([]byte, error) {
+func (r *Reader) In(ctx context.Context, ep uint8, max int) ([]byte, error) {
 	for n, u := range r.units {
 		switch ep {
-		case ccidIn(n):
-			return u.in.read(ctx, &r.mu, max)
-		case ccidInterrupt(n):
-			return u.notices.read(ctx, &r.mu, max)
+		case inEndpoint(n):
+			return u.in.Read(ctx, &r.mu, max)
+		case interruptEndpoint(n):
+			return u.notices.Read(ctx, &r.mu, max)
 		}
 	}
 	<-ctx.Done() // the keyboard, on which nobody types
@@ -216,7 +220,7 @@ func (r *CCIDReader) In(ctx context.Context, ep uint8, max int) ([]byte, error) 
 
 // notifyLocked sends NotifySlotChange for a slot that has changed (CCID 1.1,
 // 6.3.1).
-func (u *ccidUnit) notifyLocked(changed *ccidSlot) {
+func (u *unit) notifyLocked(changed *slot) {
 	if u.r.p.NoInterrupt {
 		return
 	}
@@ -232,11 +236,11 @@ func (u *ccidUnit) notifyLocked(changed *ccidSlot) {
 		}
 		b[1+i/4] |= bits << (2 * (i % 4))
 	}
-	u.notices.add(b, false)
+	u.notices.Add(b, false)
 }
 
 // after runs f with the reader's lock held, now or later.
-func (r *CCIDReader) after(d time.Duration, f func()) *time.Timer {
+func (r *Reader) after(d time.Duration, f func()) *time.Timer {
 	if d <= 0 {
 		f()
 		return nil

@@ -1,6 +1,6 @@
 //go:build vhci
 
-package vusb
+package usbip
 
 import (
 	"context"
@@ -8,6 +8,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"openct/internal/vusb/card"
+	"openct/internal/vusb/token"
 )
 
 // Tokens that are pulled and plugged again as fast as it goes, side by side,
@@ -32,13 +35,10 @@ func TestReplugSideBySide(t *testing.T) {
 }
 
 func plugAndPull(ctx context.Context) error {
-	m, err := New("etoken64", "echo")
-	if err != nil {
-		return err
-	}
+	m := token.NewEToken64(card.NewEcho())
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	a, err := AttachVHCI(ctx, m)
+	a, err := Attach(ctx, m)
 	if err != nil {
 		return err
 	}

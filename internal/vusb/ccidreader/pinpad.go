@@ -1,8 +1,8 @@
-package vusb
+package ccidreader
 
 // secure is a PIN entry (CCID 1.1, 6.1.11): the scripted keys are put into
 // the command, which goes to the card.
-func (s *ccidSlot) secure(c CCIDCommand) ccidAnswer {
+func (s *slot) secure(c Command) answer {
 	p := s.r.p
 	if p.PIN == 0 {
 		return failed(0x00)
@@ -26,17 +26,17 @@ func (s *ccidSlot) secure(c CCIDCommand) ccidAnswer {
 	case k.Cancel:
 		return failed(0xEF)
 	case k.Mismatch:
-		return ccidAnswer{data: s.wrap(e, []byte{0x64, 0x02})}
+		return answer{data: s.wrap(e, []byte{0x64, 0x02})}
 	}
 	apdu := e.fill(k)
 	if apdu == nil {
 		return failed(0xF0) // too long or too short: the user gives up
 	}
-	return ccidAnswer{data: s.exchange(e, apdu)}
+	return answer{data: s.exchange(e, apdu)}
 }
 
-// ccidPINEntry is the data of Secure.
-type ccidPINEntry struct {
+// pinEntry is the data of Secure.
+type pinEntry struct {
 	modify   bool
 	ascii    bool
 	offsets  []int // of the PINs in the command's data
@@ -48,7 +48,7 @@ type ccidPINEntry struct {
 
 // parsePINEntry reads the data of Secure; code is the offset within the
 // message of the first byte that is wrong.
-func parsePINEntry(b []byte, support uint8) (e ccidPINEntry, code byte) {
+func parsePINEntry(b []byte, support uint8) (e pinEntry, code byte) {
 	if len(b) < 15 {
 		return e, 1
 	}
@@ -108,7 +108,7 @@ func parsePINEntry(b []byte, support uint8) (e ccidPINEntry, code byte) {
 }
 
 // fill puts the PINs into the command; nil if they do not fit.
-func (e ccidPINEntry) fill(k CCIDKeys) []byte {
+func (e pinEntry) fill(k Keys) []byte {
 	apdu := append([]byte(nil), e.apdu...)
 	pins := []string{k.PIN, k.New}
 	if len(e.offsets) == 1 && e.modify {
@@ -142,8 +142,8 @@ func (e ccidPINEntry) fill(k CCIDKeys) []byte {
 }
 
 // exchange sends the finished command to the card at the reader's level.
-func (s *ccidSlot) exchange(e ccidPINEntry, apdu []byte) []byte {
-	if s.level() != ccidTPDU {
+func (s *slot) exchange(e pinEntry, apdu []byte) []byte {
+	if s.level() != levelTPDU {
 		return s.card.Transmit(apdu)
 	}
 	if s.cardT == 0 {
@@ -157,8 +157,8 @@ func (s *ccidSlot) exchange(e ccidPINEntry, apdu []byte) []byte {
 }
 
 // wrap makes a block of the reader's own status word, where blocks are due.
-func (s *ccidSlot) wrap(e ccidPINEntry, sw []byte) []byte {
-	if s.level() != ccidTPDU || s.cardT == 0 {
+func (s *slot) wrap(e pinEntry, sw []byte) []byte {
+	if s.level() != levelTPDU || s.cardT == 0 {
 		return sw
 	}
 	block := append([]byte{e.prologue[0], e.prologue[1], byte(len(sw))}, sw...)

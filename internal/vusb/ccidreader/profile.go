@@ -1,10 +1,12 @@
-package vusb
+package ccidreader
+
+import "openct/internal/vusb"
 
 import "encoding/binary"
 
-// CCIDProfile is what a virtual CCID reader says of itself. The zero value of
+// Profile is what a virtual CCID reader says of itself. The zero value of
 // a field stands for what most readers say.
-type CCIDProfile struct {
+type Profile struct {
 	Name                     string
 	Vendor, Product, Release uint16 // default FFF0:0001 0100, which no quirk knows
 
@@ -40,22 +42,22 @@ type CCIDProfile struct {
 
 // dwFeatures of the profiles (CCID 1.1, table 5.1-1).
 const (
-	ccidAutoVoltage     = 0x00000008
-	ccidAutoActivation  = 0x00000004
-	ccidAutoRate        = 0x00000020
-	ccidAutoNegotiation = 0x00000040
-	ccidAutoPPS         = 0x00000080
-	ccidAutoIFSD        = 0x00000400
-	ccidTPDU            = 0x00010000
-	ccidShortAPDU       = 0x00020000
-	ccidExtAPDU         = 0x00040000
-	ccidNoRate          = ^uint32(0)
+	autoVoltage       = 0x00000008
+	autoActivation    = 0x00000004
+	autoRate          = 0x00000020
+	autoNegotiation   = 0x00000040
+	autoPPS           = 0x00000080
+	autoIFSD          = 0x00000400
+	levelTPDU         = 0x00010000
+	levelShortAPDU    = 0x00020000
+	levelExtendedAPDU = 0x00040000
+	noRate            = ^uint32(0)
 )
 
-// CCIDProfiles are the readers that tests name: by number and, where one
+// Profiles are the readers that tests name: by number and, where one
 // number has several, a letter.
-func CCIDProfiles() []CCIDProfile {
-	return []CCIDProfile{
+func Profiles() []Profile {
+	return []Profile{
 		{Name: "P1 TPDU, everything by hand", Features: 0x00010030, IFSD: 254},
 		{Name: "P2 TPDU, automatic", Features: 0x000100BA, IFSD: 252},
 		{Name: "P2b TPDU, automatic, 263", Features: 0x000100BA, IFSD: 252, Message: 263},
@@ -80,18 +82,18 @@ func CCIDProfiles() []CCIDProfile {
 	}
 }
 
-// CCIDProfileNamed finds a profile by its number, "P1" or "P10b"; ok is false
+// ProfileNamed finds a profile by its number, "P1" or "P10b"; ok is false
 // if there is none.
-func CCIDProfileNamed(number string) (p CCIDProfile, ok bool) {
-	for _, p := range CCIDProfiles() {
+func ProfileNamed(number string) (p Profile, ok bool) {
+	for _, p := range Profiles() {
 		if len(p.Name) > len(number) && p.Name[:len(number)+1] == number+" " {
 			return p, true
 		}
 	}
-	return CCIDProfile{}, false
+	return Profile{}, false
 }
 
-func (p CCIDProfile) withDefaults() CCIDProfile {
+func (p Profile) withDefaults() Profile {
 	or := func(v *uint16, d uint16) {
 		if *v == 0 {
 			*v = d
@@ -144,7 +146,7 @@ func (p CCIDProfile) withDefaults() CCIDProfile {
 }
 
 // class is the class descriptor (CCID 1.1, table 5.1-1).
-func (p CCIDProfile) class() []byte {
+func (p Profile) class() []byte {
 	le := binary.LittleEndian
 	b := make([]byte, 54)
 	b[0], b[1] = 54, p.DescriptorType
@@ -169,22 +171,22 @@ func (p CCIDProfile) class() []byte {
 }
 
 // Endpoints of the n-th CCID interface.
-func ccidIn(n int) uint8        { return 0x81 + 3*uint8(n) }
-func ccidOut(n int) uint8       { return 0x02 + 3*uint8(n) }
-func ccidInterrupt(n int) uint8 { return 0x83 + 3*uint8(n) }
+func inEndpoint(n int) uint8        { return 0x81 + 3*uint8(n) }
+func outEndpoint(n int) uint8       { return 0x02 + 3*uint8(n) }
+func interruptEndpoint(n int) uint8 { return 0x83 + 3*uint8(n) }
 
 // keyboardEndpoint is the HID interface's.
 const keyboardEndpoint = 0x8E
 
 // firstInterface is the bInterfaceNumber of the first CCID interface.
-func (p CCIDProfile) firstInterface() uint8 {
+func (p Profile) firstInterface() uint8 {
 	if p.Keyboard {
 		return 1
 	}
 	return 0
 }
 
-func (p CCIDProfile) descriptors() Descriptors {
+func (p Profile) descriptors() vusb.Descriptors {
 	var body []byte
 	count := p.Readers
 	if p.Keyboard {
@@ -198,12 +200,12 @@ func (p CCIDProfile) descriptors() Descriptors {
 	for n := range p.Readers {
 		var eps [][]byte
 		packet := []byte{byte(p.Packet), byte(p.Packet >> 8)}
-		eps = append(eps, []byte{7, 5, ccidIn(n), 2, packet[0], packet[1], 0})
+		eps = append(eps, []byte{7, 5, inEndpoint(n), 2, packet[0], packet[1], 0})
 		if !p.NoBulkOut {
-			eps = append(eps, []byte{7, 5, ccidOut(n), 2, packet[0], packet[1], 0})
+			eps = append(eps, []byte{7, 5, outEndpoint(n), 2, packet[0], packet[1], 0})
 		}
 		if !p.NoInterrupt {
-			eps = append(eps, []byte{7, 5, ccidInterrupt(n), 3, 8, 0, 16})
+			eps = append(eps, []byte{7, 5, interruptEndpoint(n), 3, 8, 0, 16})
 		}
 		body = append(body, 9, 4, p.firstInterface()+byte(n), 0, byte(len(eps)), p.Class, 0, p.Protocol, 0)
 		if !p.Misplaced {
@@ -217,9 +219,9 @@ func (p CCIDProfile) descriptors() Descriptors {
 		}
 	}
 	total := 9 + len(body)
-	speed := FullSpeed
+	speed := vusb.FullSpeed
 	if p.Packet > 64 {
-		speed = HighSpeed
+		speed = vusb.HighSpeed
 	}
 	dev := []byte{18, 1, 0x00, 0x02, 0, 0, 0, 64, 0, 0, 0, 0, 0, 0, 1, 2, 0, 1}
 	binary.LittleEndian.PutUint16(dev[8:], p.Vendor)
@@ -229,7 +231,7 @@ func (p CCIDProfile) descriptors() Descriptors {
 	if name == "" {
 		name = "CCID reader"
 	}
-	return Descriptors{
+	return vusb.Descriptors{
 		Device:  dev,
 		Config:  append([]byte{9, 2, byte(total), byte(total >> 8), byte(count), 1, 0, 0x80, 50}, body...),
 		Strings: []string{"OpenCT virtual", name},

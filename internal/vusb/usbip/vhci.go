@@ -1,4 +1,4 @@
-package vusb
+package usbip
 
 import (
 	"context"
@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"openct/internal/vusb"
 )
 
 // ErrNoVHCI says that the kernel has no virtual host controller.
@@ -81,11 +83,11 @@ type Attachment struct {
 	detachErr error
 }
 
-// AttachVHCI plugs m into this machine's kernel and returns when the kernel
+// Attach plugs m into this machine's kernel and returns when the kernel
 // has enumerated and configured it: node and interfaces are there. ctx bounds
 // that wait alone. It needs write access to vhci_hcd's sysfs files, that is,
 // root. If m is a *Port, its unplug detaches the device.
-func AttachVHCI(ctx context.Context, m Model) (*Attachment, error) {
+func Attach(ctx context.Context, m vusb.Model) (*Attachment, error) {
 	a, err := kernelVHCI.attach(ctx, m)
 	if err != nil {
 		return nil, fmt.Errorf("plug into vhci_hcd: %w", err)
@@ -93,13 +95,13 @@ func AttachVHCI(ctx context.Context, m Model) (*Attachment, error) {
 	return a, nil
 }
 
-func (v vhci) attach(ctx context.Context, m Model) (*Attachment, error) {
+func (v vhci) attach(ctx context.Context, m vusb.Model) (*Attachment, error) {
 	ours, kernels, err := socketPair()
 	if err != nil {
 		return nil, err
 	}
 	defer kernels.Close() // the kernel keeps a reference of its own
-	server, err := newUSBIPServer(ours, m)
+	server, err := newServer(ours, m)
 	if err != nil {
 		ours.Close()
 		return nil, err
@@ -117,8 +119,14 @@ func (v vhci) attach(ctx context.Context, m Model) (*Attachment, error) {
 		defer close(served)
 		a.err = server.serve(serving)
 	}()
-	if p, ok := m.(*Port); ok {
-		context.AfterFunc(p.gone, func() { a.Detach() })
+	if p, ok := m.(*vusb.Port); ok {
+		go func() {
+			select {
+			case <-p.Gone():
+				a.Detach()
+			case <-a.done:
+			}
+		}()
 	}
 
 	select {
@@ -211,7 +219,7 @@ func socketPair() (ours net.Conn, kernels *os.File, err error) {
 
 // takePort hands the socket to the kernel on the first port that takes it. A
 // port is waited for only if there is no other.
-func (v vhci) takePort(ctx context.Context, socket *os.File, speed Speed) (int, error) {
+func (v vhci) takePort(ctx context.Context, socket *os.File, speed vusb.Speed) (int, error) {
 	for {
 		ports, err := v.ports()
 		if err != nil {

@@ -1,10 +1,11 @@
-package vusb
+package token
 
 import (
 	"context"
 	"sync"
 
 	"openct/internal/usb"
+	"openct/internal/vusb"
 	"openct/internal/vusb/card"
 )
 
@@ -13,7 +14,7 @@ import (
 // (spec/usb-emulation.md, 3.5). What is in its descriptors is a guess.
 type EGate struct {
 	noEndpoints
-	desc Descriptors
+	desc vusb.Descriptors
 
 	// Variants, set before plugging. Busy is how many looks find the token
 	// busy after each step. Low is what stands in the low nibble of its
@@ -45,7 +46,7 @@ const (
 // NewEGate makes an e-gate (0973:0001). The card's ATR should offer T=0.
 func NewEGate(c card.Card) *EGate {
 	return &EGate{
-		desc: vendorToken(0x0973, 0x0001, 0x0100, LowSpeed, 100, "SchlumbergerSema", "e-gate").with(classDescriptor()),
+		desc: vendorToken(0x0973, 0x0001, 0x0100, vusb.LowSpeed, 100, "SchlumbergerSema", "e-gate", classDescriptor()),
 		chip: card.NewT0(c), state: eGateOff, Low: 0x03,
 	}
 }
@@ -54,7 +55,7 @@ func NewEGate(c card.Card) *EGate {
 func (t *EGate) Chip() *card.T0 { return t.chip }
 
 // Descriptors implements Model.
-func (t *EGate) Descriptors() Descriptors { return t.desc }
+func (t *EGate) Descriptors() vusb.Descriptors { return t.desc }
 
 // Reset implements Model.
 func (t *EGate) Reset() {
@@ -75,31 +76,31 @@ func (t *EGate) Control(_ context.Context, s usb.Setup, out []byte, length int) 
 		return t.status(length)
 	}
 	if t.busy > 0 {
-		return nil, ErrStall // it was told to wait
+		return nil, vusb.ErrStall // it was told to wait
 	}
 	switch s {
 	case usb.Setup{RequestType: usb.VendorDeviceIn, Request: 0x83}:
 		if t.atr == nil || length != 0x23 {
-			return nil, ErrStall
+			return nil, vusb.ErrStall
 		}
 		return t.atr, nil
 	case usb.Setup{RequestType: usb.VendorDeviceOut, Request: 0x80}:
 		return nil, t.header(out)
 	case usb.Setup{RequestType: usb.VendorDeviceOut, Request: 0x82}:
 		if t.state != eGateData || t.lc == 0 || len(out) != t.lc {
-			return nil, ErrStall
+			return nil, vusb.ErrStall
 		}
 		t.run(append(t.head[:], out...))
 		return nil, nil
 	case usb.Setup{RequestType: usb.VendorDeviceIn, Request: 0x81}:
 		return t.read(length)
 	}
-	return nil, ErrStall
+	return nil, vusb.ErrStall
 }
 
 func (t *EGate) status(length int) ([]byte, error) {
 	if length != 1 {
-		return nil, ErrStall
+		return nil, vusb.ErrStall
 	}
 	if t.busy > 0 {
 		t.busy--
@@ -111,7 +112,7 @@ func (t *EGate) status(length int) ([]byte, error) {
 // header takes the header of a command, and runs it if no data comes with it.
 func (t *EGate) header(h []byte) error {
 	if t.state != eGateReady || len(h) != 5 {
-		return ErrStall
+		return vusb.ErrStall
 	}
 	t.head = [5]byte(h)
 	if t.lc = t.chip.Expects(t.head); t.lc > 0 {
@@ -150,5 +151,5 @@ func (t *EGate) read(length int) ([]byte, error) {
 		t.state = eGateReady
 		return t.sw, nil
 	}
-	return nil, ErrStall
+	return nil, vusb.ErrStall
 }

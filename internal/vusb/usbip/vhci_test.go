@@ -1,4 +1,4 @@
-package vusb
+package usbip
 
 import (
 	"bufio"
@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"openct/internal/vusb"
 )
 
 const vhciStatus = `hub port sta spd dev      sockfd local_busid
@@ -204,7 +206,7 @@ func TestDetachWaitsForTheHub(t *testing.T) {
 func TestUnplugDetaches(t *testing.T) {
 	v := fakeVHCI(t)
 	hosts := kernel(t, v, true)
-	port := Plug("virtual", newEchoModel())
+	port := vusb.Plug("virtual", newEchoModel())
 	a, err := v.attach(t.Context(), port)
 	if err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-package vusb_test
+package model_test
 
 import (
 	"bytes"
@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"testing"
-	"time"
 
 	"openct/internal/driver"
 	"openct/internal/ifd"
@@ -14,6 +13,7 @@ import (
 	"openct/internal/usb"
 	"openct/internal/vusb"
 	"openct/internal/vusb/card"
+	"openct/internal/vusb/token"
 )
 
 // openToken plugs a model and opens it with its driver.
@@ -57,10 +57,10 @@ func openToken(t *testing.T, name string, m vusb.Model) (*vusb.Port, *reader.Slo
 func TestETokenEcho(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		make func(card.Card) *vusb.EToken
+		make func(card.Card) *token.EToken
 	}{
-		{"etoken64", vusb.NewEToken64},
-		{"etoken", vusb.NewEToken},
+		{"etoken64", token.NewEToken64},
+		{"etoken", token.NewEToken},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, slot := openToken(t, tt.name, tt.make(card.NewEcho()))
@@ -91,7 +91,7 @@ func TestETokenEcho(t *testing.T) {
 // A card may ask for longer blocks; the token it is in does not hold them, and
 // crashes. The host must not go along (spec/drivers-usb-tokens.md, 1.4).
 func TestETokenKeepsBlocksShort(t *testing.T) {
-	token := vusb.NewEToken64(card.NewEcho())
+	token := token.NewEToken64(card.NewEcho())
 	_, slot := openToken(t, "etoken64", token)
 	ctx := context.Background()
 	if _, err := slot.Reset(ctx); err != nil {
@@ -128,7 +128,7 @@ func TestETokenFaults(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			port, slot := openToken(t, "etoken64", vusb.NewEToken64(card.NewEcho()))
+			port, slot := openToken(t, "etoken64", token.NewEToken64(card.NewEcho()))
 			ctx := context.Background()
 			if _, err := slot.Reset(ctx); err != nil {
 				t.Fatal(err)
@@ -151,55 +151,5 @@ func TestETokenFaults(t *testing.T) {
 				t.Errorf("next APDU: %v", err)
 			}
 		})
-	}
-}
-
-// An unplug is noticed at once, also by a transfer that hangs.
-func TestUnplugWhileHanging(t *testing.T) {
-	port, slot := openToken(t, "etoken64", vusb.NewEToken64(card.NewEcho()))
-	if _, err := slot.Reset(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	port.Inject(vusb.Fault{On: vusb.Transfer{Control: true, Code: 0x86}, Hang: true})
-	got := make(chan error)
-	go func() {
-		_, err := slot.Transmit(context.Background(), []byte{0x00, 0xEE, 0x00, 0x02}, nil)
-		got <- err
-	}()
-	port.Unplug()
-	select {
-	case err := <-got:
-		if !errors.Is(err, usb.ErrUnplugged) {
-			t.Errorf("got %v, want %v", err, usb.ErrUnplugged)
-		}
-	case <-time.After(10 * time.Second):
-		t.Fatal("still hanging")
-	}
-}
-
-func TestClaimsAreExclusive(t *testing.T) {
-	port := vusb.Plug("virtual", vusb.NewEToken64(card.NewEcho()))
-	a, err := port.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := port.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := a.Claim(0, 0); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.Claim(0, 0); !errors.Is(err, usb.ErrBusy) {
-		t.Errorf("second claim: got %v, want %v", err, usb.ErrBusy)
-	}
-	if err := a.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.Claim(0, 0); err != nil {
-		t.Errorf("claim after the first owner closed: %v", err)
-	}
-	if err := b.Claim(1, 0); !errors.Is(err, usb.ErrNotFound) {
-		t.Errorf("claim of no interface: got %v, want %v", err, usb.ErrNotFound)
 	}
 }
