@@ -130,7 +130,7 @@ static int card_command(struct terminal *t, unsigned int slot,
 		const unsigned char *cmd, size_t len, unsigned char *rsp, size_t size)
 {
 	/* Selects the health card's application, which every card is said to
-	 * have (spec/client-abi.md, B.3). */
+	 * have (C OpenCT: ctapi.c). */
 	static const unsigned char select_health_card[] = {
 		0x00, 0xa4, 0x04, 0x00, 0x06, 0xd2, 0x80, 0x00, 0x00, 0x01, 0x01,
 	};

@@ -1,4 +1,4 @@
-/* CT-BCS: commands for the terminal itself (spec/client-abi.md, B.4). */
+/* CT-BCS: commands for the terminal itself (MKT, part 4: CT-BCS; the set is that of C OpenCT, ctapi.c). */
 #include "terminal.h"
 
 #include <string.h>

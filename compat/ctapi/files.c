@@ -1,4 +1,4 @@
-/* The terminal's own files (spec/client-abi.md, B.4). */
+/* The terminal's own files (C OpenCT: ctapi.c). */
 #include "terminal.h"
 
 #include <string.h>

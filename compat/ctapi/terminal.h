@@ -1,4 +1,4 @@
-/* A card terminal: one connection to one reader (spec/client-abi.md, Part B). */
+/* A card terminal: one connection to one reader. */
 #ifndef CTAPI_TERMINAL_H
 #define CTAPI_TERMINAL_H
 

@@ -1,40 +1,75 @@
-/* The card in a channel: power, locks, APDUs. */
-#include "channel.h"
+#include "card.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <time.h>
 
-/* Other programs hold their locks for one operation. So long is waited, in
- * steps, for the daemon answers a lock request at once. */
-enum { LOCK_WAIT_MS = 2000, LOCK_STEP_MS = 50 };
+enum {
+	/* Other programs hold their locks for one operation. So long is waited, in
+	 * steps, for the daemon answers a lock request at once. */
+	LOCK_WAIT_MS = 2000, LOCK_STEP_MS = 50,
+	CLOSE_MS = 2000, /* for a command that is under way when the channel closes */
+};
 
-static void disconnect_locked(struct channel *c)
+void card_init(struct card *c, unsigned int slot, const struct place *place)
+{
+	c->slot = slot;
+	c->place = *place;
+	c->protocol = -1;
+	pthread_mutex_init(&c->busy, NULL);
+	pthread_mutex_init(&c->ending, NULL);
+}
+
+void card_destroy(struct card *c)
 {
 	ct_reader_disconnect(c->h);
-	c->h = NULL;
+	pthread_mutex_destroy(&c->busy);
+	pthread_mutex_destroy(&c->ending);
+}
+
+static void set_handle_locked(struct card *c, ct_handle *h)
+{
+	ct_handle *old;
+
+	pthread_mutex_lock(&c->ending);
+	old = c->h;
+	c->h = h;
+	pthread_mutex_unlock(&c->ending);
+	ct_reader_disconnect(old);
+}
+
+static void disconnect_locked(struct card *c)
+{
+	set_handle_locked(c, NULL);
 	c->powered = c->locked = false;
 	c->atr_len = 0;
 	c->protocol = -1;
 }
 
-static int connect_locked(struct channel *c)
+static int connect_locked(struct card *c, int wait_ms)
 {
 	unsigned int reader;
+	ct_handle *h;
 
 	if (atomic_load(&c->removed))
 		return IFD_ERROR_NOT_CONNECTED;
-	if (c->h && !c->h->broken && !hung_up(c->h->fd))
+	if (c->h && !c->h->broken && !oct_hung_up(c->h->fd))
 		return 0;
 	disconnect_locked(c);
 	if (!place_find(&c->place, &reader))
 		return IFD_ERROR_NOT_CONNECTED;
-	c->h = ct_reader_connect(reader);
-	return c->h ? 0 : IFD_ERROR_NOT_CONNECTED;
+	h = oct_handle_open(reader, wait_ms);
+	if (!h)
+		return errno == EAGAIN ? IFD_ERROR_DEVICE_BUSY : IFD_ERROR_NOT_CONNECTED;
+	set_handle_locked(c, h);
+	return 0;
 }
 
 /* A daemon that went away is told from one that says "error": the state of the
  * card went with it. */
-static int check_locked(struct channel *c, int rc)
+static int check_locked(struct card *c, int rc)
 {
 	if (rc < 0 && c->h && c->h->broken) {
 		disconnect_locked(c);
@@ -43,7 +78,7 @@ static int check_locked(struct channel *c, int rc)
 	return rc;
 }
 
-static int lock_locked(struct channel *c, ct_lock_handle *lock, int wait_ms)
+static int lock_locked(struct card *c, ct_lock_handle *lock, int wait_ms)
 {
 	for (;;) {
 		int rc = ct_card_lock(c->h, c->slot, IFD_LOCK_EXCLUSIVE, lock);
@@ -55,7 +90,7 @@ static int lock_locked(struct channel *c, ct_lock_handle *lock, int wait_ms)
 	}
 }
 
-static int reset_locked(struct channel *c)
+static int reset_locked(struct card *c)
 {
 	unsigned char atr[64];
 	int n = ct_card_reset(c->h, c->slot, atr, sizeof atr);
@@ -69,7 +104,7 @@ static int reset_locked(struct channel *c)
 
 /* After a reset there is no state of the card to protect: the next use takes
  * the lock again. */
-static int power_up_locked(struct channel *c)
+static int power_up_locked(struct card *c)
 {
 	int rc = c->locked ? 0 : lock_locked(c, &c->lock, LOCK_WAIT_MS);
 
@@ -87,42 +122,37 @@ static int power_up_locked(struct channel *c)
 	return rc;
 }
 
-int channel_power_up(struct channel *c)
+int card_power_up(struct card *c)
 {
 	int rc;
 
 	pthread_mutex_lock(&c->busy);
-	rc = connect_locked(c);
+	rc = connect_locked(c, LOCK_WAIT_MS);
 	if (rc == 0)
 		rc = check_locked(c, power_up_locked(c));
 	pthread_mutex_unlock(&c->busy);
-	if (rc == IFD_ERROR_LOCKED) {
-		channel_log(LOG_AS_INFO, "card is in use by another OpenCT program");
-		atomic_store(&c->refused, true);
-		channel_wake(c);
-	}
 	return rc;
 }
 
-/* Asks by taking it. Not now, if a command is under way. */
-bool channel_lock_is_free(struct channel *c)
+bool card_is_free(struct card *c)
 {
 	ct_lock_handle lock;
 	int rc;
 
 	if (pthread_mutex_trylock(&c->busy) != 0)
 		return false;
-	rc = connect_locked(c);
+	rc = connect_locked(c, 0);
 	if (rc == 0)
 		rc = check_locked(c, lock_locked(c, &lock, 0));
 	if (rc == 0)
 		(void)ct_card_unlock(c->h, c->slot, lock);
 	pthread_mutex_unlock(&c->busy);
-	return rc != IFD_ERROR_LOCKED; /* gone is no longer locked, either */
+	/* A reader that is gone is no longer locked, either. */
+	return rc != IFD_ERROR_LOCKED && rc != IFD_ERROR_DEVICE_BUSY;
 }
 
 /* What the program knows of the card must hold still: same ATR, same protocol. */
-static int resume_locked(struct channel *c)
+static int resume_locked(struct card *c)
 {
 	unsigned char atr[ATR_MAX];
 	size_t len = c->atr_len;
@@ -138,7 +168,7 @@ static int resume_locked(struct channel *c)
 }
 
 /* Before every command: the lock is ours, until power down. */
-static int use_locked(struct channel *c)
+static int use_locked(struct card *c)
 {
 	ct_lock_handle lock;
 	int rc;
@@ -161,7 +191,7 @@ static int use_locked(struct channel *c)
 	return 0;
 }
 
-static int power_down_locked(struct channel *c)
+static int power_down_locked(struct card *c)
 {
 	struct oct_request r;
 	struct oct_reply reply;
@@ -181,21 +211,56 @@ static int power_down_locked(struct channel *c)
 	return 0;
 }
 
-int channel_power_down(struct channel *c)
+static void end_session_locked(struct card *c)
 {
-	pthread_mutex_lock(&c->busy);
 	if (c->h && !c->h->broken)
 		(void)power_down_locked(c);
 	c->powered = c->locked = false;
 	c->atr_len = 0;
 	c->protocol = -1;
 	(void)check_locked(c, -1);
+}
+
+int card_power_down(struct card *c)
+{
+	pthread_mutex_lock(&c->busy);
+	end_session_locked(c);
 	pthread_mutex_unlock(&c->busy);
 	return 0;
 }
 
+/* Whoever waits for the daemon's answer gets an error instead. */
+static void interrupt(struct card *c)
+{
+	pthread_mutex_lock(&c->ending);
+	if (c->h)
+		(void)shutdown(c->h->fd, SHUT_RDWR);
+	pthread_mutex_unlock(&c->ending);
+}
+
+/* pcscd closes channels in the thread that notices all plugging, so a daemon
+ * that does not answer must not hold it: the connection is cut, and with it
+ * ends the lock. */
+void card_close(struct card *c)
+{
+	struct timespec until;
+
+	atomic_store(&c->removed, true);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += CLOSE_MS / 1000;
+	if (pthread_mutex_timedlock(&c->busy, &until) != 0) {
+		interrupt(c);
+		pthread_mutex_lock(&c->busy);
+	}
+	if (c->h)
+		c->h->answer_ms = CLOSE_MS;
+	end_session_locked(c);
+	disconnect_locked(c);
+	pthread_mutex_unlock(&c->busy);
+}
+
 /* There is nothing to protect any more. */
-void channel_card_gone(struct channel *c)
+void card_gone(struct card *c)
 {
 	pthread_mutex_lock(&c->busy);
 	if (c->locked)
@@ -207,7 +272,7 @@ void channel_card_gone(struct channel *c)
 	pthread_mutex_unlock(&c->busy);
 }
 
-int channel_protocol(struct channel *c, unsigned int protocol)
+int card_protocol(struct card *c, unsigned int protocol)
 {
 	int rc;
 
@@ -221,7 +286,7 @@ int channel_protocol(struct channel *c, unsigned int protocol)
 	return rc;
 }
 
-size_t channel_atr(struct channel *c, unsigned char atr[ATR_MAX])
+size_t card_atr(struct card *c, unsigned char atr[ATR_MAX])
 {
 	size_t len;
 
@@ -232,7 +297,7 @@ size_t channel_atr(struct channel *c, unsigned char atr[ATR_MAX])
 	return len;
 }
 
-int channel_transmit(struct channel *c, const void *apdu, size_t len, void *resp, size_t size)
+int card_transmit(struct card *c, const void *apdu, size_t len, void *resp, size_t size)
 {
 	int rc;
 
@@ -245,7 +310,7 @@ int channel_transmit(struct channel *c, const void *apdu, size_t len, void *resp
 	return rc;
 }
 
-int channel_request(struct channel *c, struct oct_request *r, unsigned char tag,
+int card_request(struct card *c, struct oct_request *r, unsigned char tag,
 		void *out, size_t size)
 {
 	int rc;
@@ -259,15 +324,14 @@ int channel_request(struct channel *c, struct oct_request *r, unsigned char tag,
 	return rc;
 }
 
-int channel_query(struct channel *c, struct oct_request *r)
+int card_query(struct card *c, struct oct_request *r, struct oct_reply *reply)
 {
-	struct oct_reply reply;
 	int rc;
 
 	pthread_mutex_lock(&c->busy);
-	rc = connect_locked(c);
+	rc = connect_locked(c, LOCK_WAIT_MS);
 	if (rc == 0)
-		rc = check_locked(c, oct_call(c->h, r, &reply));
+		rc = check_locked(c, oct_call(c->h, r, reply));
 	pthread_mutex_unlock(&c->busy);
 	return rc;
 }

@@ -1,9 +1,8 @@
-/* The table of channels, and what a slot holds. */
 #include "channel.h"
+#include "log.h"
 
+#include <errno.h>
 #include <poll.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -11,7 +10,7 @@
 
 enum {
 	START_MS = 5000,   /* how long a reader may take to start */
-	UNAWARE_MS = 1000, /* how often to look where C OpenCT's daemon serves, ... */
+	UNAWARE_MS = 1000, /* how often to look where a daemon does not announce news, ... */
 	REFUSED_MS = 500,  /* ... and for somebody else's lock to go */
 	LONG_MS = 600000,
 };
@@ -19,31 +18,16 @@ enum {
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct channel *table;
 
-/* pcscd offers it to drivers; a test program may not. */
-extern void log_msg(const int priority, const char *fmt, ...) __attribute__((weak));
-
-void channel_log(enum log_level level, const char *fmt, ...)
-{
-	char text[256];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof text, fmt, ap);
-	va_end(ap);
-	if (log_msg)
-		log_msg((int)level, "openct: %s", text);
-}
-
 static void destroy(struct channel *c)
 {
-	ct_reader_disconnect(c->h);
+	card_destroy(&c->card);
+	oct_status_close(&c->status);
 	if (c->line >= 0)
 		close(c->line);
 	if (c->events >= 0)
 		close(c->events);
 	if (c->stop >= 0)
 		close(c->stop);
-	pthread_mutex_destroy(&c->busy);
 	pthread_mutex_destroy(&c->watching);
 	explicit_bzero(c, sizeof *c);
 	free(c);
@@ -56,14 +40,12 @@ static struct channel *create(unsigned long lun, const struct place *place)
 	if (!c)
 		return NULL;
 	c->lun = lun;
-	c->slot = (unsigned int)(lun & 0xffff);
 	c->users = 1;
-	c->place = *place;
-	c->protocol = -1;
+	card_init(&c->card, (unsigned int)(lun & 0xffff), place);
+	c->status.fd = -1;
 	c->line = -1;
 	c->events = dirwatch_open();
 	c->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	pthread_mutex_init(&c->busy, NULL);
 	pthread_mutex_init(&c->watching, NULL);
 	if (c->events < 0 || c->stop < 0) {
 		destroy(c);
@@ -77,8 +59,8 @@ static struct channel *create(unsigned long lun, const struct place *place)
 static bool served_elsewhere_locked(unsigned long lun, const struct place *place)
 {
 	for (const struct channel *c = table; c; c = c->next)
-		if (!place->fixed && place_equal(&c->place, place) && c->lun >> 16 != lun >> 16 &&
-				!atomic_load(&c->removed))
+		if (!place->fixed && place_equal(&c->card.place, place) && c->lun >> 16 != lun >> 16 &&
+				!atomic_load(&c->card.removed))
 			return true;
 	return false;
 }
@@ -161,52 +143,45 @@ void channel_close(unsigned long lun)
 	pthread_mutex_unlock(&table_lock);
 	if (!c)
 		return;
-	atomic_store(&c->removed, true);
+	card_close(&c->card);
 	channel_wake(c);
 	channel_put(c);
 }
 
 /* Presence */
 
-bool hung_up(int fd)
-{
-	struct pollfd pfd = { .fd = fd, .events = POLLRDHUP };
-
-	return poll(&pfd, 1, 0) > 0;
-}
-
-/* Nothing is ever sent over the line, so a sign on it is its end. */
+/* Nothing is ever sent over the line, so a sign on it is its end. A daemon that
+ * has no place for it, because others wait already, serves all the same. */
 static unsigned int look_locked(struct channel *c)
 {
+	bool anew = false;
 	ct_info_t info;
 
-	if (atomic_load(&c->removed))
+	if (atomic_load(&c->card.removed))
 		return READER_GONE;
-	if (c->line >= 0 && hung_up(c->line)) {
+	if (c->line >= 0 && oct_hung_up(c->line)) {
 		close(c->line);
 		c->line = -1;
 		c->lost = true;
 	}
 	if (c->line < 0) {
-		const struct oct_map *map;
-
-		if (!place_find(&c->place, &c->reader))
+		c->crowded = false;
+		if (!place_find(&c->card.place, &c->reader))
 			return READER_GONE;
-		map = oct_status_map();
-		if (!map || c->reader >= map->count)
+		c->line = oct_connect(c->reader, 0);
+		if (c->line < 0 && errno != EAGAIN)
 			return READER_GONE;
-		c->line = oct_connect(c->reader);
-		if (c->line < 0)
-			return READER_GONE;
-		c->entry = map->entries + c->reader;
-		c->announced = place_announces(c->reader, c->entry->ct_pid);
+		c->crowded = c->line < 0;
+		oct_status_close(&c->status);
+		anew = true;
 	}
-	oct_info_copy(&info, c->entry);
-	if (info.ct_pid == 0)
+	if (!oct_status_entry(&c->status, c->reader, &info) || info.ct_pid == 0)
 		return READER_GONE; /* on its way out */
+	if (anew)
+		c->announced = place_announces(c->reader, info.ct_pid);
 	if (atomic_load(&c->refused))
 		return CARD_NONE;
-	return c->slot < info.ct_slots ? info.ct_card[c->slot] : CARD_NONE;
+	return c->card.slot < info.ct_slots ? info.ct_card[c->card.slot] : CARD_NONE;
 }
 
 static bool is_card(unsigned int state)
@@ -243,7 +218,7 @@ static unsigned int channel_reported(struct channel *c)
  * of channel_wake, and the time. */
 void channel_wait(struct channel *c, int ms)
 {
-	const long long deadline = now_ms() + ms;
+	const long long deadline = oct_now_ms() + ms;
 
 	for (;;) {
 		struct pollfd pfd[3] = {
@@ -251,13 +226,13 @@ void channel_wait(struct channel *c, int ms)
 			{ .fd = c->events, .events = POLLIN },
 			{ .fd = -1, .events = POLLRDHUP },
 		};
-		long long left = deadline - now_ms(), nap = LONG_MS;
+		long long left = deadline - oct_now_ms(), nap = LONG_MS;
 		uint64_t count;
 		bool news;
 
 		if (atomic_load(&c->refused)) {
 			nap = REFUSED_MS;
-			if (channel_reported(c) == CARD_NONE && channel_lock_is_free(c))
+			if (channel_reported(c) == CARD_NONE && card_is_free(&c->card))
 				atomic_store(&c->refused, false);
 		}
 		pthread_mutex_lock(&c->watching);
@@ -265,7 +240,7 @@ void channel_wait(struct channel *c, int ms)
 		dirwatch_arm(c->events);
 		news = look_locked(c) != c->reported || c->lost;
 		pfd[2].fd = c->line;
-		if (c->line >= 0 && !c->announced && nap > UNAWARE_MS)
+		if ((c->crowded || (c->line >= 0 && !c->announced)) && nap > UNAWARE_MS)
 			nap = UNAWARE_MS;
 		pthread_mutex_unlock(&c->watching);
 
@@ -284,11 +259,29 @@ void channel_wake(struct channel *c)
 	(void)!write(c->stop, &one, sizeof one);
 }
 
-void channel_info(struct channel *c, ct_info_t *info)
+int channel_info(struct channel *c, ct_info_t *info)
 {
+	int reader = -1;
+
 	memset(info, 0, sizeof *info);
 	pthread_mutex_lock(&c->watching);
-	if (look_locked(c) != READER_GONE)
-		oct_info_copy(info, c->entry);
+	if (look_locked(c) != READER_GONE) {
+		(void)oct_status_entry(&c->status, c->reader, info);
+		reader = (int)c->reader;
+	}
 	pthread_mutex_unlock(&c->watching);
+	return reader;
+}
+
+int channel_power_up(struct channel *c)
+{
+	int rc = card_power_up(&c->card);
+
+	if (rc == IFD_ERROR_LOCKED || rc == IFD_ERROR_DEVICE_BUSY) {
+		ifd_log(LOG_AS_INFO, rc == IFD_ERROR_LOCKED ? "card is in use by another OpenCT program"
+				: "reader's daemon takes no more connections at present");
+		atomic_store(&c->refused, true);
+		channel_wake(c);
+	}
+	return rc;
 }

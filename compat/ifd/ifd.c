@@ -2,6 +2,7 @@
  * library, calls IFDHCreateChannelByName for each reader, and then the others
  * with the reader's Lun: reader in the upper 16 bits, slot in the lower. */
 #include "channel.h"
+#include "log.h"
 #include "pinpad.h"
 
 /* OpenCT's errors, for pcscd's header has names of its own like theirs. */
@@ -51,10 +52,10 @@ static RESPONSECODE open_place(DWORD Lun, const struct place *place, const char 
 	int rc = channel_open(Lun, place);
 
 	if (rc > 0 && place_forbidden(place))
-		channel_log(LOG_AS_ERROR, "pcscd is not let in to OpenCT's sockets, and to %s;"
+		ifd_log(LOG_AS_ERROR, "pcscd is not let in to OpenCT's sockets, and to %s;"
 				" put it in their group, see openct(7)", name);
 	else if (rc > 0)
-		channel_log(LOG_AS_ERROR, "no OpenCT daemon serves %s yet; see openct-control doctor", name);
+		ifd_log(LOG_AS_ERROR, "no OpenCT daemon serves %s yet; see openct-control doctor", name);
 	return rc < 0 ? IFD_COMMUNICATION_ERROR : IFD_SUCCESS;
 }
 
@@ -63,7 +64,7 @@ RESPONSECODE IFDHCreateChannelByName(DWORD Lun, LPSTR DeviceName)
 	struct place place;
 
 	if (!DeviceName || !place_parse(&place, DeviceName)) {
-		channel_log(LOG_AS_ERROR, "unknown device name %s, expected openct:N or usb:...",
+		ifd_log(LOG_AS_ERROR, "unknown device name %s, expected openct:N or usb:...",
 				DeviceName ? DeviceName : "(none)");
 		return IFD_NO_SUCH_DEVICE;
 	}
@@ -84,7 +85,6 @@ RESPONSECODE IFDHCloseChannel(DWORD Lun)
 
 	if (!c)
 		return IFD_COMMUNICATION_ERROR;
-	(void)channel_power_down(c);
 	channel_close(Lun);
 	channel_put(c);
 	return IFD_SUCCESS;
@@ -137,12 +137,12 @@ static RESPONSECODE give_byte(unsigned int value, PDWORD Length, PUCHAR Value)
 static RESPONSECODE get_of_reader(struct channel *c, DWORD Tag, PDWORD Length, PUCHAR Value)
 {
 	unsigned char atr[ATR_MAX];
-	size_t atr_len = channel_atr(c, atr);
+	size_t atr_len = card_atr(&c->card, atr);
 	ct_info_t info;
 	bool card;
 
 	channel_info(c, &info);
-	card = c->slot < info.ct_slots && info.ct_card[c->slot];
+	card = c->card.slot < info.ct_slots && info.ct_card[c->card.slot];
 	switch (Tag) {
 	case TAG_IFD_ATR:
 	case SCARD_ATTR_ATR_STRING:
@@ -209,7 +209,7 @@ RESPONSECODE IFDHSetCapabilities(DWORD Lun, DWORD Tag, DWORD Length, PUCHAR Valu
 	c = channel_get(Lun);
 	if (!c)
 		return IFD_NO_SUCH_DEVICE;
-	atomic_store(&c->removed, true);
+	atomic_store(&c->card.removed, true);
 	channel_wake(c);
 	channel_put(c);
 	return IFD_SUCCESS;
@@ -229,8 +229,8 @@ RESPONSECODE IFDHICCPresence(DWORD Lun)
 		return IFD_NO_SUCH_DEVICE;
 	state = channel_presence(c);
 	if (state == CARD_NONE || state == READER_GONE) {
-		channel_card_gone(c);
-		rv = atomic_load(&c->removed) ? IFD_NO_SUCH_DEVICE : IFD_ICC_NOT_PRESENT;
+		card_gone(&c->card);
+		rv = atomic_load(&c->card.removed) ? IFD_NO_SUCH_DEVICE : IFD_ICC_NOT_PRESENT;
 	}
 	channel_put(c);
 	return rv;
@@ -251,7 +251,7 @@ RESPONSECODE IFDHSetProtocolParameters(DWORD Lun, DWORD Protocol, UCHAR Flags,
 	c = channel_get(Lun);
 	if (!c)
 		return IFD_NO_SUCH_DEVICE;
-	rc = channel_protocol(c, Protocol == SCARD_PROTOCOL_T1);
+	rc = card_protocol(&c->card, Protocol == SCARD_PROTOCOL_T1);
 	channel_put(c);
 	if (rc == CT_NOT_SUPPORTED)
 		return IFD_PROTOCOL_NOT_SUPPORTED;
@@ -265,7 +265,7 @@ static RESPONSECODE power_up(struct channel *c, PUCHAR Atr, PDWORD AtrLength)
 	int rc = channel_power_up(c);
 
 	if (rc >= 0)
-		*AtrLength = channel_atr(c, Atr);
+		*AtrLength = card_atr(&c->card, Atr);
 	if (rc < 0 && rc != CT_NOT_CONNECTED && rc != CT_DISCONNECTED)
 		return IFD_ERROR_POWER_ACTION;
 	return to_ifd(rc);
@@ -289,7 +289,7 @@ RESPONSECODE IFDHPowerICC(DWORD Lun, DWORD Action, PUCHAR Atr, PDWORD AtrLength)
 		rv = power_up(c, Atr, AtrLength);
 		break;
 	case IFD_POWER_DOWN:
-		rv = to_ifd(channel_power_down(c));
+		rv = to_ifd(card_power_down(&c->card));
 		break;
 	default:
 		rv = IFD_NOT_SUPPORTED;
@@ -313,14 +313,14 @@ RESPONSECODE IFDHTransmitToICC(DWORD Lun, SCARD_IO_HEADER SendPci,
 	if (!TxBuffer || !RxBuffer || TxLength == 0)
 		return IFD_COMMUNICATION_ERROR;
 	if (TxLength > OCT_APDU_MAX) {
-		channel_log(LOG_AS_ERROR, "APDU of %lu bytes is too long, at most %d pass",
+		ifd_log(LOG_AS_ERROR, "APDU of %lu bytes is too long, at most %d pass",
 				(unsigned long)TxLength, OCT_APDU_MAX);
 		return IFD_NOT_SUPPORTED;
 	}
 	c = channel_get(Lun);
 	if (!c)
 		return IFD_NO_SUCH_DEVICE;
-	rc = channel_transmit(c, TxBuffer, TxLength, RxBuffer, size);
+	rc = card_transmit(&c->card, TxBuffer, TxLength, RxBuffer, size);
 	channel_put(c);
 	if (rc < 0)
 		return to_ifd(rc);

@@ -27,7 +27,7 @@ struct pin_format {
 
 /* The control byte of PIN_DATA and the place of the PIN behind Lc, in bytes.
  * PIN_DATA knows digits at a place; length fields and right justification it
- * does not (spec/ccid.md, 10.2 and 10.3). */
+ * does not (PC/SC part 10, 2.5.2: bmPINBlockString, bmPINLengthFormat). */
 static int convert_format(const struct pin_format *f, unsigned char *control, unsigned int *place)
 {
 	unsigned int coding = f->format & 0x03;
@@ -139,11 +139,11 @@ static int enter_pin(struct channel *c, unsigned char command, unsigned int time
 
 	if (len < 0)
 		return len;
-	oct_request_init(&r, command, c->slot);
+	oct_request_init(&r, command, c->card.slot);
 	if (timeout)
 		oct_put_int(&r, CT_TAG_TIMEOUT, timeout);
 	oct_put_bytes(&r, CT_TAG_PIN_DATA, data, (size_t)len);
-	return user_answer(channel_request(c, &r, CT_TAG_CARD_RESPONSE, rx, rx_size), rx, rx_size);
+	return user_answer(card_request(&c->card, &r, CT_TAG_CARD_RESPONSE, rx, rx_size), rx, rx_size);
 }
 
 /* Features and properties */
@@ -161,9 +161,10 @@ static bool has_keypad(struct channel *c)
 static bool can_modify(struct channel *c)
 {
 	struct oct_request r;
+	struct oct_reply reply;
 
-	oct_request_init(&r, CT_CMD_CHANGE_PIN, c->slot);
-	return channel_query(c, &r) == IFD_ERROR_MISSING_ARG;
+	oct_request_init(&r, CT_CMD_CHANGE_PIN, c->card.slot);
+	return card_query(&c->card, &r, &reply) == IFD_ERROR_MISSING_ARG;
 }
 
 static size_t put_feature(unsigned char *p, unsigned char feature)
@@ -221,7 +222,7 @@ static size_t tlv_properties(struct channel *c, unsigned char *p)
 	}
 	n += put_property(p + n, PCSCv2_PART10_PROPERTY_bPPDUSupport, 1, 0);
 	n += put_property(p + n, PCSCv2_PART10_PROPERTY_dwMaxAPDUDataSize, 4, APDU_DATA_MAX);
-	if (sscanf(c->place.id, "usb:%4x/%4x", &vendor, &product) == 2) {
+	if (sscanf(c->card.place.id, "usb:%4x/%4x", &vendor, &product) == 2) {
 		n += put_property(p + n, PCSCv2_PART10_PROPERTY_wIdVendor, 2, vendor);
 		n += put_property(p + n, PCSCv2_PART10_PROPERTY_wIdProduct, 2, product);
 	}

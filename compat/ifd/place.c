@@ -13,18 +13,9 @@
 #include <strings.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { SIDE_FILE_MAX = 64 * 1024 };
-
-long long now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
-}
 
 /* Names */
 
@@ -245,18 +236,16 @@ bool place_announces(unsigned int reader, pid_t pid)
 
 bool place_find(const struct place *p, unsigned int *reader)
 {
-	const struct oct_map *map = oct_status_map();
+	ct_info_t entries[OPENCT_MAX_READERS];
+	int count = oct_status_read(entries);
 
-	for (unsigned int n = 0; map && n < map->count; n++) {
-		ct_info_t info;
-
+	for (unsigned int n = 0; count > 0 && n < (unsigned int)count; n++) {
 		if (p->fixed && n != p->number)
 			continue;
-		/* A name shows that the daemon is through with opening the device. */
-		oct_info_copy(&info, map->entries + n);
-		if (info.ct_name[0] == '\0' || !oct_pid_alive(info.ct_pid))
+		/* A name shows that the daemon has opened the device. */
+		if (entries[n].ct_name[0] == '\0' || !oct_pid_alive(entries[n].ct_pid))
 			continue;
-		if (p->fixed || is_at(p, n, info.ct_pid)) {
+		if (p->fixed || is_at(p, n, entries[n].ct_pid)) {
 			*reader = n;
 			return true;
 		}
@@ -304,21 +293,21 @@ void dirwatch_drain(int fd)
  * so the wait also looks by itself now and then. */
 bool place_wait(const struct place *p, unsigned int *reader, int ms)
 {
-	const long long deadline = now_ms() + ms;
+	const long long deadline = oct_now_ms() + ms;
 	int fd = dirwatch_open();
 	bool found;
 
 	for (;;) {
 		struct pollfd pfd = { .fd = fd, .events = POLLIN };
-		long long left = deadline - now_ms();
+		long long left = deadline - oct_now_ms();
 		int probe;
 
 		dirwatch_arm(fd);
 		found = place_find(p, reader);
-		probe = found ? oct_connect(*reader) : -1;
+		probe = found ? oct_connect(*reader, 0) : -1;
+		found = probe >= 0 || (found && errno == EAGAIN);
 		if (probe >= 0)
 			close(probe);
-		found = probe >= 0;
 		if (found || left <= 0)
 			break;
 		(void)poll(&pfd, 1, left < 200 ? (int)left : 200);
@@ -331,14 +320,15 @@ bool place_wait(const struct place *p, unsigned int *reader, int ms)
 
 bool place_forbidden(const struct place *p)
 {
+	ct_info_t entries[OPENCT_MAX_READERS];
 	unsigned int reader;
 	int fd;
 
-	if (!oct_status_map())
+	if (oct_status_read(entries) < 0)
 		return errno == EACCES;
 	if (!place_find(p, &reader))
 		return false;
-	fd = oct_connect(reader);
+	fd = oct_connect(reader, 0);
 	if (fd < 0)
 		return errno == EACCES;
 	close(fd);

@@ -22,7 +22,7 @@ struct place {
 bool place_parse(struct place *p, const char *name);
 
 /* A numeric channel is an OpenCT reader; pcscd adds 0x200000 to its own counter
- * for hotplugged readers (spec/client-abi.md, C.2). */
+ * for hotplugged readers (PCSCLITE_HP_BASE_PORT, pcsc-lite: pcscd.h). */
 void place_from_channel(struct place *p, unsigned long channel);
 
 bool place_equal(const struct place *a, const struct place *b);
@@ -49,7 +49,5 @@ bool place_json_text(const char *json, const char *key, char *out, size_t size);
 int dirwatch_open(void);
 void dirwatch_arm(int fd); /* call before every look that a wait follows */
 void dirwatch_drain(int fd);
-
-long long now_ms(void);
 
 #endif

@@ -1,4 +1,4 @@
-/* The status file as a reader's daemon sees it (spec/status-file.md, 5 to 7).
+/* The status file as a reader's daemon sees it.
  * Only programs of OpenCT's own ever called these. */
 #include "internal.h"
 

@@ -1,5 +1,5 @@
 /* The public calls: each is one request and one reply
- * (spec/socket-protocol.md, 5). */
+ * (internal/socket/PROTOCOL.md, Commands). */
 #include "internal.h"
 
 #include <limits.h>
@@ -43,12 +43,12 @@ int ct_reader_status(ct_handle *h, ct_info_t *out)
 {
 	if (!h || !out)
 		return IFD_ERROR_INVALID_ARG;
-	oct_info_copy(out, oct_handle_entry(h));
+	oct_handle_entry(h, out);
 	return 0;
 }
 
 /* Slot number ct_slots is let through, and shows no card: CT-API libraries of
- * old ask for slot 1 of a one-slot reader (spec/client-abi.md, A.4). */
+ * old ask for slot 1 of a one-slot reader (C OpenCT's ctapi.c, STATUS). */
 int ct_card_status(ct_handle *h, unsigned int slot, int *status)
 {
 	ct_info_t info;
@@ -56,7 +56,7 @@ int ct_card_status(ct_handle *h, unsigned int slot, int *status)
 
 	if (!h || !status || slot >= OPENCT_MAX_SLOTS)
 		return IFD_ERROR_INVALID_ARG;
-	oct_info_copy(&info, oct_handle_entry(h));
+	oct_handle_entry(h, &info);
 	if (slot > info.ct_slots)
 		return IFD_ERROR_INVALID_ARG;
 	now = info.ct_card[slot];
@@ -163,7 +163,7 @@ int ct_card_transact(ct_handle *h, unsigned int slot,
 }
 
 /* PIN_DATA: control, place of the PIN counted from 1, APDU
- * (spec/socket-protocol.md, 5.7). */
+ * (internal/socket/PROTOCOL.md, PERFORM_VERIFY). */
 int ct_card_verify(ct_handle *h, unsigned int slot, unsigned int timeout,
 		const char *prompt, unsigned int pin_encoding,
 		unsigned int pin_length, unsigned int pin_offset,

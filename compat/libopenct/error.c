@@ -1,4 +1,4 @@
-/* Texts of the error codes (spec/socket-protocol.md, 7). */
+/* Texts of the error codes (internal/socket/PROTOCOL.md, Errors). */
 #include "internal.h"
 
 #include <limits.h>

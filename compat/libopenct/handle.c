@@ -1,6 +1,7 @@
 /* Handles: their connection, one call at a time, and what a fork does. */
 #include "internal.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -41,6 +42,7 @@ static void after_fork_child(void)
 {
 	for (struct ct_handle *h = list; h; h = h->next) {
 		pthread_mutex_init(&h->lock, NULL);
+		pthread_mutex_init(&h->looking, NULL);
 		if (h->fd >= 0)
 			close(h->fd);
 		h->inherited = h->fd >= 0 && !h->broken;
@@ -56,22 +58,29 @@ __attribute__((constructor)) static void watch_forks(void)
 
 ct_handle *ct_reader_connect(unsigned int reader)
 {
-	const struct oct_map *map = oct_status_map();
-	struct ct_handle *h;
+	return oct_handle_open(reader, OCT_CONNECT_MS);
+}
 
-	if (!map || reader >= map->count)
-		return NULL;
-	h = calloc(1, sizeof *h);
+ct_handle *oct_handle_open(unsigned int reader, int wait_ms)
+{
+	struct ct_handle *h = calloc(1, sizeof *h);
+	ct_info_t entry;
+
 	if (!h)
 		return NULL;
-	h->fd = oct_connect(reader);
+	h->status.fd = -1;
+	h->fd = oct_status_entry(&h->status, reader, &entry) ? oct_connect(reader, wait_ms) : -1;
 	if (h->fd < 0) {
+		int saved = errno;
+
+		oct_status_close(&h->status);
 		free(h);
+		errno = saved;
 		return NULL;
 	}
 	h->reader = reader;
-	atomic_init(&h->entry, map->entries + reader);
 	pthread_mutex_init(&h->lock, NULL);
+	pthread_mutex_init(&h->looking, NULL);
 
 	pthread_mutex_lock(&list_lock);
 	h->next = list;
@@ -97,25 +106,17 @@ void ct_reader_disconnect(ct_handle *h)
 
 	if (h->fd >= 0)
 		close(h->fd);
+	oct_status_close(&h->status);
+	pthread_mutex_destroy(&h->looking);
 	pthread_mutex_destroy(&h->lock);
 	free(h);
 }
 
-/* An entry without a process belongs to a reader that left, or to a status
- * file that was replaced. The reader may be in the file that is there now. */
-const ct_info_t *oct_handle_entry(ct_handle *h)
+void oct_handle_entry(ct_handle *h, ct_info_t *out)
 {
-	const ct_info_t *entry = atomic_load(&h->entry);
-	const struct oct_map *map;
-
-	if (__atomic_load_n(&entry->ct_pid, __ATOMIC_ACQUIRE) != 0)
-		return entry;
-	map = oct_status_map();
-	if (!map || h->reader >= map->count)
-		return entry;
-	entry = map->entries + h->reader;
-	atomic_store(&h->entry, entry);
-	return entry;
+	pthread_mutex_lock(&h->looking);
+	(void)oct_status_entry(&h->status, h->reader, out);
+	pthread_mutex_unlock(&h->looking);
 }
 
 /* Nothing that comes later could be matched to a request. The descriptor
@@ -133,7 +134,7 @@ static int call_locked(ct_handle *h, const struct oct_request *r, struct oct_rep
 
 	if (h->inherited) {
 		h->inherited = false;
-		h->fd = oct_connect(h->reader);
+		h->fd = oct_connect(h->reader, OCT_CONNECT_MS);
 	}
 	if (h->fd < 0 || h->broken)
 		return IFD_ERROR_NOT_CONNECTED;
@@ -141,7 +142,7 @@ static int call_locked(ct_handle *h, const struct oct_request *r, struct oct_rep
 		break_connection(h);
 		return IFD_ERROR_NOT_CONNECTED;
 	}
-	if (!oct_receive(h->fd, xid, reply, &error)) {
+	if (!oct_receive(h->fd, xid, h->answer_ms, reply, &error)) {
 		break_connection(h);
 		return IFD_ERROR_GENERIC;
 	}

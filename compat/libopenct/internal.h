@@ -15,7 +15,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-/* A packet is at most 4096 bytes, header included (spec/socket-protocol.md, 2). */
+/* A packet is at most 4096 bytes, header included (internal/socket/PROTOCOL.md, Packets). */
 enum {
 	OCT_HEADER = 12,
 	OCT_PACKET = 4096,
@@ -24,6 +24,7 @@ enum {
 	OCT_APDU_MAX = OCT_PAYLOAD - 2 - OCT_TLV,  /* 4079, after command and unit */
 	OCT_RESPONSE_MAX = OCT_PAYLOAD - OCT_TLV,  /* 4081 */
 	OCT_MESSAGE_MAX = 127,                     /* servers cut longer prompts */
+	OCT_CONNECT_MS = 2000,                     /* a program waits so long to be accepted */
 };
 
 struct oct_request {
@@ -37,15 +38,26 @@ struct oct_reply {
 	unsigned char payload[OCT_PAYLOAD];
 };
 
+/* A status file held open. The descriptor's number may have become another
+ * file's: programs close what they do not know. dev and ino tell. */
+struct oct_status {
+	int fd; /* -1: none */
+	dev_t dev;
+	ino_t ino;
+};
+
 struct ct_handle {
 	unsigned int reader;
-	_Atomic(const ct_info_t *) entry;           /* in a mapping, which stays */
 	atomic_uint seen[OPENCT_MAX_SLOTS];         /* card numbers last reported */
+
+	pthread_mutex_t looking;                    /* guards: */
+	struct oct_status status;                   /* the status file that shows the reader */
 
 	pthread_mutex_t lock;                       /* one call at a time; guards: */
 	int fd;                                     /* -1: no connection */
 	bool broken;                                /* the connection is of no use */
 	bool inherited;                             /* made by fork: connect anew */
+	int answer_ms;                              /* a reply may take so long; 0: any time */
 
 	struct ct_handle *prev, *next;              /* list of all, see handle.c */
 };
@@ -65,12 +77,21 @@ int oct_tlv_find(const unsigned char *payload, size_t len, unsigned char tag,
 int oct_reply_bytes(const struct oct_reply *r, unsigned char tag, void *out, size_t size);
 
 /* socket.c */
-int oct_connect(unsigned int reader); /* descriptor, or -1 with errno */
+
+/* A descriptor, or -1 with errno. EAGAIN: the reader is served, but its daemon
+ * did not accept a connection within wait_ms, because others wait already. */
+int oct_connect(unsigned int reader, int wait_ms);
+
+long long oct_now_ms(void); /* of the monotonic clock */
+
+/* The daemon at the other end of a connection is gone. */
+bool oct_hung_up(int fd);
+
 bool oct_send(int fd, uint32_t xid, const struct oct_request *r);
 
-/* Waits for the reply to xid, with error as in its header (never above 0).
- * False: the connection is of no use any more. */
-bool oct_receive(int fd, uint32_t xid, struct oct_reply *r, int *error);
+/* Waits for the reply to xid, with error as in its header (never above 0), at
+ * most wait_ms where that is not 0. False: the connection is of no use any more. */
+bool oct_receive(int fd, uint32_t xid, int wait_ms, struct oct_reply *r, int *error);
 
 /* handle.c */
 
@@ -80,8 +101,11 @@ bool oct_receive(int fd, uint32_t xid, struct oct_reply *r, int *error);
  * The request is wiped: it may hold a PIN. */
 int oct_call(ct_handle *h, struct oct_request *r, struct oct_reply *reply);
 
-/* The reader's entry in the newest status file that shows it. */
-const ct_info_t *oct_handle_entry(ct_handle *h);
+/* ct_reader_connect that waits wait_ms to be accepted; NULL with errno. */
+ct_handle *oct_handle_open(unsigned int reader, int wait_ms);
+
+/* The reader's entry, as oct_status_entry gives it. */
+void oct_handle_entry(ct_handle *h, ct_info_t *out);
 
 /* client.c */
 
@@ -89,20 +113,20 @@ const ct_info_t *oct_handle_entry(ct_handle *h);
 int oct_call_bytes(ct_handle *h, struct oct_request *r, unsigned char tag,
 		void *out, size_t size);
 
-/* status.c */
-struct oct_map {
-	const ct_info_t *entries;
-	unsigned int count;
-	dev_t dev;
-	ino_t ino;
-	struct oct_map *next;
-};
+/* status.c: the file is read, never mapped, except for ct_status(): whoever may
+ * write it may also cut it, and a mapping's lost pages raise SIGBUS. */
 
-/* The mapping of the status file that is there now, or NULL with errno. */
-const struct oct_map *oct_status_map(void);
+/* Copies the entries of the status file that is there now; returns how many
+ * there are, or -1 with errno. The copies are safe to use whatever is in the
+ * file. */
+int oct_status_read(ct_info_t out[OPENCT_MAX_READERS]);
 
-/* A copy that is safe to use whatever is in the file. */
-void oct_info_copy(ct_info_t *out, const ct_info_t *entry);
+/* Copies a reader's entry: from the file in s while that shows a daemon, then
+ * from the one that is there now, which s becomes. False with errno, and zeros,
+ * when neither has the entry. */
+bool oct_status_entry(struct oct_status *s, unsigned int reader, ct_info_t *out);
+void oct_status_close(struct oct_status *s);
+
 bool oct_pid_alive(pid_t pid);
 bool oct_join_path(char *out, size_t size, const char *file);
 

@@ -9,7 +9,7 @@
 #endif
 
 /* The empty string counts: it names the root directory, as it always did
- * (spec/socket-protocol.md, 1.1). A privileged program must not be led to
+ * in C OpenCT (path.c). A privileged program must not be led to
  * another directory by its caller, hence secure_getenv. */
 static const char *socket_dir(void)
 {

@@ -1,4 +1,4 @@
-/* Arguments and answers: tag, length, value (spec/socket-protocol.md, 3). */
+/* Arguments and answers: tag, length, value (internal/socket/PROTOCOL.md). */
 #include "internal.h"
 
 #include <string.h>

@@ -9,7 +9,7 @@
 
 #include "check.h"
 
-/* spec/status-file.md, 2 */
+/* What C OpenCT (openct.h) has on every platform. */
 _Static_assert(sizeof(ct_info_t) == 108, "ct_info_t");
 _Static_assert(_Alignof(ct_info_t) == 4, "ct_info_t");
 _Static_assert(offsetof(ct_info_t, ct_name) == 0, "ct_name");
@@ -20,7 +20,7 @@ _Static_assert(sizeof(((ct_info_t *)0)->ct_card) == 32, "ct_card");
 _Static_assert(offsetof(ct_info_t, ct_pid) == 104, "ct_pid");
 _Static_assert(sizeof(ct_lock_handle) == 4, "ct_lock_handle");
 
-/* spec/client-abi.md, A.3: each must have exactly this type. */
+/* Each must have exactly this type. */
 static const struct {
 	int (*status)(const ct_info_t **);
 	int (*reader_info)(unsigned int, ct_info_t *);

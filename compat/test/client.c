@@ -1,5 +1,5 @@
 /* Every call, byte for byte, against a scripted server. The bytes are those of
- * spec/socket-protocol.md, 8, and of recorded exchanges of C OpenCT. */
+ * internal/socket/PROTOCOL.md, and of recorded exchanges of C OpenCT. */
 #include "check.h"
 #include "fake.h"
 

@@ -1,5 +1,5 @@
 /* The CT-API library, loaded as its users load it. Expected bytes:
- * spec/client-abi.md, Part B. */
+ * as C OpenCT (ctapi.c) has it. */
 #include "check.h"
 #include "fake.h"
 

@@ -290,6 +290,51 @@ void fake_kill(pid_t pid)
 	(void)reap(pid);
 }
 
+/* Crowd */
+
+void fake_crowd_open(struct fake_crowd *c, unsigned int reader)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+
+	memset(c, 0, sizeof *c);
+	c->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	snprintf(sa.sun_path, sizeof sa.sun_path, "%s/%u", world_dir, reader);
+	unlink(sa.sun_path);
+	if (c->listener < 0 || bind(c->listener, (struct sockaddr *)&sa, sizeof sa) < 0 ||
+			listen(c->listener, 2) < 0)
+		die(sa.sun_path);
+	for (;;) {
+		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+		if (fd < 0 || c->count == sizeof c->waiting / sizeof c->waiting[0])
+			die("crowd");
+		c->waiting[c->count++] = fd;
+		if (connect(fd, (struct sockaddr *)&sa, sizeof sa) < 0) {
+			if (errno != EAGAIN)
+				die("connect");
+			return;
+		}
+	}
+}
+
+void fake_crowd_leave(struct fake_crowd *c)
+{
+	int fd;
+
+	fcntl(c->listener, F_SETFL, O_NONBLOCK);
+	while (c->count > 0)
+		close(c->waiting[--c->count]);
+	while ((fd = accept(c->listener, NULL, NULL)) >= 0)
+		close(fd);
+}
+
+void fake_crowd_close(struct fake_crowd *c)
+{
+	while (c->count > 0)
+		close(c->waiting[--c->count]);
+	close(c->listener);
+}
+
 /* Script */
 
 static void send_raw(struct client *c, uint32_t xid, const char *text)

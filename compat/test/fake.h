@@ -65,6 +65,16 @@ void fake_kill(pid_t server);
  * moves it behind them); nothing else may be between. */
 void fake_expect_log(struct fake_reader *r, unsigned int *from, const char *const *want, size_t count,
 		const char *file, int line);
+/* A reader whose queue of connections is full, for nobody accepts. */
+struct fake_crowd {
+	int listener;
+	int waiting[64];
+	size_t count;
+};
+void fake_crowd_open(struct fake_crowd *c, unsigned int reader);
+void fake_crowd_leave(struct fake_crowd *c); /* the queue is empty again */
+void fake_crowd_close(struct fake_crowd *c);
+
 #define FAKE_LOG(r, from, ...) do { \
 	const char *const want_[] = { __VA_ARGS__ }; \
 	fake_expect_log(r, from, want_, sizeof want_ / sizeof want_[0], __FILE__, __LINE__); \

@@ -5,6 +5,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 const int fuzz_seeds_are_text = 0;
 
@@ -15,9 +18,24 @@ const struct fuzz_seed fuzz_seeds[] = {
 	{ "READ", "ff 00b0000000" }, { "READ at", "08 00b0000305" }, { NULL, NULL },
 };
 
+/* A status file of one entry, in memory. */
+static void open_status(struct oct_status *s, unsigned int keypad)
+{
+	static const ct_info_t template = { .ct_name = "Reader", .ct_slots = 2, .ct_pid = 1 };
+	static int fd = -1;
+	ct_info_t entry = template;
+	struct stat st;
+
+	if (fd < 0)
+		fd = memfd_create("status", MFD_CLOEXEC);
+	entry.ct_keypad = keypad & 1u;
+	if (pwrite(fd, &entry, sizeof entry, 0) != sizeof entry || fstat(fd, &st) < 0)
+		abort();
+	*s = (struct oct_status){ fd, st.st_dev, st.st_ino };
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static ct_info_t entry = { .ct_name = "Reader", .ct_slots = 2, .ct_pid = 1 };
 	struct ct_handle h = { .fd = -1 };
 	struct terminal t = { .slots = 2, .directory = CTFILE_MF, .file = CTFILE_MF, .h = &h };
 	unsigned char *rsp;
@@ -25,8 +43,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size < 1)
 		return 0;
-	entry.ct_keypad = data[0] & 1u;
-	atomic_init(&h.entry, &entry);
+	open_status(&h.status, data[0] & 1u);
+	pthread_mutex_init(&h.looking, NULL);
 	pthread_mutex_init(&h.lock, NULL);
 	rsp = malloc(data[0] ? data[0] : 1);
 	if (!rsp)
@@ -38,6 +56,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			abort();
 	}
 	free(rsp);
+	pthread_mutex_destroy(&h.looking);
 	pthread_mutex_destroy(&h.lock);
 	return 0;
 }

@@ -3,6 +3,7 @@
 #include "fake.h"
 #include "ifdhost.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -515,6 +516,111 @@ static void removed_device(void)
 	CHECK_INT(close_channel(0), IFD_SUCCESS);
 }
 
+static double now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+/* pcscd notices all plugging in one thread, and looks for cards in one for each
+ * reader: a daemon that does not accept must hold neither. */
+static void full_queue_does_not_hold_pcscd(DWORD lun)
+{
+	struct fake_crowd crowd;
+	double before;
+
+	check_case("a full queue when the reader is opened");
+	world_reader(3, "Crowded", 1);
+	world_entries[3].ct_card[0] = 1;
+	fake_crowd_open(&crowd, 3);
+	before = now();
+	CHECK_INT(open_name(lun, "openct:3"), IFD_SUCCESS);
+	CHECK_INT(presence(lun), IFD_ICC_PRESENT); /* it is served */
+	wait_ms(lun, 20);
+	CHECK_INT(close_channel(lun), IFD_SUCCESS);
+	side_file(3, 8, true);
+	CHECK_INT(open_name(lun, USB(8)), IFD_SUCCESS);
+	CHECK_INT(presence(lun), IFD_ICC_PRESENT);
+	CHECK(now() - before < 4);
+	check_case("a full queue at power up");
+	CHECK_INT(power_up(lun, IFD_POWER_UP, ""), IFD_ERROR_POWER_ACTION);
+	CHECK(strstr(last_log, "takes no more connections"));
+	CHECK_INT(presence(lun), IFD_ICC_NOT_PRESENT);
+	CHECK(now() - before < 30);
+	check_case("the queue empties");
+	wait_ms(lun, 20);
+	CHECK_INT(presence(lun), IFD_ICC_NOT_PRESENT);
+	fake_crowd_close(&crowd);
+	{
+		struct fake_reader *r = fake_reader_new();
+		pid_t server = fake_reader_serve(3, r);
+
+		wait_ms(lun, 60000);
+		CHECK_INT(presence(lun), IFD_ICC_PRESENT);
+		CHECK_INT(power_up(lun, IFD_POWER_UP, ATR0), IFD_SUCCESS);
+		CHECK_INT(close_channel(lun), IFD_SUCCESS);
+		fake_end(server);
+	}
+	memset(&world_entries[3], 0, sizeof world_entries[3]);
+}
+
+static void *transmit_holding(void *arg)
+{
+	CHECK_STR(transmit_hex(*(DWORD *)arg, "00fe0000", 258), "!617");
+	return NULL;
+}
+
+/* The daemon has a command and does not answer it any more. */
+static void silent_daemon_does_not_hold_close(DWORD lun)
+{
+	struct fake_reader *r = fake_reader_new();
+	pthread_t t;
+	pid_t server;
+	double before;
+
+	check_case("closing a reader whose daemon does not answer");
+	world_reader(3, "Silent", 1);
+	world_entries[3].ct_card[0] = 1;
+	server = fake_reader_serve(3, r);
+	CHECK_INT(open_name(lun, "openct:3"), IFD_SUCCESS);
+	CHECK_INT(power_up(lun, IFD_POWER_UP, ATR0), IFD_SUCCESS);
+	pthread_create(&t, NULL, transmit_holding, &lun);
+	while (!atomic_load(&r->waiting))
+		(void)poll(NULL, 0, 1);
+	before = now();
+	CHECK_INT(close_channel(lun), IFD_SUCCESS);
+	CHECK(now() - before < 30);
+	pthread_join(t, NULL);
+	fake_kill(server);
+	memset(&world_entries[3], 0, sizeof world_entries[3]);
+}
+
+/* The bundle is in pcscd's process: SIGBUS there would end PC/SC for all. */
+static void truncated_file_is_no_sigbus(DWORD lun)
+{
+	struct fake_reader *r = fake_reader_new();
+	unsigned char value[8];
+	pid_t server;
+	DWORD len = sizeof value;
+
+	check_case("the status file is cut");
+	world_renew_status();
+	world_reader(0, "Kaan", 1);
+	world_entries[0].ct_card[0] = 1;
+	server = fake_reader_serve(0, r);
+	CHECK_INT(open_name(lun, "openct:0"), IFD_SUCCESS);
+	CHECK_INT(presence(lun), IFD_ICC_PRESENT);
+	CHECK_INT(truncate(world_path("status"), 0), 0);
+	CHECK_INT(presence(lun), IFD_ICC_NOT_PRESENT);
+	wait_ms(lun, 1);
+	CHECK_INT(get(lun, TAG_IFD_SLOTS_NUMBER, &len, value), IFD_SUCCESS);
+	CHECK_INT(close_channel(lun), IFD_SUCCESS);
+	fake_end(server);
+	CHECK_INT(truncate(world_path("status"), 1728), 0);
+}
+
 static atomic_uint wrong;
 
 static void *busy(void *arg)
@@ -593,6 +699,9 @@ int main(void)
 	removed_device();
 	many_at_once();
 	fake_end(server);
+	full_queue_does_not_hold_pcscd(lun);
+	silent_daemon_does_not_hold_close(lun);
+	truncated_file_is_no_sigbus(lun);
 	world_close();
 	return check_result("ifd");
 }

@@ -8,9 +8,11 @@
 #include <openct/path.h>
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 /* What fn writes to stderr. */
@@ -117,7 +119,7 @@ static void who_is_there(void)
 	CHECK_INT(ct_reader_info(3, NULL), -1);
 }
 
-/* spec/status-file.md, 3 */
+/* The changed bit is set once for each new card number, for each handle. */
 static void card_status(void)
 {
 	static const struct { const char *name; unsigned int number; int want; } steps[] = {
@@ -198,6 +200,99 @@ static void replaced_file(void)
 		CHECK_INT(ct_status(&again), 16);
 		CHECK(again == new);
 	}
+}
+
+/* Whoever may write the file may cut it: reads of a mapping would end the
+ * program with SIGBUS. */
+static void truncated_file_is_no_sigbus(void)
+{
+	static const struct { const char *name; off_t size; } sizes[] = {
+		{ "cut to nothing", 0 }, { "cut in the middle of the entry", 50 },
+	};
+	ct_info_t info;
+	ct_handle *h;
+	pid_t server;
+	int status;
+
+	for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+		check_case(sizes[i].name);
+		world_renew_status();
+		world_reader(0, "Virtual", 1);
+		world_entries[0].ct_card[0] = 1;
+		server = fake_script(0, NULL, 0);
+		h = ct_reader_connect(0);
+		CHECK_INT(ct_card_status(h, 0, &status), 0);
+		CHECK_INT(status, 3);
+		CHECK_INT(truncate(world_path("status"), sizes[i].size), 0);
+		CHECK_INT(ct_card_status(h, 0, &status), 0);
+		CHECK_INT(status, 0);
+		CHECK_INT(ct_reader_status(h, &info), 0);
+		CHECK_STR(info.ct_name, "");
+		CHECK_INT(info.ct_slots, 0);
+		CHECK_INT(ct_reader_info(0, &info), -1);
+		CHECK(ct_reader_connect(0) == NULL);
+		CHECK_INT(truncate(world_path("status"), 1728), 0);
+		world_reader(0, "Back", 1);
+		CHECK_INT(ct_reader_status(h, &info), 0);
+		CHECK_STR(info.ct_name, "Back");
+		ct_reader_disconnect(h);
+		fake_end(server);
+	}
+	check_case("the program has closed descriptors that it does not know");
+	world_renew_status();
+	world_reader(0, "Virtual", 1);
+	server = fake_script(0, NULL, 0);
+	h = ct_reader_connect(0);
+	{
+		int own[64], other[2];
+
+		for (int fd = 3; fd < 64; fd++) {
+			struct stat st, want;
+
+			own[fd] = fstat(fd, &st) == 0 && stat(world_path("status"), &want) == 0 &&
+				st.st_ino == want.st_ino && st.st_dev == want.st_dev;
+			if (own[fd])
+				close(fd);
+		}
+		CHECK_INT(pipe(other), 0); /* takes the number */
+		CHECK_INT(ct_reader_status(h, &info), 0);
+		CHECK_STR(info.ct_name, "Virtual");
+		ct_reader_disconnect(h);
+		CHECK_INT(write(other[1], "x", 1), 1); /* it was not closed */
+		close(other[0]);
+		close(other[1]);
+	}
+	fake_end(server);
+}
+
+static void *leave_later(void *crowd)
+{
+	fake_crowd_leave(crowd);
+	return NULL;
+}
+
+/* A daemon that accepts nobody, for its queue is full, holds no program. */
+static void full_queue_does_not_hold_connect(void)
+{
+	struct fake_crowd crowd;
+	struct timespec a, b;
+	pthread_t t;
+	ct_handle *h;
+
+	check_case("a full queue, for long");
+	world_reader(0, "Virtual", 1);
+	fake_crowd_open(&crowd, 0);
+	clock_gettime(CLOCK_MONOTONIC, &a);
+	CHECK(ct_reader_connect(0) == NULL);
+	clock_gettime(CLOCK_MONOTONIC, &b);
+	CHECK(b.tv_sec - a.tv_sec <= 30);
+	check_case("a full queue that empties while we wait");
+	pthread_create(&t, NULL, leave_later, &crowd);
+	h = ct_reader_connect(0);
+	CHECK(h != NULL);
+	pthread_join(t, NULL);
+	ct_reader_disconnect(h);
+	fake_crowd_close(&crowd);
 }
 
 static void paths(void)
@@ -317,6 +412,8 @@ int main(void)
 	who_is_there();
 	replaced_file();
 	card_status();
+	truncated_file_is_no_sigbus();
+	full_queue_does_not_hold_connect();
 	paths();
 	daemons_side();
 	messages();

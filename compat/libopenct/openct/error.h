@@ -1,5 +1,5 @@
 /* Error codes of OpenCT. Every function that returns an int returns one of
- * these when the value is negative (spec/socket-protocol.md, 7). */
+ * these when the value is negative. */
 #ifndef OPENCT_ERROR_H
 #define OPENCT_ERROR_H
 

@@ -20,7 +20,7 @@ extern "C" {
 #define OPENCT_MAX_READERS      16
 #define OPENCT_MAX_SLOTS        8
 
-/* One reader, as in the status file (spec/status-file.md, 2): 108 bytes. */
+/* One reader, as in the status file: 108 bytes. */
 typedef struct ct_info {
 	char         ct_name[64];               /* NUL-terminated */
 	unsigned int ct_slots;                  /* 0 to OPENCT_MAX_SLOTS */
@@ -50,7 +50,9 @@ enum {
 /* Readers */
 
 /* Sets *out to all entries and returns how many there are, or -1. The entries
- * stay mapped and change as readers and cards come and go. */
+ * are the file itself, mapped: they change as readers and cards come and go,
+ * names may lack their NUL, and reading them raises SIGBUS if somebody who may
+ * write the file cuts it. ct_reader_info() is free of that. */
 int ct_status(const ct_info_t **out);
 
 /* Copies one reader's entry. -1: there is no such reader now. */

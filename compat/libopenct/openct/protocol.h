@@ -1,5 +1,5 @@
 /* Numbers of the protocol between this library and a reader's daemon
- * (spec/socket-protocol.md, 4). */
+ * (internal/socket/PROTOCOL.md in the sources). */
 #ifndef OPENCT_PROTOCOL_H
 #define OPENCT_PROTOCOL_H
 
