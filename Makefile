@@ -23,8 +23,10 @@ E2E        ?= .
 
 GO          ?= go
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.6.1
-COMMANDS    := openct-control ifdhandler openct-tool openct-vtoken
-GO_LDFLAGS  := -X openct/internal/cli.Version=$(VERSION) -X openct/internal/cli.ConfigFile=$(SYSCONFDIR)/openct.conf
+# The names that openct answers to, and where they are.
+SBIN_NAMES  := openct-control ifdhandler
+BIN_NAMES   := openct-tool
+GO_LDFLAGS  := -s -w -X openct/internal/cli.Version=$(VERSION) -X openct/internal/cli.ConfigFile=$(SYSCONFDIR)/openct.conf
 
 .PHONY: all build commands compat demo test lint unit e2e bench fuzz install deb rpm generate clean
 
@@ -34,7 +36,8 @@ build: commands compat
 
 commands:
 	@scripts/deps build
-	$(GO) build -trimpath -buildmode=pie -ldflags '$(GO_LDFLAGS)' -o build/ $(addprefix ./cmd/,$(COMMANDS))
+	$(GO) build -trimpath -buildmode=pie -ldflags '$(GO_LDFLAGS)' -o build/ ./cmd/openct ./cmd/openct-vtoken
+	for name in $(SBIN_NAMES) $(BIN_NAMES); do ln -sf openct build/$$name || exit 1; done
 
 compat:
 	@scripts/deps build
@@ -66,8 +69,9 @@ e2e: deb
 install: build
 	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(SYSCONFDIR) $(DESTDIR)$(UNITDIR) $(DESTDIR)$(RULESDIR) \
 		$(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
-	install build/openct-control build/ifdhandler build/openct-vtoken $(DESTDIR)$(SBINDIR)
-	install build/openct-tool $(DESTDIR)$(BINDIR)
+	install build/openct build/openct-vtoken $(DESTDIR)$(SBINDIR)
+	for name in $(SBIN_NAMES); do ln -sf openct $(DESTDIR)$(SBINDIR)/$$name || exit 1; done
+	for name in $(BIN_NAMES); do ln -srf $(DESTDIR)$(SBINDIR)/openct $(DESTDIR)$(BINDIR)/$$name || exit 1; done
 	if [ -e $(DESTDIR)$(SYSCONFDIR)/openct.conf ]; then new=.new; fi; \
 		install -m 644 etc/openct.conf $(DESTDIR)$(SYSCONFDIR)/openct.conf$$new
 	for unit in systemd/*.service; do \

@@ -15,17 +15,25 @@ import (
 	"testing"
 )
 
-// usage is the text of a command's constant of that name.
+// usages are the constants that hold the commands' usage texts.
+var usages = map[string]struct{ file, name string }{
+	"openct-control": {"../cmd/openct/control.go", "controlUsage"},
+	"ifdhandler":     {"../internal/control/ifdhandler.go", "handlerUsage"},
+	"openct-tool":    {"../cmd/openct/tool.go", "toolUsage"},
+	"openct-vtoken":  {"../cmd/openct-vtoken/main.go", "usage"},
+}
+
+// usage is a command's usage text.
 func usage(t *testing.T, command string) string {
 	t.Helper()
-	f, err := parser.ParseFile(token.NewFileSet(), "../cmd/"+command+"/main.go", nil, 0)
+	f, err := parser.ParseFile(token.NewFileSet(), usages[command].file, nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var text string
 	ast.Inspect(f, func(n ast.Node) bool {
 		v, ok := n.(*ast.ValueSpec)
-		if ok && v.Names[0].Name == "usage" {
+		if ok && v.Names[0].Name == usages[command].name {
 			text, err = strconv.Unquote(v.Values[0].(*ast.BasicLit).Value)
 		}
 		return true

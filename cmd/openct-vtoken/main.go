@@ -1,6 +1,10 @@
 // Command openct-vtoken plugs a virtual token into this machine's kernel, where
 // udev, systemd, libusb and OpenCT see it as a real one. It is the token as
 // long as it runs; a second call gives it orders.
+//
+// Called by the name ifdhandler, it serves a token of the device type virtual,
+// which is not in the kernel at all: "ifdhandler etoken64 virtual piv" starts it
+// so. Executables that serve real devices need not hold the virtual ones.
 package main
 
 import (
@@ -8,12 +12,19 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
 	"openct/internal/cli"
+	"openct/internal/control"
+	"openct/internal/daemon"
+	"openct/internal/devname"
+	"openct/internal/usb"
+	"openct/internal/vusb"
 	"openct/internal/vusb/model"
 )
 
@@ -54,7 +65,23 @@ ever), on=CODE counts only control requests with that bRequest (on=c86) or
 transfers on that endpoint (on=e82); both are hexadecimal.
 `
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	if filepath.Base(os.Args[0]) == "ifdhandler" {
+		os.Exit(control.IfdHandler(os.Args[1:], openers, os.Stdout, os.Stderr))
+	}
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// openers make the devices that need no kernel: the path names the card.
+var openers = map[string]daemon.Opener{
+	"virtual": func(t devname.Target, _ *slog.Logger) (usb.Device, error) {
+		m, err := model.New(t.Driver, t.Path)
+		if err != nil {
+			return nil, err
+		}
+		return vusb.Plug(t.String(), m).Open()
+	},
+}
 
 type options struct {
 	driver, card, id, serial, control string

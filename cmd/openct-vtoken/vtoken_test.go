@@ -55,7 +55,7 @@ func (k *fakeKernel) attach(_ context.Context, m vusb.Model) (attachment, plugge
 }
 
 // control starts a token with its socket and returns what gives it orders.
-func control(t *testing.T) (k *fakeKernel, tok *token, order func(string) (string, error)) {
+func controlled(t *testing.T) (k *fakeKernel, tok *token, order func(string) (string, error)) {
 	t.Helper()
 	model, err := model.New("etoken64", "echo")
 	if err != nil {
@@ -87,7 +87,7 @@ func control(t *testing.T) (k *fakeKernel, tok *token, order func(string) (strin
 }
 
 func TestOrders(t *testing.T) {
-	_, _, order := control(t)
+	_, _, order := controlled(t)
 	const first = `{"driver":"etoken64","card":"echo","port":3,"busid":"1-4","devnode":"/dev/bus/usb/001/002"}`
 	for _, tt := range []struct {
 		order, want, err string
@@ -122,7 +122,7 @@ func errText(err error) string {
 }
 
 func TestPlugFails(t *testing.T) {
-	k, _, order := control(t)
+	k, _, order := controlled(t)
 	k.err = errors.Join(usbip.ErrNoPort, errors.New("more"))
 	if _, err := order("plug"); err == nil || !strings.Contains(err.Error(), "in use; more") {
 		t.Errorf("got %v", err)
@@ -134,7 +134,7 @@ func TestPlugFails(t *testing.T) {
 
 // A fault reaches the transfers of the plugged token and of no later one.
 func TestFaultsHitTransfers(t *testing.T) {
-	k, _, order := control(t)
+	k, _, order := controlled(t)
 	mustOrder := func(line string) {
 		t.Helper()
 		if _, err := order(line); err != nil {
@@ -166,7 +166,7 @@ func TestFaultsHitTransfers(t *testing.T) {
 }
 
 func TestLostToken(t *testing.T) {
-	k, tok, order := control(t)
+	k, tok, order := controlled(t)
 	lost := make(chan struct{})
 	tok.lost = func() { close(lost) }
 	if _, err := order("plug"); err != nil {

@@ -36,6 +36,7 @@ type Control struct {
 	Syslog     bool
 	Dir        string // of status file and sockets
 	Out, Err   io.Writer
+	Openers    map[string]daemon.Opener // of USB devices, by type
 
 	// Root is the file system's root, other than "/" in tests.
 	Root string
@@ -58,7 +59,7 @@ func (c *Control) Init(noColdplug bool) error {
 	for _, r := range c.Config.Readers {
 		t, err := r.Target()
 		if err == nil {
-			err = c.spawn(t)
+			err = c.start(t)
 		}
 		c.complain("reader "+r.Name, err)
 	}
@@ -97,7 +98,7 @@ func (c *Control) coldplug() error {
 	var units []string
 	settled := false
 	for _, d := range devices {
-		choice, err := c.choose(d)
+		choice, id, err := c.choose(d)
 		if errors.Is(err, driver.ErrNoDriver) || err == nil && !choice.Ours() {
 			continue
 		}
@@ -112,7 +113,7 @@ func (c *Control) coldplug() error {
 			continue
 		}
 		if err == nil {
-			err = c.spawn(devname.Target{Driver: choice.Entry.Name, Type: "usb", Path: d.Node(), Bus: d.Bus, Dev: d.Address})
+			err = c.start(devname.Target{Driver: choice.Entry.Name, ID: id, Type: "usb", Path: d.Node(), Bus: d.Bus, Dev: d.Address})
 		}
 		c.complain(d.Node(), err)
 	}
@@ -159,59 +160,61 @@ const usbNodes = "/dev/bus/usb/"
 // of a service (systemd.exec(5), $SYSTEMD_EXEC_PID).
 func mainProcess() bool { return os.Getenv("SYSTEMD_EXEC_PID") == strconv.Itoa(os.Getpid()) }
 
-func (c *Control) attach(t devname.Target) (err error) {
+func (c *Control) attach(t devname.Target) error {
+	p := c.process(t)
 	if notify.Supervised() {
-		return Handle(HandlerOptions{
-			Target: t, ConfigFile: c.ConfigFile, Debug: c.Debug, Syslog: c.Syslog, Foreground: true, Stderr: c.Err,
-		})
+		return p.Serve()
 	}
 	if t.Driver == "" {
-		if t.Driver, err = c.driverFor(t); err != nil {
-			return explain(err)
+		if err := c.identify(&t); err != nil {
+			return daemon.Explain(err)
 		}
 	}
-	return c.spawn(t)
+	return c.start(t)
 }
 
-// driverFor looks at a device for its driver's name.
-func (c *Control) driverFor(t devname.Target) (string, error) {
+func (c *Control) process(t devname.Target) *daemon.Process {
+	return &daemon.Process{
+		Target: t, Config: c.Config, ConfigFile: c.ConfigFile, Debug: max(c.Debug, c.Config.Debug), Syslog: c.Syslog,
+		Openers: c.Openers, Stderr: c.Err,
+	}
+}
+
+// identify looks at a device for its id and the driver's name.
+func (c *Control) identify(t *devname.Target) error {
 	w, err := watch.Open(t.Path)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer w.Close()
 	desc, err := usb.ParseDescriptors(w.Descriptors)
 	if err != nil {
-		return "", usb.Wrap("read descriptors", t.Path, err)
+		return usb.Wrap("read descriptors", t.Path, err)
 	}
-	if err := daemon.Expected(t, desc); err != nil {
-		return "", err
+	if err := daemon.Expected(*t, desc); err != nil {
+		return err
 	}
 	choice, err := driver.Pick(desc, c.Config)
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", t.Path, err)
+		return fmt.Errorf("%s: %w", t.Path, err)
 	}
-	return choice.Entry.Name, nil
+	t.Driver, t.ID = choice.Entry.Name, devname.USBID(desc.Vendor, desc.Product, desc.Release)
+	return nil
 }
 
-// spawn runs the handler program for a device as the configured user. It
-// returns when the handler serves clients.
-func (c *Control) spawn(t devname.Target) error {
-	o := HandlerOptions{Target: t, ConfigFile: c.ConfigFile, Debug: max(c.Debug, c.Config.Debug)}
-	program := c.Config.Program
-	if program == "" {
-		exe, err := os.Executable()
-		if err != nil {
-			return err
-		}
-		program = filepath.Join(filepath.Dir(exe), "ifdhandler")
-	}
-	cmd := exec.Command(program, append([]string{"-H"}, o.args()...)...)
-	cmd.Stderr = c.Err
+// start starts a handler for a device as the configured user. It returns when
+// the handler serves clients.
+func (c *Control) start(t devname.Target) error {
 	credential, err := c.credential()
 	if err != nil {
 		return err
 	}
+	p := c.process(t)
+	if c.Config.Program == "" || isThis(c.Config.Program) {
+		return p.Start(credential)
+	}
+	cmd := exec.Command(c.Config.Program, append([]string{"-H"}, p.Args()...)...)
+	cmd.Stderr = c.Err
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
 	err = cmd.Run()
 	var exit *exec.ExitError
@@ -219,6 +222,17 @@ func (c *Control) spawn(t devname.Target) error {
 		return cli.ErrExit(1) // the handler has said why
 	}
 	return err
+}
+
+// isThis says whether a program is this executable: an openct.conf made for C
+// OpenCT names the ifdhandler that is a link to it now.
+func isThis(program string) bool {
+	this, err := os.Stat("/proc/self/exe")
+	if err != nil || filepath.Base(program) != "ifdhandler" {
+		return false
+	}
+	other, err := os.Stat(program)
+	return err == nil && os.SameFile(this, other)
 }
 
 // statusOwner is who owns the status file: the handlers' user.
@@ -303,5 +317,5 @@ func (c *Control) Shutdown() error {
 	} else {
 		fmt.Fprintf(c.Out, "%d processes killed.\n", killed)
 	}
-	return explain(err)
+	return daemon.Explain(err)
 }

@@ -19,12 +19,13 @@ import (
 )
 
 // choose picks the driver for a plugged device.
-func (c *Control) choose(d sysfs.Device) (driver.Choice, error) {
+func (c *Control) choose(d sysfs.Device) (driver.Choice, devname.ID, error) {
 	desc, err := d.Descriptor()
 	if err != nil {
-		return driver.Choice{}, err
+		return driver.Choice{}, devname.ID{}, err
 	}
-	return driver.Pick(desc, c.Config)
+	choice, err := driver.Pick(desc, c.Config)
+	return choice, devname.USBID(desc.Vendor, desc.Product, desc.Release), err
 }
 
 // Udev answers 60-openct.rules, which asks about a device that could be ours, by
@@ -46,7 +47,7 @@ func (c *Control) Udev(instance string) error {
 	if i < 0 {
 		return fmt.Errorf("%s: no such device", t.Path)
 	}
-	choice, err := c.choose(devices[i])
+	choice, _, err := c.choose(devices[i])
 	if err != nil && !errors.Is(err, driver.ErrNoDriver) {
 		return err
 	}

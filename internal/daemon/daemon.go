@@ -56,12 +56,13 @@ type Options struct {
 	Log    *slog.Logger
 	Notify *notify.Notifier
 
+	// Openers open USB devices, by the target's type.
+	Openers map[string]Opener
+
 	// Ready, if set, is called once clients can be served.
 	Ready func()
 
-	// Open and Credentials replace the opening of the device and the question
-	// who a client is, for tests.
-	Open        func() (usb.Device, driver.Entry, error)
+	// Credentials replaces the question who a client is, for tests.
 	Credentials func(net.Conn) (socket.Cred, error)
 }
 
@@ -80,11 +81,7 @@ func Run(ctx context.Context, o Options) error {
 		}
 	}()
 
-	open := o.Open
-	if open == nil {
-		open = func() (usb.Device, driver.Entry, error) { return openDevice(o.Target, o.Config, o.Log) }
-	}
-	if d.dev, d.entry, err = open(); err != nil {
+	if d.dev, d.entry, err = openDevice(o.Target, o.Openers, o.Config, o.Log); err != nil {
 		return err
 	}
 	if d.dev != nil {

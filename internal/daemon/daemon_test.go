@@ -19,6 +19,7 @@ import (
 	"openct/internal/socket/sockettest"
 	"openct/internal/status"
 	"openct/internal/usb"
+	"openct/internal/usb/gousbdev"
 	"openct/internal/vusb"
 	"openct/internal/vusb/card"
 	"openct/internal/vusb/token"
@@ -26,6 +27,12 @@ import (
 
 // patience bounds every wait of these tests; none of them needs it.
 const patience = 30 * time.Second
+
+// openers are openers that open a virtual device.
+func openers(open func() (usb.Device, error)) map[string]Opener {
+	o := func(devname.Target, *slog.Logger) (usb.Device, error) { return open() }
+	return map[string]Opener{"virtual": o, "usb": o}
+}
 
 // served is a daemon under test, with a virtual eToken PRO 64k.
 type served struct {
@@ -44,12 +51,8 @@ func start(t *testing.T, dir string, c card.Card, change func(*Options)) *served
 	o := Options{
 		Target: devname.Target{Driver: "etoken64", Type: "virtual", Path: "test"},
 		Dir:    dir, Config: config.Default(), Log: slog.New(slog.DiscardHandler),
-		Ready: func() { close(ready) },
-		Open: func() (usb.Device, driver.Entry, error) {
-			dev, err := s.port.Open()
-			e, _ := driver.ByName("etoken64")
-			return dev, e, err
-		},
+		Ready:   func() { close(ready) },
+		Openers: openers(s.port.Open),
 	}
 	if change != nil {
 		change(&o)
@@ -252,11 +255,7 @@ func TestUnplugAnswersAStuckRequest(t *testing.T) {
 	token := &stuck{token.NewEToken64(card.NewEcho()), make(chan struct{}), make(chan struct{})}
 	port := vusb.Plug("virtual", token)
 	s := start(t, initialised(t), card.NewEcho(), func(o *Options) {
-		o.Open = func() (usb.Device, driver.Entry, error) {
-			dev, err := port.Open()
-			e, _ := driver.ByName("etoken64")
-			return dev, e, err
-		}
+		o.Openers = openers(port.Open)
 	})
 	ctx := context.Background()
 	c := s.client(0)
@@ -290,11 +289,10 @@ func TestSecondAttachOfADevice(t *testing.T) {
 	start(t, dir, card.NewEcho(), usbTarget)
 	o := Options{Dir: dir, Config: config.Default(), Log: slog.New(slog.DiscardHandler)}
 	usbTarget(&o)
-	o.Open = func() (usb.Device, driver.Entry, error) {
+	o.Openers = openers(func() (usb.Device, error) {
 		dev, err := vusb.Plug("second", token.NewEToken64(card.NewEcho())).Open()
-		e, _ := driver.ByName("etoken64")
-		return taken{dev}, e, err
-	}
+		return taken{dev}, err
+	})
 	err := Run(context.Background(), o)
 	var served *status.ServedError
 	if !errors.As(err, &served) || served.Reader != 0 {
@@ -312,6 +310,7 @@ func TestSixteenReadersAndOneMore(t *testing.T) {
 	}
 	o := Options{Dir: dir, Config: config.Default(), Log: slog.New(slog.DiscardHandler),
 		Target: devname.Target{Driver: "etoken64", Type: "virtual", Path: "echo"}}
+	o.Openers = openers(vusb.Plug("one more", token.NewEToken64(card.NewEcho())).Open)
 	if err := Run(context.Background(), o); !errors.Is(err, status.ErrNoFreeSlot) {
 		t.Errorf("got %v, want %v", err, status.ErrNoFreeSlot)
 	}
@@ -330,11 +329,11 @@ func TestRecordsSayWhichToken(t *testing.T) {
 	var log bytes.Buffer
 	s := start(t, initialised(t), card.NewEcho(), func(o *Options) {
 		o.Log = slog.New(slog.NewTextHandler(&log, nil))
-		open := o.Open
-		o.Open = func() (usb.Device, driver.Entry, error) {
-			dev, e, err := open()
-			return tellingDevice{dev}, e, err
-		}
+		open := o.Openers["virtual"]
+		o.Openers = openers(func() (usb.Device, error) {
+			dev, err := open(o.Target, o.Log)
+			return tellingDevice{dev}, err
+		})
 	})
 	s.port.Unplug()
 	s.wait()
@@ -368,7 +367,10 @@ func TestStartFailures(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := initialised(t)
-			err := Run(context.Background(), Options{Target: tt.target, Dir: dir, Config: config.Default(), Log: slog.New(slog.DiscardHandler)})
+			err := Run(context.Background(), Options{
+				Target: tt.target, Dir: dir, Config: config.Default(), Log: slog.New(slog.DiscardHandler),
+				Openers: map[string]Opener{"usb": func(t devname.Target, log *slog.Logger) (usb.Device, error) { return gousbdev.Open(t.Path, log) }},
+			})
 			if !errors.Is(err, tt.want) {
 				t.Errorf("got %v, want %v", err, tt.want)
 			}
@@ -387,11 +389,7 @@ func TestTokenThatDoesNotWork(t *testing.T) {
 	err := Run(context.Background(), Options{
 		Target: devname.Target{Driver: "etoken64", Type: "virtual", Path: "bad"},
 		Dir:    dir, Config: config.Default(), Log: slog.New(slog.DiscardHandler),
-		Open: func() (usb.Device, driver.Entry, error) {
-			dev, err := port.Open()
-			e, _ := driver.ByName("etoken64")
-			return dev, e, err
-		},
+		Openers: openers(port.Open),
 	})
 	if !errors.Is(err, usb.ErrStall) {
 		t.Errorf("got %v, want %v", err, usb.ErrStall)
@@ -406,16 +404,16 @@ func TestTokenThatDoesNotWork(t *testing.T) {
 func TestStatusFileReplacedMeanwhile(t *testing.T) {
 	dir := initialised(t)
 	s := start(t, dir, card.NewEcho(), func(o *Options) {
-		open := o.Open
-		o.Open = func() (usb.Device, driver.Entry, error) {
+		open := o.Openers["virtual"]
+		o.Openers = openers(func() (usb.Device, error) {
 			if err := os.Remove(filepath.Join(dir, "status")); err != nil {
 				t.Error(err)
 			}
 			if err := status.Init(dir, status.Options{UID: -1, GID: -1}); err != nil {
 				t.Error(err)
 			}
-			return open()
-		}
+			return open(o.Target, o.Log)
+		})
 	})
 	if e := entry(t, dir, 0); e.Name == "" {
 		t.Errorf("not in the new file: %+v", e)

@@ -8,14 +8,14 @@ import (
 	"openct/internal/devname"
 	"openct/internal/driver"
 	"openct/internal/usb"
-	"openct/internal/usb/gousbdev"
-	"openct/internal/vusb"
-	"openct/internal/vusb/model"
 )
+
+// Opener opens the USB device, real or emulated, that a target names.
+type Opener func(t devname.Target, log *slog.Logger) (usb.Device, error)
 
 // openDevice opens the device a target names and chooses its driver. The device
 // is nil for one that is not on USB.
-func openDevice(t devname.Target, c *config.Config, log *slog.Logger) (usb.Device, driver.Entry, error) {
+func openDevice(t devname.Target, openers map[string]Opener, c *config.Config, log *slog.Logger) (usb.Device, driver.Entry, error) {
 	var entry driver.Entry
 	if t.Driver != "" {
 		var err error
@@ -26,7 +26,11 @@ func openDevice(t devname.Target, c *config.Config, log *slog.Logger) (usb.Devic
 	if entry.OpenPath[t.Type] != nil {
 		return nil, entry, nil // the driver opens it by itself
 	}
-	dev, err := openType(t, log)
+	open := openers[t.Type]
+	if open == nil {
+		return nil, entry, fmt.Errorf("%v: device type %q: %w", t, t.Type, ErrUnknownType)
+	}
+	dev, err := open(t, log)
 	if err != nil {
 		return nil, entry, err
 	}
@@ -42,20 +46,6 @@ func openDevice(t devname.Target, c *config.Config, log *slog.Logger) (usb.Devic
 		return nil, entry, err
 	}
 	return dev, entry, nil
-}
-
-func openType(t devname.Target, log *slog.Logger) (usb.Device, error) {
-	switch t.Type {
-	case "usb":
-		return gousbdev.Open(t.Path, log)
-	case "virtual":
-		m, err := model.New(t.Driver, t.Path)
-		if err != nil {
-			return nil, err
-		}
-		return vusb.Plug("virtual:"+t.Path, m).Open()
-	}
-	return nil, fmt.Errorf("%s:%s: device type %q: %w", t.Type, t.Path, t.Type, ErrUnknownType)
 }
 
 // Expected compares the device with what the caller believes is there: between

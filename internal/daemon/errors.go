@@ -3,12 +3,16 @@ package daemon
 import (
 	"context"
 	"errors"
+	"io/fs"
 
+	"openct/internal/cli"
+	"openct/internal/driver"
 	"openct/internal/ifd"
 	"openct/internal/lock"
 	"openct/internal/proto"
 	"openct/internal/reader"
 	"openct/internal/socket"
+	"openct/internal/status"
 	"openct/internal/usb"
 )
 
@@ -72,4 +76,29 @@ func codeOf(err error) socket.Code {
 		}
 	}
 	return socket.Generic
+}
+
+// Explain adds what to do next to the errors people meet.
+func Explain(err error) error {
+	hint := ""
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, status.ErrNotInitialised):
+		hint = "start OpenCT with: openct-control init (or: systemctl start openct.service)"
+	case errors.Is(err, usb.ErrAccess):
+		hint = "the device node must be readable and writable for this user; see: openct-control doctor"
+	case errors.Is(err, fs.ErrPermission):
+		hint = "run it as root, or as the owner of OpenCT's directory; see: openct-control doctor"
+	case errors.Is(err, usb.ErrBusy):
+		hint = "stop the program that uses the device, or keep it off with a udev rule; see: openct-control doctor"
+	case errors.Is(err, driver.ErrNoDriver):
+		hint = "if it is a sibling of a supported device, add its id to openct.conf: driver NAME { ids = { usb:VVVV/PPPP, }; };"
+	case errors.Is(err, usb.ErrNotFound):
+		hint = "lsusb shows what is plugged in, and where"
+	}
+	if hint == "" {
+		return err
+	}
+	return &cli.Hint{Err: err, Hint: hint}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -45,6 +46,9 @@ func command(n int, f func(w *world, args []string) error) func(*testscript.Test
 	}
 }
 
+// names are what a handler is called: that of its command, until it has its own.
+var names = []string{"ifdhandler\n", "openct-control\n", "openct\n", "openct-vtoken\n"}
+
 // processes are the handlers that serve a directory. What tells them from
 // others is their environment, which stays readable until they end.
 func processes(dir string) ([]int, error) {
@@ -60,7 +64,7 @@ func processes(dir string) ([]int, error) {
 		}
 		comm, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "comm"))
 		environ, err := os.ReadFile(filepath.Join("/proc", e.Name(), "environ"))
-		if err != nil || string(comm) != "ifdhandler\n" && string(comm) != "openct-control\n" {
+		if err != nil || !slices.Contains(names, string(comm)) {
 			continue // gone, or another user's
 		}
 		if bytes.Contains(append([]byte{0}, environ...), []byte("\x00OPENCT_SOCKETDIR="+dir+"\x00")) {

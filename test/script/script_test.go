@@ -59,9 +59,14 @@ func run(m *testing.M) (code int, err error) {
 	// The machine's own openct.conf is none of our business.
 	flags := "-X openct/internal/cli.ConfigFile=" + filepath.Join(programs, "openct.conf")
 	args := append([]string{"build", "-ldflags", flags, "-o", programs + "/"}, buildFlags...)
-	build := exec.Command("go", append(args, "openct/cmd/openct-control", "openct/cmd/ifdhandler", "openct/cmd/openct-tool")...)
+	build := exec.Command("go", append(args, "openct/cmd/openct", "openct/cmd/openct-vtoken")...)
 	if out, err := build.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("%v: %w\n%s", build, err, out)
+	}
+	for _, name := range []string{"openct-control", "ifdhandler", "openct-tool"} {
+		if err := os.Symlink("openct", filepath.Join(programs, name)); err != nil {
+			return 0, err
+		}
 	}
 	os.Setenv("PATH", programs+":"+os.Getenv("PATH"))
 	return m.Run(), nil

@@ -28,7 +28,7 @@ func testPlug(t *testing.T, g *guest) {
 	k.gone(t, reader)
 	t.Log(k.inactiveAfterPull(t))
 	t.Run("journal has a line per event", func(t *testing.T) {
-		out := g.sh(t, "journalctl --boot --output=cat --unit="+k.unit()+" _COMM=openct-control")
+		out := g.sh(t, "journalctl --boot --output=cat --unit="+k.unit()+" _COMM=openct-control _COMM=ifdhandler")
 		if n := len(strings.Split(out, "\n")); n != 2 {
 			t.Errorf("%d lines for a plug and a pull:\n%s", n, out)
 		}

@@ -1,7 +1,6 @@
-package control
+package daemon
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,10 +12,14 @@ import (
 	"openct/internal/devname"
 )
 
-// As a detached handler, which starts the program again, the test program plays
-// the device that its command line names.
+// As a process that Start has started, the test program plays the device that
+// its command line names.
 func TestMain(m *testing.M) {
 	if os.Getenv(readyFD) != "" {
+		if want := "ifdhandler --id usb:0529/0600/0100 -f  ccid serial "; !strings.HasPrefix(strings.Join(os.Args, " "), want) {
+			os.Stderr.WriteString(strings.Join(os.Args, " "))
+			os.Exit(2)
+		}
 		os.Exit(play(os.Args[len(os.Args)-1]))
 	}
 	os.Exit(m.Run())
@@ -38,7 +41,7 @@ func play(device string) int {
 	return 0
 }
 
-func TestDetach(t *testing.T) {
+func TestStart(t *testing.T) {
 	tests := []struct {
 		device string
 		says   string // the handler, itself
@@ -57,9 +60,11 @@ func TestDetach(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer file.Close()
-			err = Handle(HandlerOptions{
-				Target: devname.Target{Driver: "etoken64", Type: "virtual", Path: tt.device}, Stderr: file,
-			})
+			p := Process{
+				Target: devname.Target{Driver: "ccid", Type: "serial", Path: tt.device, ID: devname.USBID(0x0529, 0x0600, 0x0100)},
+				Stderr: file,
+			}
+			err = p.Start(nil)
 			if got := errorText(err); got != tt.err {
 				t.Errorf("error %q, want %q", got, tt.err)
 			}
@@ -76,35 +81,4 @@ func errorText(err error) string {
 		return ""
 	}
 	return err.Error()
-}
-
-// A directory that init cannot use comes with what to do.
-func TestInitHint(t *testing.T) {
-	tests := []struct {
-		name string
-		err  error
-		hint string
-	}{
-		{"missing", unix.ENOENT, "systemd-tmpfiles --create"},
-		{"forbidden", unix.EACCES, "run it as root"},
-		{"read-only", unix.EROFS, "must be writable"},
-		{"full", unix.ENOSPC, "make room"},
-		{"something else", unix.EIO, ""},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			c := &Control{Dir: "/run/openct"}
-			err := c.explainInit(tt.err)
-			var hint *cli.Hint
-			if got := errors.As(err, &hint); got != (tt.hint != "") {
-				t.Fatalf("hint: %v", got)
-			}
-			if hint != nil && !strings.Contains(hint.Hint, tt.hint) {
-				t.Errorf("%q does not say %q", hint.Hint, tt.hint)
-			}
-			if !errors.Is(err, tt.err) {
-				t.Errorf("lost the error: %v", err)
-			}
-		})
-	}
 }

@@ -1,21 +1,18 @@
-// Command ifdhandler serves one smart card reader or token: it opens the
-// device, claims an entry of the status file and answers OpenCT's socket
-// protocol until the device is unplugged.
-package main
+package control
 
 import (
 	"fmt"
 	"io"
-	"os"
 
 	"openct/internal/cli"
-	"openct/internal/control"
+	"openct/internal/config"
+	"openct/internal/daemon"
 	"openct/internal/devname"
 	"openct/internal/driver"
 	"openct/internal/proto"
 )
 
-const usage = `usage: ifdhandler [options] DRIVER TYPE DEVICE
+const handlerUsage = `usage: ifdhandler [options] DRIVER TYPE DEVICE
        ifdhandler -i
 
 Serves one smart card reader or token, in the background unless -F is given:
@@ -28,6 +25,7 @@ options:
   -d, --debug        log more; may be repeated
   -s, --syslog       log to syslog
   -f, --config FILE  configuration file
+      --id ID        do not serve another device than this, usb:0529/0600
   -H, -p, -r N       accepted for C OpenCT's sake; unplugging is always noticed,
                      readers that can tell are never polled, the first free
                      number is taken
@@ -35,21 +33,22 @@ options:
   -v, --version      print the version
 `
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
-
-func run(args []string, stdout, stderr io.Writer) int {
-	p := cli.New("ifdhandler", usage, stdout, stderr)
-	var o control.HandlerOptions
-	info := p.Flags.BoolP("info", "i", false, "")
-	p.Flags.BoolVarP(&o.Foreground, "foreground", "F", false, "")
-	p.Flags.CountVarP(&o.Debug, "debug", "d", "")
-	p.Flags.BoolVarP(&o.Syslog, "syslog", "s", false, "")
-	p.Flags.StringVarP(&o.ConfigFile, "config", "f", cli.ConfigFile, "")
-	p.Flags.BoolP("hotplug", "H", false, "")
-	p.Flags.BoolP("poll", "p", false, "")
-	p.Flags.StringP("reader", "r", "", "")
-	return p.Exit(func() error {
-		operands, err := p.Parse(args)
+// IfdHandler is the command ifdhandler: it serves one smart card reader or token
+// until the device is unplugged. It returns the exit status.
+func IfdHandler(args []string, openers map[string]daemon.Opener, stdout, stderr io.Writer) int {
+	cmd := cli.New("ifdhandler", handlerUsage, stdout, stderr)
+	p := daemon.Process{Openers: openers, Stderr: stderr}
+	info := cmd.Flags.BoolP("info", "i", false, "")
+	foreground := cmd.Flags.BoolP("foreground", "F", false, "")
+	cmd.Flags.CountVarP(&p.Debug, "debug", "d", "")
+	cmd.Flags.BoolVarP(&p.Syslog, "syslog", "s", false, "")
+	cmd.Flags.StringVarP(&p.ConfigFile, "config", "f", cli.ConfigFile, "")
+	id := cmd.Flags.String("id", "", "")
+	cmd.Flags.BoolP("hotplug", "H", false, "")
+	cmd.Flags.BoolP("poll", "p", false, "")
+	cmd.Flags.StringP("reader", "r", "", "")
+	return cmd.Exit(func() error {
+		operands, err := cmd.Parse(args)
 		switch {
 		case err != nil:
 			return err
@@ -57,12 +56,44 @@ func run(args []string, stdout, stderr io.Writer) int {
 			listNames(stdout)
 			return nil
 		case *info || len(operands) != 3:
-			return p.Misuse()
+			return cmd.Misuse()
 		}
-		o.Target = devname.Target{Driver: operands[0], Type: operands[1], Path: operands[2]}
-		o.Stderr = stderr
-		return control.Handle(o)
+		p.Target = devname.Target{Driver: operands[0], Type: operands[1], Path: operands[2]}
+		if *id != "" {
+			if p.Target.ID, err = devname.ParseID(*id); err != nil {
+				return err
+			}
+		}
+		started := daemon.Started()
+		if p.Emulated() && (*foreground || started) {
+			return p.Emulate()
+		}
+		load := LoadConfig
+		if started {
+			load = loadQuietly // who started this process has told the warnings
+		}
+		if p.Config, err = load(cmd, p.ConfigFile); err != nil {
+			return err
+		}
+		if *foreground || started {
+			return p.Serve()
+		}
+		return p.Start(nil)
 	}())
+}
+
+// LoadConfig reads openct.conf and prints its warnings.
+func LoadConfig(p *cli.Program, file string) (*config.Config, error) {
+	cfg, warnings, err := config.Load(file)
+	for _, w := range warnings {
+		fmt.Fprintf(p.Err, "%s: %s\n", p.Name, w)
+	}
+	return cfg, err
+}
+
+func loadQuietly(_ *cli.Program, file string) (*config.Config, error) {
+	cfg, _, err := config.Load(file)
+	return cfg, err
 }
 
 // listNames prints drivers and protocols in C OpenCT's layout, and behind it

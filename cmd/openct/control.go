@@ -1,21 +1,17 @@
-// Command openct-control starts and stops OpenCT, attaches devices and tells
-// how things are.
 package main
 
 import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 
 	"openct/internal/cli"
-	"openct/internal/config"
 	"openct/internal/control"
 	"openct/internal/doctor"
 	"openct/internal/socket"
 )
 
-const usage = `usage: openct-control [options] command [argument...]
+const controlUsage = `usage: openct-control [options] command [argument...]
 
 Starts and stops OpenCT, which serves smart card readers and USB tokens.
 
@@ -41,11 +37,11 @@ options:
   -v, --version      print the version
 `
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
-
-func run(args []string, stdout, stderr io.Writer) int {
-	p := cli.New("openct-control", usage, stdout, stderr)
-	c := &control.Control{Dir: socket.Dir(), Out: stdout, Err: stderr, Root: "/"}
+// runControl is openct-control, which starts and stops OpenCT, attaches devices
+// and tells how things are.
+func runControl(args []string, stdout, stderr io.Writer) int {
+	p := cli.New("openct-control", controlUsage, stdout, stderr)
+	c := &control.Control{Dir: socket.Dir(), Out: stdout, Err: stderr, Root: "/", Openers: openers}
 	p.Flags.StringVarP(&c.ConfigFile, "config", "f", cli.ConfigFile, "")
 	p.Flags.CountVarP(&c.Debug, "debug", "d", "")
 	p.Flags.BoolVarP(&c.Syslog, "syslog", "s", false, "")
@@ -59,12 +55,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		if len(operands) == 1 && operands[0] == "doctor" {
 			return examine(c, *asJSON) // also when openct.conf is broken
 		}
-		var warnings []config.Warning
-		if c.Config, warnings, err = config.Load(c.ConfigFile); err != nil {
+		if c.Config, err = control.LoadConfig(p, c.ConfigFile); err != nil {
 			return err
-		}
-		for _, w := range warnings {
-			fmt.Fprintf(stderr, "openct-control: %s\n", w)
 		}
 		if len(operands) == 0 {
 			return p.Misuse()

@@ -1,5 +1,3 @@
-// Command openct-tool looks at readers and cards: it lists readers, waits for
-// them, prints ATRs, sends APDUs, reads and writes memory cards.
 package main
 
 import (
@@ -7,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 
 	"openct/internal/cli"
@@ -15,7 +12,7 @@ import (
 	"openct/internal/status"
 )
 
-const usage = `usage: openct-tool [options] command [argument...]
+const toolUsage = `usage: openct-tool [options] command [argument...]
 
 Looks at smart card readers and tokens that OpenCT serves.
 
@@ -39,9 +36,9 @@ options:
 Numbers may be written as in C: 16, 0x10, 020.
 `
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
-
-// tool is one run of the command.
+// tool is one run of openct-tool, which looks at readers and cards: it lists
+// readers, waits for them, prints ATRs, sends APDUs, reads and writes memory
+// cards.
 type tool struct {
 	*cli.Program
 	dir    string
@@ -49,8 +46,8 @@ type tool struct {
 	slot   int
 }
 
-func run(args []string, stdout, stderr io.Writer) int {
-	t := &tool{Program: cli.New("openct-tool", usage, stdout, stderr), dir: socket.Dir()}
+func runTool(args []string, stdout, stderr io.Writer) int {
+	t := &tool{Program: cli.New("openct-tool", toolUsage, stdout, stderr), dir: socket.Dir()}
 	t.Flags.IntVarP(&t.reader, "reader", "r", 0, "")
 	t.Flags.IntVarP(&t.slot, "slot", "s", 0, "")
 	t.Flags.CountP("debug", "d", "")

@@ -1,0 +1,208 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"openct/internal/cli"
+	"openct/internal/config"
+	"openct/internal/devname"
+	"openct/internal/logging"
+	"openct/internal/notify"
+	"openct/internal/socket"
+	"openct/internal/status"
+)
+
+// Process is a handler process: what it serves, and how it lives. Its name is
+// ifdhandler, whichever command it was started by.
+type Process struct {
+	Target     devname.Target
+	Config     *config.Config // for Serve
+	ConfigFile string         // where Config is from
+	Debug      int
+	Syslog     bool
+	Openers    map[string]Opener // by device type
+	Stderr     io.Writer
+}
+
+const processName = "ifdhandler"
+
+// readyFD is the environment variable that tells a process that Start has
+// started it, and by which descriptor to report that it is ready.
+const readyFD = "OPENCT_READY_FD"
+
+// readyWait is how long Start waits for a process to be ready: for
+// openct-control init, and for a token that is slow to reset.
+const readyWait = 60 * time.Second
+
+// Started says whether Start started this process.
+func Started() bool { return os.Getenv(readyFD) != "" }
+
+// Serve serves the device in this process until it is unplugged. A device that
+// is served already is a success.
+func (p *Process) Serve() error {
+	if p.Emulated() {
+		return p.Emulate()
+	}
+	started := Started()
+	// The process may have been started by a link to the executable, by the
+	// executable itself, or as openct-control. It does as well without the name.
+	_ = os.WriteFile("/proc/self/comm", []byte(processName), 0)
+	to := logging.Options{Debug: max(p.Debug, p.Config.Debug), Syslog: p.Syslog || started, Stderr: p.Stderr, Ident: processName}
+	if started {
+		to.Stderr = io.Discard // where there is no syslog either; the error that ends it is returned
+	}
+	log := logging.New(to)
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	defer stop()
+	run := Options{
+		Target: p.Target, Dir: socket.Dir(), Config: p.Config, Log: log, Notify: notify.FromEnv(log), Openers: p.Openers,
+	}
+	if started {
+		run.Ready = reportReady
+	}
+	err := Run(ctx, run)
+	var served *status.ServedError
+	if errors.As(err, &served) {
+		// To systemd, a service that ends before it is ready has failed.
+		run.Notify.Ready(err.Error())
+		log.Info(err.Error())
+		return nil
+	}
+	if err != nil && started {
+		log.Error(err.Error(), "device", p.Target.Path)
+	}
+	return Explain(err)
+}
+
+// Start starts a process that serves the device, as a session of its own, and
+// waits until it serves clients or gives up. Why it gave up it says by itself.
+// credential is who the process runs as; nil: as this one.
+func (p *Process) Start(credential *syscall.Credential) error {
+	program, err := p.program()
+	if err != nil {
+		return err
+	}
+	ready, report, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer ready.Close()
+	cmd := exec.Command(program, p.args()...)
+	cmd.Args[0] = processName
+	cmd.Env = append(os.Environ(), readyFD+"=3")
+	cmd.ExtraFiles = []*os.File{report}
+	cmd.Stderr = p.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: credential}
+	err = cmd.Start()
+	report.Close()
+	if err != nil {
+		return err
+	}
+	if err := ready.SetReadDeadline(time.Now().Add(readyWait)); err != nil {
+		return err
+	}
+	switch _, err = io.ReadFull(ready, make([]byte, 1)); {
+	case err == nil:
+		return cmd.Process.Release()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = fmt.Errorf("%s: not ready after %v", p.Target.Path, readyWait)
+		return errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+	}
+	// It ended before it was ready: with success, if the device is served
+	// already.
+	err = cmd.Wait()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &exit) && exit.Exited():
+		return cli.ErrExit(1)
+	}
+	return fmt.Errorf("%s: handler: %w", p.Target.Path, err)
+}
+
+// Args is the command line of C OpenCT's ifdhandler for this process.
+func (p *Process) Args() []string {
+	var args []string
+	if p.Debug > 0 {
+		args = append(args, "-"+strings.Repeat("d", p.Debug))
+	}
+	if p.ConfigFile != cli.ConfigFile {
+		args = append(args, "-f", p.ConfigFile)
+	}
+	return append(args, p.Target.Driver, p.Target.Type, p.Target.Path)
+}
+
+// args is the command line of our ifdhandler, which also asks whether the device
+// is still the one that was meant.
+func (p *Process) args() []string {
+	args := p.Args()
+	if !p.Target.ID.IsZero() {
+		args = append([]string{"--id", p.Target.ID.String()}, args...)
+	}
+	return args
+}
+
+// emulator is the executable that has the virtual devices. It lies beside this
+// one, and is ifdhandler when it is called by that name.
+const emulator = "openct-vtoken"
+
+// Emulated says whether the device is one that only openct-vtoken has.
+func (p *Process) Emulated() bool { return p.Target.Type == "virtual" && p.Openers["virtual"] == nil }
+
+// program is the executable that serves the device.
+func (p *Process) program() (string, error) {
+	exe, err := os.Executable()
+	if err == nil && p.Emulated() {
+		exe = filepath.Join(filepath.Dir(exe), emulator)
+	}
+	return exe, err
+}
+
+// Emulate replaces this process by one that serves the virtual device. It
+// returns only if it cannot.
+func (p *Process) Emulate() error {
+	program, err := p.program()
+	if err != nil {
+		return err
+	}
+	args := []string{processName}
+	if !Started() {
+		args = append(args, "-F")
+	}
+	if p.Syslog {
+		args = append(args, "-s")
+	}
+	err = unix.Exec(program, append(args, p.args()...), os.Environ())
+	return &cli.Hint{
+		Err:  &os.PathError{Op: "run", Path: program, Err: err},
+		Hint: emulator + " serves the devices of type virtual; install it beside " + processName,
+	}
+}
+
+// reportReady lets Start return, and cuts what ties this process to where it
+// was started.
+func reportReady() {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err == nil {
+		for fd := range 3 {
+			_ = unix.Dup3(int(null.Fd()), fd, 0)
+		}
+		null.Close()
+	}
+	f := os.NewFile(3, "ready")
+	_, _ = f.Write([]byte{1}) // a parent that died meanwhile is no loss
+	f.Close()
+}
