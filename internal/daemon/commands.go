@@ -26,8 +26,11 @@ const (
 	onAnyUnit   target = iota // the command looks at the unit by itself
 	onSlot                    // a card slot
 	onCard                    // the card in a slot: the command waits for other clients' locks and has the card to itself
-	onCardAlone               // the same, but every other client's lock forbids it, at once
+	onCardReset               // the same, and the command resets the card
+	onCardAlone               // the same as onCard, but every other client's lock forbids it, at once
 )
+
+func (t target) card() bool { return t >= onCard }
 
 // commands are all there are. A new one is a line here, the function that the
 // line names, its code in package socket, and its description in
@@ -36,8 +39,8 @@ var commands = map[socket.Command]command{
 	socket.CmdStatus:      {"STATUS", onAnyUnit, nil, (*client).status},
 	socket.CmdLock:        {"LOCK", onSlot, []socket.Tag{socket.TagLockType}, (*client).lock},
 	socket.CmdUnlock:      {"UNLOCK", onSlot, []socket.Tag{socket.TagLock}, (*client).unlock},
-	socket.CmdReset:       {"RESET", onCard, nil, (*client).reset},
-	socket.CmdRequest:     {"REQUEST_ICC", onCard, nil, (*client).reset},
+	socket.CmdReset:       {"RESET", onCardReset, nil, (*client).reset},
+	socket.CmdRequest:     {"REQUEST_ICC", onCardReset, nil, (*client).reset},
 	socket.CmdEject:       {"EJECT_ICC", onCard, nil, (*client).eject},
 	socket.CmdOutput:      {"OUTPUT", onAnyUnit, nil, (*client).output},
 	socket.CmdVerify:      {"PERFORM_VERIFY", onCard, []socket.Tag{socket.TagPINData}, (*client).verify},
@@ -57,6 +60,11 @@ type request struct {
 	slot  *reader.Slot // the unit's; nil for onAnyUnit
 }
 
+// maxTimeout caps TIMEOUT, for which a client may send any number: it is what a
+// reader can be told, one byte of seconds (CCID 1.1, 6.1.11, bTimeOut; CT-BCS,
+// REQUEST ICC).
+const maxTimeout = 255 * time.Second
+
 // maxMessage is the longest text for a reader's display, bytes; the rest is
 // cut, as C OpenCT does it (process.c).
 const maxMessage = 127
@@ -65,7 +73,7 @@ const maxMessage = 127
 // take, and the text for the display.
 func (r request) prompt() (timeout time.Duration, message string) {
 	seconds, _ := r.Args.Int(socket.TagTimeout)
-	return time.Duration(seconds) * time.Second, r.message()
+	return min(time.Duration(seconds)*time.Second, maxTimeout), r.message()
 }
 
 func (r request) message() string {

@@ -2,8 +2,10 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"openct/internal/ifd"
@@ -19,6 +21,10 @@ type handler struct {
 	reader *reader.Reader
 	locks  lock.Table
 	log    *slog.Logger
+
+	// left marks slots that a client had locked exclusively when its connection
+	// ended: whatever it has verified, nobody else may use.
+	left [reader.MaxSlots]atomic.Bool
 
 	enforce  bool          // locks keep others off the card (socket/PROTOCOL.md, "Locks")
 	patience time.Duration // how long a request waits for another client's lock
@@ -47,8 +53,14 @@ type client struct {
 
 var _ socket.Session = (*client)(nil)
 
-// Disconnect implements socket.Session: a client's locks end with it.
+// Disconnect implements socket.Session: a client's locks end with it, and so
+// does what it has verified under an exclusive one.
 func (c *client) Disconnect() {
+	for _, g := range c.locks.Holders() {
+		if g.Client.ID == c.who.ID && g.Exclusive {
+			c.left[g.Slot].Store(true) // before the lock is released
+		}
+	}
 	if released := c.locks.Release(c.who.ID); len(released) > 0 {
 		c.log.Debug("released the locks of a client that left", "locks", len(released), "pid", c.who.PID, "uid", c.who.UID)
 	}
@@ -90,11 +102,31 @@ func (c *client) run(ctx context.Context, cmd *command, r request) (err error) {
 			return socket.MissingArg
 		}
 	}
-	if cmd.on == onCard || cmd.on == onCardAlone {
+	if cmd.on.card() {
 		if err := c.enter(ctx, cmd.on == onCardAlone, r); err != nil {
 			return err
 		}
 		defer r.slot.Leave()
+		if left := &c.left[r.Unit]; left.Swap(false) {
+			return c.afterLeft(ctx, cmd, r, left)
+		}
+	}
+	return cmd.run(c, ctx, r)
+}
+
+// afterLeft runs the first command on a card that a client had locked when its
+// connection ended. The card is reset before, unless the command does that. As
+// long as no reset succeeds, none but commands that reset it get to the card.
+func (c *client) afterLeft(ctx context.Context, cmd *command, r request, left *atomic.Bool) error {
+	if cmd.on == onCardReset {
+		err := cmd.run(c, ctx, r)
+		left.Store(err != nil)
+		return err
+	}
+	c.log.Debug("the card is reset: the client that had locked it has left", "slot", r.Unit)
+	if _, err := r.slot.Reset(ctx); err != nil && !errors.Is(err, ifd.ErrNoCard) {
+		left.Store(true)
+		return fmt.Errorf("reset after a client that left: %w", err)
 	}
 	return cmd.run(c, ctx, r)
 }

@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"openct/internal/atr"
 	"openct/internal/driver"
 	"openct/internal/ifd"
 	"openct/internal/lock"
@@ -129,7 +132,7 @@ func TestCommandsAreDocumented(t *testing.T) {
 		if !ok || cmd.run == nil || cmd.name != name {
 			t.Errorf("%#02x is %s in PROTOCOL.md, %q in the table", code, name, cmd.name)
 		}
-		if needsCard := cmd.on == onCard || cmd.on == onCardAlone; needsCard != (needs != onAnyUnit) || needsCard && cmd.on != needs {
+		if cmd.on.card() != needs.card() || (cmd.on == onCardAlone) != (needs == onCardAlone) {
 			t.Errorf("%s: PROTOCOL.md says %q", name, cells[6])
 		}
 	}
@@ -137,5 +140,80 @@ func TestCommandsAreDocumented(t *testing.T) {
 		if !documented[code] {
 			t.Errorf("%s is not in PROTOCOL.md", cmd.name)
 		}
+	}
+}
+
+// prompter is a reader with a keypad that notes how long it is told to wait.
+type prompter struct{ told []time.Duration }
+
+func (p *prompter) Slots() []ifd.Slot     { return []ifd.Slot{p} }
+func (p *prompter) Name() string          { return "prompter" }
+func (p *prompter) Gone() <-chan struct{} { return nil }
+func (p *prompter) Close() error          { return nil }
+
+func (p *prompter) Reset(context.Context) ([]byte, error) { return nil, nil }
+func (p *prompter) Protocol(context.Context, proto.ID, *atr.ATR) (proto.Engine, error) {
+	return nil, ifd.ErrNotSupported
+}
+
+func (p *prompter) Request(_ context.Context, timeout time.Duration, _ string) ([]byte, error) {
+	p.told = append(p.told, timeout)
+	return nil, nil
+}
+
+func (p *prompter) Eject(_ context.Context, timeout time.Duration, _ string) error {
+	p.told = append(p.told, timeout)
+	return nil
+}
+
+func (p *prompter) Verify(_ context.Context, r ifd.PINRequest) ([]byte, error) {
+	p.told = append(p.told, r.Timeout)
+	return []byte{0x90, 0x00}, nil
+}
+
+func (p *prompter) Modify(ctx context.Context, r ifd.PINRequest) ([]byte, error) {
+	return p.Verify(ctx, r)
+}
+
+// No number that a client sends makes a reader wait longer than a reader can be
+// told to.
+func TestTimeoutsAreCapped(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		seconds uint32
+		want    time.Duration
+	}{
+		{"none", 0, 0},
+		{"one second", 1, time.Second},
+		{"the longest", 255, 255 * time.Second},
+		{"one more", 256, 255 * time.Second},
+		{"136 years", 0xFFFFFFFF, 255 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := &prompter{}
+			log := slog.New(slog.DiscardHandler)
+			h := &handler{reader: reader.New(p, log, func(int, ifd.Status) {}), log: log, news: func() {}, fault: func(error) {}}
+			defer h.reader.Close()
+			c := h.Connect(&socket.Conn{ID: 1})
+			var want []time.Duration
+			for _, cmd := range []socket.Command{socket.CmdReset, socket.CmdRequest, socket.CmdEject, socket.CmdVerify, socket.CmdChangePIN} {
+				args := socket.NewBuilder(make([]byte, 0, socket.MaxPayload), true)
+				args.Int(socket.TagTimeout, tt.seconds)
+				args.Text(socket.TagMessage, "x")
+				args.Bytes(socket.TagPINData, []byte{1, 6, 0, 0x20, 0, 1})
+				tlv, err := socket.ParseTLV(args.Built())
+				if err != nil {
+					t.Fatal(err)
+				}
+				reply := &socket.Reply{Builder: socket.NewBuilder(make([]byte, 0, socket.MaxPayload), true)}
+				if code := c.Handle(context.Background(), &socket.Request{Cmd: cmd, Args: tlv}, reply); code != socket.Success {
+					t.Fatalf("%s: %v", commands[cmd].name, code)
+				}
+				want = append(want, tt.want)
+			}
+			if !slices.Equal(p.told, want) {
+				t.Errorf("the reader was told %v, want %v", p.told, want)
+			}
+		})
 	}
 }

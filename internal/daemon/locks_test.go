@@ -1,10 +1,12 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -125,6 +127,131 @@ func TestDeadClientLeavesNoLock(t *testing.T) {
 	dying.Close()
 	if _, err := other.Lock(ctx, 0, true); err != nil {
 		t.Errorf("lock after the holder died: %v", err)
+	}
+}
+
+// pinCard is the echo card with a PIN: VERIFY with data gives it, without data
+// asks whether it was given. A reset takes it back.
+type pinCard struct {
+	*card.Echo
+	verified bool
+	resets   atomic.Int32
+}
+
+func newPINCard() *pinCard { return &pinCard{Echo: card.NewEcho()} }
+
+func (c *pinCard) Reset() {
+	c.verified = false
+	c.resets.Add(1)
+	c.Echo.Reset()
+}
+
+func (c *pinCard) Transmit(apdu []byte) []byte {
+	switch {
+	case apdu[1] != 0x20:
+		return c.Echo.Transmit(apdu)
+	case len(apdu) > 5:
+		c.verified = true
+	case !c.verified:
+		return []byte{0x63, 0xC3}
+	}
+	return []byte{0x90, 0x00}
+}
+
+var (
+	givePIN  = []byte{0x00, 0x20, 0x00, 0x80, 0x04, '1', '2', '3', '4'}
+	askPIN   = []byte{0x00, 0x20, 0x00, 0x80}
+	verified = []byte{0x90, 0x00}
+)
+
+// What a client has verified while it held a lock is nobody else's after its
+// end, whatever the next one does first.
+func TestPINDoesNotOutliveItsOwner(t *testing.T) {
+	const shared, exclusive = false, true
+	nothing := func(context.Context, *socket.Client) error { return nil }
+	tests := []struct {
+		name     string
+		lock     bool
+		first    func(context.Context, *socket.Client) error // of the next client
+		verified bool                                        // the PIN is still good afterwards
+		resets   int32                                       // of the card after the end
+	}{
+		{"at once", exclusive, nothing, false, 1},
+		{"after a reset", exclusive, func(ctx context.Context, c *socket.Client) error { _, err := c.Reset(ctx, 0); return err }, false, 1},
+		{"after a protocol", exclusive, func(ctx context.Context, c *socket.Client) error { return c.SetProtocol(ctx, 0, 1) }, false, 1},
+		{"with the old command", exclusive, func(ctx context.Context, c *socket.Client) error {
+			_, err := c.TransactOld(ctx, 0, someAPDU)
+			return err
+		}, false, 1},
+		{"after an eject", exclusive, func(ctx context.Context, c *socket.Client) error { return c.Eject(ctx, 0, 0, "") }, false, 1},
+		{"with a lock", exclusive, func(ctx context.Context, c *socket.Client) error { _, err := c.Lock(ctx, 0, true); return err }, false, 1},
+		{"a shared lock protects nothing", shared, nothing, true, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			chip := newPINCard()
+			s := start(t, initialised(t), chip, nil)
+			ctx := context.Background()
+			owner, next := s.client(0), s.client(0)
+			if _, err := owner.Reset(ctx, 0); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := owner.Lock(ctx, 0, tt.lock); err != nil {
+				t.Fatal(err)
+			}
+			if sw, err := owner.Transact(ctx, 0, givePIN); err != nil || !bytes.Equal(sw, verified) {
+				t.Fatalf("VERIFY: % X, %v", sw, err)
+			}
+			before := chip.resets.Load()
+			owner.Close()
+			if _, err := next.Lock(ctx, 0, tt.lock); err != nil { // waits for the owner's end
+				t.Fatal(err)
+			}
+			if err := tt.first(ctx, next); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				sw, err := next.Transact(ctx, 0, askPIN)
+				if err != nil || bytes.Equal(sw, verified) != tt.verified {
+					t.Errorf("is the PIN still good? % X, %v", sw, err)
+				}
+			}
+			if n := chip.resets.Load() - before; n != tt.resets {
+				t.Errorf("%d resets, want %d", n, tt.resets)
+			}
+		})
+	}
+}
+
+// A card that cannot be reset after its owner's end is nobody's, until it can.
+func TestCardThatCannotBeResetIsRefused(t *testing.T) {
+	chip := newPINCard()
+	s := start(t, initialised(t), chip, nil)
+	ctx := context.Background()
+	owner, next := s.client(0), s.client(0)
+	if _, err := owner.Reset(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := owner.Lock(ctx, 0, true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := owner.Transact(ctx, 0, givePIN); err != nil {
+		t.Fatal(err)
+	}
+	owner.Close()
+	if _, err := next.Lock(ctx, 0, true); err != nil {
+		t.Fatal(err)
+	}
+	s.port.Inject(vusb.Fault{On: vusb.Transfer{Control: true, Code: 0x81}, Stall: true, Times: -1})
+	if sw, err := next.Transact(ctx, 0, askPIN); !errors.Is(err, socket.CommError) {
+		t.Errorf("got % X, %v, want %v", sw, err, socket.CommError)
+	}
+	if _, err := next.Reset(ctx, 0); !errors.Is(err, socket.CommError) {
+		t.Errorf("got %v, want %v", err, socket.CommError)
+	}
+	s.port.Heal()
+	if sw, err := next.Transact(ctx, 0, askPIN); err != nil || bytes.Equal(sw, verified) {
+		t.Errorf("is the PIN still good? % X, %v", sw, err)
 	}
 }
 
