@@ -6,9 +6,11 @@
 // command, commands for a reader's PIN pad, PERFORM SECURITY OPERATION, GENERAL
 // AUTHENTICATE, and plain answers (READ BINARY of a file somebody keeps a password
 // in). So of a command only the four header bytes are shown, which say what is
-// asked for and not with what, and the lengths; of a response only the status word
-// and the length; of anything that is not a well-formed command, the length. That
-// holds at every log level: a log of this program can be pasted anywhere.
+// asked for and not with what, and how much data is with it; of a response only the
+// status word and the length. And the header is shown only where it is known to be
+// one: a client that sends a PIN without a header, or a digit where a length
+// belongs, shows the number of bytes. That holds at every log level: a log of this
+// program can be pasted anywhere.
 package apdulog
 
 import (
@@ -16,17 +18,19 @@ import (
 	"strings"
 )
 
-// Command describes a command APDU (ISO/IEC 7816-4, 5): header, the name of the
-// instruction where it has one, and how many bytes go in and are asked for.
-// The body is never part of it.
+// Command describes a command APDU (ISO/IEC 7816-4, 5.1): header, the name of the
+// instruction where it has one, how many bytes of data are with it, and whether it
+// has Le. The body is never part of it, and neither is a length that the body
+// does not bear out.
 //
-//	00 A4 04 00 SELECT, 9 bytes of data, Le 256
+//	00 A4 04 00 SELECT, 9 bytes of data, with Le
 func Command(apdu []byte) string {
-	lc, le, ok := lengths(apdu)
-	if !ok {
-		// Without the shape of a command, its first bytes may be anything:
-		// a PIN, for a client that forgot the header.
+	lc, le, ok := parts(apdu)
+	switch {
+	case !ok:
 		return fmt.Sprintf("malformed command, %s", count(len(apdu)))
+	case !isHeader(apdu, lc):
+		return fmt.Sprintf("unknown command, %s", count(len(apdu)))
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "% X", apdu[:4])
@@ -39,10 +43,47 @@ func Command(apdu []byte) string {
 	if lc > 0 {
 		fmt.Fprintf(&b, ", %s of data", count(lc))
 	}
-	if le > 0 {
-		fmt.Fprintf(&b, ", Le %d", le)
+	if le {
+		b.WriteString(", with Le")
 	}
 	return b.String()
+}
+
+// isHeader says whether the first four bytes of a command with lc bytes of data
+// are known to be a header, and cannot be the beginning of something secret.
+func isHeader(apdu []byte, lc int) bool {
+	cla, ins, p1, p2 := apdu[0], apdu[1], apdu[2], apdu[3]
+	named := instruction(cla, ins) != ""
+	switch {
+	case cla == 0xFF: // no class (7816-4, 5.4.1)
+		return false
+	case cla&0xE0 == 0x20: // reserved (7816-4, 5.4.1); digits in ASCII are there
+		return cla == classReader && named && lc > 0
+	case cla < 0x80 && !named:
+		return false
+	case all(apdu[:4], printable): // a password
+		return false
+	case lc > 0:
+		return named || !all(apdu, digits)
+	case carriesPIN(cla, ins): // does it need a PIN still?
+		return len(apdu) == 4 && p1 == 0 && !all(apdu, digits)
+	}
+	return !all(apdu, digits) || named && p1 == 0 && p2 == 0
+}
+
+// digits says whether a byte may be two digits of a PIN: packed BCD, one digit as
+// a number, or one in ASCII.
+func digits(b byte) bool { return b>>4 <= 9 && b&0x0F <= 9 }
+
+func printable(b byte) bool { return b >= 0x20 && b < 0x7F }
+
+func all(bytes []byte, is func(byte) bool) bool {
+	for _, b := range bytes {
+		if !is(b) {
+			return false
+		}
+	}
+	return true
 }
 
 // Response describes the response APDU to a command: status word and length. The
@@ -52,7 +93,7 @@ func Command(apdu []byte) string {
 //	9000, 24 bytes
 func Response(command, response []byte) string {
 	n := len(response)
-	_, _, ok := lengths(command)
+	_, _, ok := parts(command)
 	if !ok || n < 2 || (response[n-2]&0xF0 != 0x60 && response[n-2]&0xF0 != 0x90) {
 		return fmt.Sprintf("no status word, %s", count(n))
 	}
@@ -74,53 +115,26 @@ func count(n int) string {
 	return fmt.Sprintf("%d bytes", n)
 }
 
-// lengths splits a command into its parts (7816-4, 5.1): lc bytes of data, le
-// bytes asked for, 0 for none. Commands that carry a PIN by their instruction
-// are not well-formed without data, so that a client's mistake (a PIN where the
-// length belongs) shows nothing.
-func lengths(apdu []byte) (lc, le int, ok bool) {
+// parts splits a command (7816-4, 5.1): lc bytes of data, and whether Le is there.
+// A body that is not as long as its Lc says makes it not ok.
+func parts(apdu []byte) (lc int, le, ok bool) {
 	if len(apdu) < 4 {
-		return 0, 0, false
+		return 0, false, false
 	}
 	body := apdu[4:]
 	switch n := len(body); {
 	case n == 0:
-		return 0, 0, true
+		return 0, false, true
 	case n == 1:
-		if carriesPIN(apdu[0], apdu[1]) {
-			return 0, 0, false
-		}
-		return 0, expected(int(body[0]), 256), true
+		return 0, true, true
 	case body[0] != 0:
 		lc = int(body[0])
-		switch n {
-		case 1 + lc:
-			return lc, 0, true
-		case 2 + lc:
-			return lc, expected(int(body[n-1]), 256), true
-		}
+		return lc, n == 2+lc, n == 1+lc || n == 2+lc
 	case n == 3:
-		if carriesPIN(apdu[0], apdu[1]) {
-			return 0, 0, false
-		}
-		return 0, expected(int(body[1])<<8|int(body[2]), 65536), true
+		return 0, true, true
 	case n > 3:
 		lc = int(body[1])<<8 | int(body[2])
-		switch {
-		case lc == 0:
-		case n == 3+lc:
-			return lc, 0, true
-		case n == 5+lc:
-			return lc, expected(int(body[n-2])<<8|int(body[n-1]), 65536), true
-		}
+		return lc, n == 5+lc, lc > 0 && (n == 3+lc || n == 5+lc)
 	}
-	return 0, 0, false
-}
-
-// expected is Le: 0 stands for the maximum.
-func expected(le, maximum int) int {
-	if le == 0 {
-		return maximum
-	}
-	return le
+	return 0, false, false
 }

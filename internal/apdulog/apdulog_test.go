@@ -24,26 +24,39 @@ func TestCommand(t *testing.T) {
 		name, apdu, want string
 	}{
 		{"case 1", "00 A4 00 00", "00 A4 00 00 SELECT"},
-		{"case 2", "00 B0 00 00 10", "00 B0 00 00 READ BINARY, Le 16"},
-		{"case 2, Le 0", "00 C0 00 00 00", "00 C0 00 00 GET RESPONSE, Le 256"},
+		{"case 2", "00 B0 00 00 10", "00 B0 00 00 READ BINARY, with Le"},
+		{"case 2, Le 0", "00 C0 00 00 00", "00 C0 00 00 GET RESPONSE, with Le"},
 		{"case 3", "00 A4 00 00 02 3F00", "00 A4 00 00 SELECT, 2 bytes of data"},
-		{"case 4", "00 A4 04 00 05 A000000308 00", "00 A4 04 00 SELECT, 5 bytes of data, Le 256"},
-		{"extended case 2", "00 B0 00 00 00 0200", "00 B0 00 00 READ BINARY, Le 512"},
-		{"extended case 2, Le 0", "00 B0 00 00 00 0000", "00 B0 00 00 READ BINARY, Le 65536"},
+		{"case 4", "00 A4 04 00 05 A000000308 00", "00 A4 04 00 SELECT, 5 bytes of data, with Le"},
+		{"extended case 2", "00 B0 00 00 00 0200", "00 B0 00 00 READ BINARY, with Le"},
+		{"extended case 2, Le 0", "00 B0 00 00 00 0000", "00 B0 00 00 READ BINARY, with Le"},
 		{"extended case 3", long, "00 DA 01 02 PUT DATA, 256 bytes of data"},
-		{"extended case 4", long + "0000", "00 DA 01 02 PUT DATA, 256 bytes of data, Le 65536"},
+		{"extended case 4", long + "0000", "00 DA 01 02 PUT DATA, 256 bytes of data, with Le"},
 		{"unknown instruction", "80 F7 01 02 01 99", "80 F7 01 02, 1 byte of data"},
 		{"verify", "00 20 00 80 08 3132333435363738", "00 20 00 80 VERIFY, 8 bytes of data"},
 		{"chained", "10 DB 3F FF 01 53", "10 DB 3F FF PUT DATA, chained, 1 byte of data"},
 		{"secure messaging", "0C 20 00 80 01 87", "0C 20 00 80 VERIFY, 1 byte of data"},
 		{"PIN pad", "20 18 01 00 04 52020101", "20 18 01 00 PERFORM VERIFICATION, 4 bytes of data"},
-		{"not to the reader", "00 18 01 00 01 52", "00 18 01 00, 1 byte of data"},
-		{"verify: is it still verified?", "00 20 00 80", "00 20 00 80 VERIFY"},
+		{"not to the reader", "00 18 01 00 01 52", "unknown command, 6 bytes"},
+		{"verify: is it still verified?", "00 20 00 80", "unknown command, 4 bytes"},
+		{"verify: is it still verified? (secure messaging)", "0C 20 00 80", "0C 20 00 80 VERIFY"},
 		{"empty", "", "malformed command, 0 bytes"},
 		{"one byte", "31", "malformed command, 1 byte"},
 		{"PIN without a header", "313233", "malformed command, 3 bytes"},
 		{"longer PIN without a header", "31323334 3536", "malformed command, 6 bytes"},
-		{"PIN without a length", "00 20 00 80 31", "malformed command, 5 bytes"},
+		{"PIN without a length", "00 20 00 80 31", "unknown command, 5 bytes"},
+		{"PIN of four digits", "31323334", "unknown command, 4 bytes"},
+		{"PIN of five digits", "3132333435", "unknown command, 5 bytes"},
+		{"PIN of four numbers", "01020304", "unknown command, 4 bytes"},
+		{"PIN in packed BCD", "12203456", "unknown command, 4 bytes"},
+		{"password without a header", "61703464", "unknown command, 4 bytes"},
+		{"PIN without parameters", "00 20 31 32", "unknown command, 4 bytes"},
+		{"a digit more than Lc", "00 20 00 80 04 31323334 35", "00 20 00 80 VERIFY, 4 bytes of data, with Le"},
+		{"no class", "FF B0 00 00 00", "unknown command, 5 bytes"},
+		{"unknown in an interindustry class", "00 EE 00 F0 00", "unknown command, 5 bytes"},
+		{"challenge, digits alone", "00 84 00 00 08", "00 84 00 00 GET CHALLENGE, with Le"},
+		{"proprietary", "80 F2 00 00", "80 F2 00 00"},
+		{"proprietary, digits alone", "80 12 34 56", "unknown command, 4 bytes"},
 		{"Lc too large", "00 20 00 80 08 31323334", "malformed command, 9 bytes"},
 		{"Lc too small", "00 20 00 80 02 31323334", "malformed command, 9 bytes"},
 		{"extended Lc 0", "00 20 00 80 00 0000 31", "malformed command, 8 bytes"},
@@ -142,6 +155,33 @@ func TestNoWayToGetAPIN(t *testing.T) {
 	}
 	if !leaks("00 20 00 80 08 71 57 7A") || !leaks("vKjY") || !leaks("[113 87 122]") {
 		t.Fatal("the test would not see a leak")
+	}
+}
+
+// Digits that a client sends without a header, in every coding that PINs have,
+// show how many bytes they are and nothing else.
+func TestBareDigits(t *testing.T) {
+	const unknown = "unknown command"
+	for n := range 100000 {
+		ascii := fmt.Appendf(nil, "%05d", n)
+		numbers := bytes.Clone(ascii)
+		for i := range numbers {
+			numbers[i] -= '0'
+		}
+		for _, pin := range [][]byte{ascii[1:], ascii, numbers[1:], numbers} {
+			if text, want := Command(pin), fmt.Sprintf("%s, %d bytes", unknown, len(pin)); text != want {
+				t.Fatalf("% X: %q, want %q", pin, text, want)
+			}
+		}
+	}
+	bcd := func(n int) byte { return byte(n/10<<4 | n%10) }
+	for n := range 10000 {
+		for _, tail := range [][]byte{{0x12, 0x34}, {0x00, 0x01}, {0x99, 0x00}, {0x12, 0x34, 0x56}, {0x00, 0x81, 0x09}} {
+			pin := append([]byte{bcd(n / 100), bcd(n % 100)}, tail...)
+			if text, want := Command(pin), fmt.Sprintf("%s, %d bytes", unknown, len(pin)); text != want {
+				t.Fatalf("% X: %q, want %q", pin, text, want)
+			}
+		}
 	}
 }
 

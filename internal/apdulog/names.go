@@ -1,5 +1,9 @@
 package apdulog
 
+// classReader is the class of CT-BCS commands, which go to the reader and not to
+// the card (MKT specification, part 4).
+const classReader = 0x20
+
 // instruction names what ISO/IEC 7816-4 and -8 define, for interindustry classes
 // and for the proprietary ones that by custom keep the meaning.
 func instruction(cla, ins byte) string {
@@ -7,7 +11,7 @@ func instruction(cla, ins byte) string {
 	case 0x0E, 0x0F:
 		return "ERASE BINARY"
 	case 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19:
-		if cla == 0x20 { // CT-BCS commands go to the reader (MKT specification, part 4)
+		if cla == classReader {
 			return readerInstruction(ins)
 		}
 	case 0x20, 0x21:
@@ -93,14 +97,14 @@ func readerInstruction(ins byte) string {
 }
 
 // carriesPIN says whether a command is about a PIN by its name. It is no list of
-// what to hide, all bodies are hidden: it only forbids to take the one byte behind
-// the header for a length.
+// what to hide, all bodies are hidden: it only forbids to take the bytes behind the
+// instruction for parameters and the one behind the header for a length.
 func carriesPIN(cla, ins byte) bool {
 	switch ins {
 	case 0x20, 0x21, 0x24, 0x25, 0x26, 0x28, 0x2C, 0x2D:
 		return true
 	case 0x18, 0x19:
-		return cla == 0x20
+		return cla == classReader
 	}
 	return false
 }

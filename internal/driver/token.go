@@ -147,16 +147,21 @@ func parseTPDU(apdu []byte) (tpdu, error) {
 	}
 	lc, body := int(t.header[4]), apdu[5:]
 	switch {
-	case lc == 0:
-		return t, fmt.Errorf("%w: this token takes no extended length", proto.ErrInvalidAPDU)
+	case lc == 0: // extended length
+		return t, badLc(len(apdu))
 	case len(body) == lc: // case 3
 	case len(body) == lc+1: // case 4
 		t.le = orMax(body[lc])
 	default:
-		return t, fmt.Errorf("%w: Lc is %d, but %d bytes follow", proto.ErrInvalidAPDU, lc, len(body))
+		return t, badLc(len(apdu))
 	}
 	t.data = body[:lc:lc]
 	return t, nil
+}
+
+// badLc does not say what Lc is: a client may have sent a PIN without a header.
+func badLc(n int) error {
+	return fmt.Errorf("%w: its %d bytes do not fit its Lc, and this token takes no extended length", proto.ErrInvalidAPDU, n)
 }
 
 // orMax decodes a length in which 0 stands for 256.

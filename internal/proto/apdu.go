@@ -28,7 +28,7 @@ func parseAPDU(apdu []byte) (command, error) {
 	lc, body, leLen, maxLe := int(apdu[4]), apdu[5:], 1, 0x100
 	if lc == 0 { // the long form
 		if n < 7 {
-			return command{}, fmt.Errorf("%w: Lc is 0", ErrInvalidAPDU)
+			return command{}, badLc(n)
 		}
 		c.extended = true
 		lc, body, leLen, maxLe = int(apdu[5])<<8|int(apdu[6]), apdu[7:], 2, 0x10000
@@ -37,7 +37,7 @@ func parseAPDU(apdu []byte) (command, error) {
 			return c, nil
 		}
 		if lc == 0 {
-			return command{}, fmt.Errorf("%w: extended Lc is 0", ErrInvalidAPDU)
+			return command{}, badLc(n)
 		}
 	}
 	switch len(body) {
@@ -49,10 +49,15 @@ func parseAPDU(apdu []byte) (command, error) {
 		}
 		c.le = orMax(le, maxLe)
 	default:
-		return command{}, fmt.Errorf("%w: Lc is %d, but %d bytes follow", ErrInvalidAPDU, lc, len(body))
+		return command{}, badLc(n)
 	}
 	c.data = body[:lc:lc]
 	return c, nil
+}
+
+// badLc does not say what Lc is: a client may have sent a PIN without a header.
+func badLc(n int) error {
+	return fmt.Errorf("%w: its %d bytes do not fit its Lc", ErrInvalidAPDU, n)
 }
 
 // orMax decodes an Le in which 0 stands for the maximum.

@@ -1,6 +1,7 @@
 package proto
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -60,5 +61,23 @@ func TestParseAPDUErrors(t *testing.T) {
 				t.Errorf("error %v", err)
 			}
 		})
+	}
+}
+
+// What is wrong with an APDU is said without any of its bytes: they may be a PIN
+// that was sent without a header, or a digit in Lc's place.
+func TestErrorsShowNoBytes(t *testing.T) {
+	for n := range 12 {
+		texts := map[string]bool{}
+		for digit := range byte(10) {
+			for _, b := range []byte{digit, '0' + digit} {
+				if _, err := parseAPDU(bytes.Repeat([]byte{b}, n)); err != nil {
+					texts[err.Error()] = true
+				}
+			}
+		}
+		if len(texts) > 1 {
+			t.Errorf("errors of %d bytes depend on the bytes: %v", n, texts)
+		}
 	}
 }

@@ -91,7 +91,7 @@ func (e *T0Engine) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, err
 	}
 	if ins := c.header[1] & 0xF0; e.params.Stream && (ins == 0x60 || ins == 0x90) {
 		// Its procedure byte would be taken for a status (ISO/IEC 7816-3, 10.3.2).
-		return nil, fmt.Errorf("T=0: %w: instruction %02X cannot be sent", ErrInvalidAPDU, c.header[1])
+		return nil, fmt.Errorf("T=0: %w: instructions 6X and 9X cannot be sent", ErrInvalidAPDU)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("T=0: %w", err) // nothing was sent yet
@@ -99,6 +99,7 @@ func (e *T0Engine) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, err
 	x := t0Exchange{e: e, ctx: ctx, c: c, resp: resp[:0]}
 	sw, err := x.run()
 	clear(e.send[:]) // there may be a PIN
+	clear(e.recv)
 	if err != nil {
 		return nil, e.lose("T=0", err)
 	}

@@ -44,7 +44,7 @@ func (x *t0Exchange) tpduStream(header, out []byte, n int) (uint16, error) {
 		case (^p^ins)&0xFE == 0: // one byte
 			count = min(count, 1)
 		default:
-			return 0, fmt.Errorf("%w: procedure byte %02X to instruction %02X", ErrProtocol, p, ins)
+			return 0, fmt.Errorf("%w: procedure byte %02X does not belong to the instruction", ErrProtocol, p)
 		}
 		switch {
 		case count == 0 && acknowledged:

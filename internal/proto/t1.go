@@ -149,6 +149,7 @@ func (e *T1Engine) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, err
 	resp = x.resp
 	*x = t1Exchange{} // keep neither command nor response, there may be a PIN
 	clear(e.sendBuf[:])
+	clear(e.recvBuf[:])
 	if err != nil {
 		return nil, err
 	}
