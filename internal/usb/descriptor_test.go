@@ -115,7 +115,7 @@ func TestErrorText(t *testing.T) {
 	if !errors.Is(err, ErrBusy) {
 		t.Error("a BusyError is not ErrBusy")
 	}
-	const want = "/dev/bus/usb/001/004: claim interface 0: interface is in use by pcscd (pid 812), kernel driver usbhid"
+	const want = "/dev/bus/usb/001/004: claim interface 0: device is in use by pcscd (pid 812), kernel driver usbhid"
 	if err.Error() != want {
 		t.Errorf("got  %s\nwant %s", err, want)
 	}

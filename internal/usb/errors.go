@@ -4,42 +4,29 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"openct/internal/device"
 )
 
-// States of a device that callers branch on; test with errors.Is.
+// States of a device that callers branch on; test with errors.Is. Those that
+// other transports have as well are package device's.
 var (
-	ErrUnplugged = errors.New("device was unplugged")
+	ErrUnplugged = device.ErrUnplugged
 	ErrStall     = errors.New("device refused the transfer (stall)")
-	ErrTimeout   = errors.New("device did not answer in time")
+	ErrTimeout   = device.ErrTimeout
 	ErrOverflow  = errors.New("device sent more than was asked for")
-	ErrIO        = errors.New("transfer failed")
-	ErrBusy      = errors.New("interface is in use")
-	ErrAccess    = errors.New("permission denied")
-	ErrNotFound  = errors.New("no such device")
-	ErrClosed    = errors.New("device is closed")
+	ErrIO        = device.ErrIO
+	ErrBusy      = device.ErrBusy
+	ErrAccess    = device.ErrAccess
+	ErrNotFound  = device.ErrNotFound
+	ErrClosed    = device.ErrClosed
 )
 
-// Error is the one error type of this package: the operation, the device it
-// ran on, and why it failed.
-type Error struct {
-	Op     string // "control 40/01", "claim interface 0", "open"
-	Device string // "/dev/bus/usb/001/004" or a virtual device's name
-	Err    error
-}
+// Error is the one error type of this package.
+type Error = device.Error
 
-func (e *Error) Error() string {
-	return fmt.Sprintf("%s: %s: %v", e.Device, e.Op, e.Err)
-}
-
-func (e *Error) Unwrap() error { return e.Err }
-
-// Wrap returns nil for a nil err, so that call sites stay flat.
-func Wrap(op, device string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return &Error{Op: op, Device: device, Err: err}
-}
+// Wrap is device.Wrap.
+func Wrap(op, dev string, err error) error { return device.Wrap(op, dev, err) }
 
 // BusyError is ErrBusy with the holders of the interface, as far as /proc
 // tells them to this process.

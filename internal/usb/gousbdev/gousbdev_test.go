@@ -211,10 +211,10 @@ func TestHolders(t *testing.T) {
 		iface uint8
 		want  string
 	}{
-		{"processes", dir, 0, "interface is in use by pcscd (pid 700), unknown (pid 702)"},
-		{"kernel driver", dir, 1, "interface is in use by kernel driver usbhid"},
-		{"no driver link", dir, 10, "interface is in use by pcscd (pid 700), unknown (pid 702)"},
-		{"no sysfs", "", 0, "interface is in use by pcscd (pid 700), unknown (pid 702)"},
+		{"processes", dir, 0, "device is in use by pcscd (pid 700), unknown (pid 702)"},
+		{"kernel driver", dir, 1, "device is in use by kernel driver usbhid"},
+		{"no driver link", dir, 10, "device is in use by pcscd (pid 700), unknown (pid 702)"},
+		{"no sysfs", "", 0, "device is in use by pcscd (pid 700), unknown (pid 702)"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := s.busy(tt.dir, node, tt.iface).Error(); got != tt.want {
