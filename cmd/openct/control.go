@@ -25,6 +25,9 @@ commands:
   status          list the readers; --json tells all that is known
   doctor          tell what is wrong, and what to do next; exit status 0 when
                   all is well
+  check-config [FILE]
+                  tell the mistakes in openct.conf; exit status 0 when there
+                  are none
   shutdown        end all handlers, take the status file away
 
 options:
@@ -55,6 +58,15 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 		if len(operands) == 1 && operands[0] == "doctor" {
 			return examine(c, *asJSON) // also when openct.conf is broken
 		}
+		if len(operands) > 0 && operands[0] == "check-config" {
+			switch len(operands) {
+			case 1:
+				return c.CheckConfig("")
+			case 2:
+				return c.CheckConfig(operands[1])
+			}
+			return p.Misuse()
+		}
 		if c.Config, err = control.LoadConfig(p, c.ConfigFile); err != nil {
 			return err
 		}
@@ -67,10 +79,12 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 		}
 		switch verb {
 		case "init":
+			c.NameUnread()
 			return c.Init(*noColdplug)
 		case "attach":
 			return c.Attach(rest)
 		case "status":
+			c.NameUnread()
 			if *asJSON {
 				return c.StatusJSON()
 			}

@@ -4,7 +4,8 @@
 // Results go to standard output and are an interface; scripts parse them.
 // Everything else goes to standard error. An error is one line that begins
 // with the program's name, in lower case and without a full stop; a second
-// line may say what to do next ("next: ..."). Exit status is 0 or 1.
+// line may say what to do next ("next: ..."). Exit status is 0 or 1, or
+// ExitConfig.
 package cli
 
 import (
@@ -44,6 +45,11 @@ func New(name, usage string, out, err io.Writer) *Program {
 	p.version = p.Flags.BoolP("version", "v", false, "")
 	return p
 }
+
+// ExitConfig is the exit status of "openct-control init" when it has served what
+// it could, and openct.conf names a driver that is not there (EX_CONFIG of
+// sysexits.h; systemd.exec(5) calls it CONFIG).
+const ExitConfig = 78
 
 // ErrExit ends a program at once with the given status; what there is to say
 // was said.

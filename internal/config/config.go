@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -24,7 +25,9 @@ type Config struct {
 	Groups    []string // handlers' groups, the first is the primary one
 
 	Readers []Reader    // attached by init, in file order
+	Unknown bool        // a statement names a driver that is not there
 	Drivers []DriverIDs // one for each driver named, in the order they are asked
+	NotYet  []DriverIDs // the same for drivers of C OpenCT that are not there
 
 	// Who may connect: whoever can reach the directory of status file and
 	// sockets, and open a socket in it. Empty names and mode 0 leave the
@@ -58,8 +61,9 @@ func (r Reader) Target() (devname.Target, error) { return devname.ParseDevice(r.
 // DriverIDs gives devices to a driver: "driver NAME { ids = { ... }; };"
 // As in C OpenCT a driver that is first named later in the file is asked earlier.
 type DriverIDs struct {
-	Name string
-	IDs  []devname.ID
+	Name  string
+	IDs   []devname.ID
+	Where string // FILE:LINE of the first such statement
 }
 
 // Proxy is ifdproxy's part.
@@ -102,8 +106,9 @@ func Default() *Config {
 }
 
 // Load reads a file; without a name the default one. A missing file is no error:
-// the configuration is Default.
-func Load(file string) (*Config, []Warning, error) {
+// the configuration is Default. drivers are the names of all drivers; nil: any
+// name is one.
+func Load(file string, drivers []string) (*Config, []Warning, error) {
 	if file == "" {
 		file = DefaultFile
 	}
@@ -119,39 +124,77 @@ func Load(file string) (*Config, []Warning, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("configuration: %w", err)
 	}
-	return Parse(file, src)
+	if len(src) > maxSize {
+		return nil, nil, fmt.Errorf("configuration: %s is longer than %d bytes", file, maxSize)
+	}
+	c, warnings := Parse(file, src, drivers)
+	return c, warnings, nil
 }
 
-// Parse reads a file's content; file is its name for messages. The error, if any,
-// joins an *Error for each mistake. Warnings are for people to read and no reason
-// to stop.
-func Parse(file string, src []byte) (*Config, []Warning, error) {
-	nodes, err := parse(file, src)
-	if err != nil {
-		return nil, nil, err
-	}
-	r := &collector{file: file, config: Default()}
-	r.group("", nodes, topKeys)
-	if len(r.errs) > 0 {
-		return nil, r.warnings, errors.Join(r.errs...)
-	}
+// Parse reads a file's content; file is its name for messages. A statement with a
+// mistake is skipped, with a Warning, and the rest of the file counts.
+func Parse(file string, src []byte, drivers []string) (*Config, []Warning) {
+	r := &collector{file: file, drivers: drivers, config: Default()}
+	r.group("", parse(src, r.warn), topKeys)
 	slices.Reverse(r.config.Drivers)
-	return r.config, r.warnings, nil
+	slices.SortStableFunc(r.warnings, func(a, b Warning) int { return a.Line - b.Line })
+	return r.config, r.warnings
 }
+
+// classDriver is the driver of readers of the USB smart card class. The
+// openct.conf that C OpenCT installs has a statement with 23 ids for it, which
+// are common readers that pcscd serves: nobody has asked for those.
+const classDriver = "ccid"
 
 // DriverFor is the driver that the file gives a USB device to.
 func (c *Config) DriverFor(vendor, product, release uint16) (string, bool) {
 	dev := devname.USBID(vendor, product, release)
 	for _, d := range c.Drivers {
-		if slices.ContainsFunc(d.IDs, func(id devname.ID) bool { return id.Match(dev) }) {
+		if slices.ContainsFunc(d.IDs, func(id devname.ID) bool { return id.Match(dev) }) && (d.Name != classDriver || c.ClassReaders()) {
 			return d.Name, true
 		}
 	}
 	return "", false
 }
 
+// Notes tells which statements of the file have no effect here though nothing is
+// wrong with them.
+func (c *Config) Notes() []string {
+	var notes []string
+	for _, d := range c.Drivers {
+		if d.Name == classDriver && len(d.IDs) > 0 && !c.ClassReaders() {
+			notes = append(notes, fmt.Sprintf("%s: the ids for driver ccid ask for nothing: such readers are left to pcscd unless there is ccid = on;", d.Where))
+		}
+	}
+	for _, d := range c.NotYet {
+		if len(d.IDs) == 0 {
+			continue
+		}
+		notes = append(notes, fmt.Sprintf("%s: the ids for driver %s, which C OpenCT had, have no effect: it is not there yet", d.Where, d.Name))
+	}
+	return notes
+}
+
+// files are where an openct.conf may lie: an installed OpenCT's, and that of a C
+// OpenCT that was built from its source.
+var files = []string{DefaultFile, "/usr/local/etc/openct.conf"}
+
+// Unread are openct.conf files of this machine other than the one that is read.
+// A link to that one is no other file.
+func Unread(root, read string) []string {
+	var unread []string
+	is, err := os.Stat(read)
+	for _, f := range files {
+		other, err2 := os.Stat(filepath.Join(root, f))
+		if err2 == nil && other.Mode().IsRegular() && (err != nil || !os.SameFile(is, other)) {
+			unread = append(unread, f)
+		}
+	}
+	return unread
+}
+
 // ClassReaders says whether the ccid driver should have readers of the smart card
-// class that no "driver" of the file names.
+// class.
 func (c *Config) ClassReaders() bool {
 	return c.CCID == CCIDOn || c.CCID == CCIDAuto && !pcscInstalled(os.DirFS("/"))
 }

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -29,9 +31,9 @@ func id(t testing.TB, s string) devname.ID {
 
 func mustParse(t *testing.T, src string) *Config {
 	t.Helper()
-	c, _, err := Parse("openct.conf", []byte(src))
-	if err != nil {
-		t.Fatal(err)
+	c, warnings := Parse("openct.conf", []byte(src), nil)
+	if len(warnings) > 0 {
+		t.Fatalf("warnings: %q", warnings)
 	}
 	return c
 }
@@ -87,8 +89,8 @@ func TestClassicFile(t *testing.T) {
 	want.Groups = []string{"usb", "scard"}
 	want.Readers = []Reader{{Name: "old", Driver: "towitoko", Device: "serial:/dev/ttyS0", Where: "openct.conf:25"}}
 	want.Drivers = []DriverIDs{
-		{Name: "etoken64", IDs: []devname.ID{id(t, "usb:0529/0600"), id(t, "usb:0529/0700")}},
-		{Name: "egate", IDs: []devname.ID{id(t, "usb:0973/0001")}},
+		{Name: "etoken64", IDs: []devname.ID{id(t, "usb:0529/0600"), id(t, "usb:0529/0700")}, Where: "openct.conf:35"},
+		{Name: "egate", IDs: []devname.ID{id(t, "usb:0973/0001")}, Where: "openct.conf:30"},
 	}
 	if diff := cmp.Diff(want, mustParse(t, classic), compareID); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
@@ -97,9 +99,12 @@ func TestClassicFile(t *testing.T) {
 
 func TestShippedFile(t *testing.T) {
 	file := filepath.Join("..", "..", "etc", "openct.conf")
-	c, _, err := Load(file)
+	c, warnings, err := Load(file, nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if len(warnings) > 0 {
+		t.Errorf("warnings: %q", warnings)
 	}
 	if diff := cmp.Diff(Default(), c, compareID); diff != "" {
 		t.Errorf("the file as shipped changes the defaults (-default +file):\n%s", diff)
@@ -115,10 +120,7 @@ func TestShippedFile(t *testing.T) {
 			all.WriteString(strings.TrimPrefix(line, "#"))
 		}
 	}
-	c, warnings, err := Parse("openct.conf", []byte(all.String()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, warnings = Parse("openct.conf", []byte(all.String()), nil)
 	if len(warnings) > 0 {
 		t.Errorf("with everything switched on: %q", warnings)
 	}
@@ -175,90 +177,258 @@ func TestValues(t *testing.T) {
 	}
 }
 
-func TestWarnings(t *testing.T) {
+// Each file has one mistake, and behind it what is to be served all the same.
+func TestMistakes(t *testing.T) {
+	deep := strings.Repeat("a {", maxDepth+1) + strings.Repeat("};", maxDepth+1)
+	drivers := []string{"etoken64", "ePass3000", "ccid"}
+	const rest = "\nlock { wait = 7s; };\nreader good { driver = etoken64; device = virtual:echo; };"
 	tests := []struct {
 		name, src string
-		want      []string
+		is        error
+		want      string
 	}{
-		{"unknown key", "\nfuture = 1;", []string{`openct.conf:2: unknown key "future" is ignored`}},
-		{"unknown key in a group", "lock {\n  color = red;\n};", []string{`openct.conf:2: unknown key "lock.color" is ignored`}},
-		{"bare name", "usb;", []string{`openct.conf:1: unknown key "usb" is ignored`}},
-		{"a second time", "debug = 1;\ndebug = x;", []string{`openct.conf:2: "debug" is ignored, it was set in line 1`}},
-		{"id that is none", "driver ccid { ids = {\n usb:zzz, usb:1/2, }; };",
-			[]string{`openct.conf:2: driver "ccid": cannot parse device ID usb:zzz: "zzz" is not a hexadecimal number; the id is ignored`}},
-		{"bus cut short", "driver ccid { ids = { u:1/2, usb:1/2, }; };",
-			[]string{`openct.conf:1: driver "ccid": cannot parse device ID u:1/2: the bus is not usb or pcmcia; the id is ignored`}},
-		{"driver without a name", "driver { ids = { usb:1/2, }; };", []string{`openct.conf:1: driver without a name is ignored`}},
-		{"reader without a driver", "reader x { device = serial:/dev/ttyS0; };", []string{`openct.conf:1: reader "x" is ignored, it has no driver`}},
-		{"reader without a device", "reader x { driver = ccid; };", []string{`openct.conf:1: reader "x" is ignored, it has no device`}},
+		{"two words", "debug = a b;", ErrSyntax, `1: syntax error: unexpected token "b"; the statement "debug" is skipped`},
+		{"no value", "\n\ndebug = ;", ErrSyntax, `3: syntax error: unexpected token ";"; the statement "debug" is skipped`},
+		{"no value, and the next line is taken for it", "debug =\nescape = off;", ErrSyntax, `2: syntax error: unexpected token "="; the statement "debug" is skipped`},
+		{"no semicolon", "debug = 1", ErrSyntax, `1: syntax error: there is no ; behind "debug", which is skipped`},
+		{"a name alone", "socket { mode };", nil, `1: "socket.mode": needs one value; the statement is skipped`},
+		{"only an equal sign", "= 1;", ErrSyntax, `1: syntax error: unexpected token "="`},
+		{"only a semicolon", "debug = 0;;", ErrSyntax, `1: syntax error: unexpected token ";"`},
+		{"two equal signs", "a = = 1;", ErrSyntax, `1: syntax error: unexpected token "="; the statement "a" is skipped`},
+		{"a brace too many", "lock { wait = 7s; };\n};", ErrSyntax, `2: syntax error: unexpected token "}"`},
+		{"group not ended", "ifdhandler { user = x; }", ErrSyntax, `1: syntax error: there is no ; behind "ifdhandler", which is skipped`},
+		{"brace missing", "socket { mode = 0660;", ErrSyntax, `1: syntax error: unexpected end of file, the group of "socket" is open; the statement is skipped`},
+		{"something behind a group", "socket { mode = 0660; } = 1;", ErrSyntax, `1: syntax error: unexpected token "="; the statement "socket" is skipped`},
+		{"a mistake inside a group", "socket { mode = ; owner = x y; };", ErrSyntax, `1: syntax error: unexpected token ";"; the statement "mode" is skipped`},
+		{"quotes over the end of a line", "debug = \"1;\nescape = off;", ErrSyntax, `1: syntax error: unexpected token "\"", the quotes are not closed on this line; the statement "debug" is skipped`},
+		{"NUL", "debug = 1\x00;", ErrSyntax, `1: syntax error: NUL byte; the statement "debug" is skipped`},
+		{"too deep", deep, ErrSyntax, `1: syntax error: more than 32 groups in each other; the statement "a" is skipped`},
+		{"debug", "debug = much;", nil, `1: "debug": "much" is not a number from 0; the statement is skipped`},
+		{"negative debug", "debug = -1;", nil, `1: "debug": "-1" is not a number from 0; the statement is skipped`},
+		{"boolean", "ifdhandler {\n force_poll = On; };", nil, `2: "ifdhandler.force_poll": "On" is not on, yes, 1, off, no or 0; the statement is skipped`},
+		{"mode", "socket { mode = 0888; };", nil, `1: "socket.mode": "0888" is not a file mode such as 0660; the statement is skipped`},
+		{"mode with more bits", "socket { mode = 4755; };", nil, `1: "socket.mode": "4755" is not a file mode such as 0660; the statement is skipped`},
+		{"time", "lock { wait = 1h; wait = 7s; };", nil, `1: "lock.wait": "1h" is not a time from 0 to 5m, such as 3s; the statement is skipped`},
+		{"negative time", "lock { wait = -1s; wait = 7s; };", nil, `1: "lock.wait": "-1s" is not a time from 0 to 5m, such as 3s; the statement is skipped`},
+		{"word", "ccid = maybe;", nil, `1: "ccid": "maybe" is not on or off or auto; the statement is skipped`},
+		{"group for a value", "debug { };", nil, `1: "debug": needs one value; the statement is skipped`},
+		{"value for a group", "ifdhandler = /usr/sbin/ifdhandler;", nil, `1: "ifdhandler": needs a group in braces, and no value; the statement is skipped`},
+		{"list of pairs", "ifdhandler { groups = { a b, }; };", nil, `1: "groups": "a" is not a single word, and is skipped`},
+		{"escape sequence", "debug = \x1b[2J;", nil, `1: "debug": "\x1b[2J" is not a number from 0; the statement is skipped`},
+		{"unknown key", "\nfuture = 1;", nil, `2: unknown key "future" is ignored`},
+		{"unknown key in a group", "socket {\n  color = red;\n};", nil, `2: unknown key "socket.color" is ignored`},
+		{"unknown key of a reader", "reader x { color = red; driver = ccid; };", nil, `1: unknown key "reader.color" is ignored`},
+		{"bare name", "usb;", nil, `1: unknown key "usb" is ignored`},
+		{"a second time", "debug = 0;\ndebug = 1;", nil, `2: "debug" is ignored, it was set in line 1`},
+		{"id that is none", "driver etoken64 { ids = {\n usb:zzz, }; };", nil,
+			`2: driver "etoken64": cannot parse device ID usb:zzz: "zzz" is not a hexadecimal number; the id is skipped`},
+		{"bus cut short", "driver etoken64 { ids = { u:1/2, }; };", nil,
+			`1: driver "etoken64": cannot parse device ID u:1/2: the bus is not usb or pcmcia; the id is skipped`},
+		{"two ids without a comma", "driver etoken64 { ids = { usb:1/2\n usb:3/4, }; };", nil, `1: "ids": "usb:1/2" is not a single word, and is skipped`},
+		{"driver without a name", "driver { ids = { usb:1/2, }; };", nil, `1: driver without a name is skipped`},
+		{"driver that is not there", "\ndriver nosuchthing { ids = { usb:1/2, }; };", ErrUnknownDriver,
+			`2: "driver": driver "nosuchthing": there is no such driver; the statement is skipped`},
+		{"driver with a slip", "driver epass3000 { ids = { usb:1/2, }; };", ErrUnknownDriver,
+			`1: "driver": driver "epass3000": there is no such driver; the nearest is "ePass3000"; the statement is skipped`},
+		{"driver with a long name", "driver " + strings.Repeat("x", 1000) + ";", ErrUnknownDriver, `there is no such driver; the statement is skipped`},
+		{"reader without a driver", "reader x { device = serial:/dev/ttyS0; };", nil, `1: reader "x" is skipped, it has no driver`},
+		{"reader without a device", "reader x { driver = ccid; };", nil, `1: reader "x" is skipped, it has no device`},
+		{"reader whose driver is not there", "reader x { driver = etoken46; device = serial:/dev/ttyS0; };", ErrUnknownDriver,
+			`1: "reader": driver "etoken46": there is no such driver; the nearest is "etoken64"; the statement is skipped`},
+		{"reader whose driver C OpenCT had", "reader x { driver = towitoko; device = serial:/dev/ttyS0; };", ErrUnknownDriver,
+			`1: "reader": driver "towitoko": there is no such driver yet; C OpenCT had it; the statement is skipped`},
+		{"device without a type", "reader x { driver = ccid; device = /dev/ttyS0; };", nil, "is not TYPE:DEVICE"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, warnings, err := Parse("openct.conf", []byte(tt.src))
+			c, warnings := Parse("openct.conf", []byte(tt.src+rest), drivers)
+			if len(warnings) == 0 {
+				t.Fatal("accepted")
+			}
+			w := warnings[0]
+			if got := w.String(); !strings.Contains(got, tt.want) || !strings.HasPrefix(got, "openct.conf:") {
+				t.Errorf("said %q, want %q", got, tt.want)
+			}
+			if tt.is != nil && !errors.Is(w.Err, tt.is) {
+				t.Errorf("%v is not %v", w.Err, tt.is)
+			}
+			want := Default()
+			want.LockWait = 7 * time.Second
+			want.Unknown = tt.is == ErrUnknownDriver
+			line := 3 + strings.Count(tt.src, "\n")
+			want.Readers = []Reader{{Name: "good", Driver: "etoken64", Device: "virtual:echo", Where: fmt.Sprintf("openct.conf:%d", line)}}
+			c.Drivers = nil // TestFilesInUse and TestDriverOrder are about those
+			if diff := cmp.Diff(want, c, compareID); diff != "" {
+				t.Errorf("served (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// What a broken group held is not lost with it, and what was meant for it alone
+// has no effect elsewhere.
+func TestOpenGroup(t *testing.T) {
+	c, warnings := Parse("openct.conf", []byte("ifdhandler {\n user = x;\n\nreader a { driver = b; device = c:d; };\nccid = off;\n"), nil)
+	want := Default()
+	want.CCID = CCIDOff
+	want.Readers = []Reader{{Name: "a", Driver: "b", Device: "c:d", Where: "openct.conf:4"}}
+	if diff := cmp.Diff(want, c, compareID); diff != "" {
+		t.Errorf("served (-want +got):\n%s", diff)
+	}
+	if len(warnings) != 2 || warnings[0].Line != 1 || warnings[1].String() != `openct.conf:2: unknown key "user" is ignored` {
+		t.Errorf("warnings: %q", warnings)
+	}
+}
+
+// A file of nothing but mistakes does not fill a log.
+func TestManyMistakes(t *testing.T) {
+	_, warnings := Parse("openct.conf", bytes.Repeat([]byte("=;\n"), 1000), nil)
+	if n := len(warnings); n != maxWarnings || warnings[n-1].Err.Error() != "further mistakes are not listed" {
+		t.Errorf("%d warnings, the last is %v", n, warnings[n-1])
+	}
+}
+
+// Files that are in use: what each asks for, and what is said about it.
+func TestFilesInUse(t *testing.T) {
+	drivers := []string{"etoken64", "etoken", "ikey2k", "ikey3k", "ePass3000", "egate", "eutron", "starkey", "rutoken", "ccid"}
+	tests := []struct {
+		file, add string
+		given     map[string]string // device: the driver that it is given to
+		user      string
+		groups    []string
+		readers   int
+		notes     []string
+		warnings  []string
+	}{
+		{
+			file: "classic.conf", add: "ccid = off;",
+			given: map[string]string{"0529/0600": "etoken64", "073d/0005": "eutron", "0a89/0012": "rutoken", "04e6/5115": "", "0c4b/0100": ""},
+			notes: []string{
+				"openct.conf:79: the ids for driver ccid ask for nothing: such readers are left to pcscd unless there is ccid = on;",
+				"openct.conf:106: the ids for driver pertosmart1030, which C OpenCT had, have no effect: it is not there yet",
+				"openct.conf:112: the ids for driver pertosmart1038, which C OpenCT had, have no effect: it is not there yet",
+				"openct.conf:120: the ids for driver cyberjack, which C OpenCT had, have no effect: it is not there yet",
+			},
+		},
+		{
+			file: "classic.conf", add: "ccid = on;",
+			given: map[string]string{"0529/0600": "etoken64", "04e6/5115": "ccid", "08e6/3437": "ccid", "0c4b/0100": ""},
+			notes: []string{
+				"openct.conf:106: the ids for driver pertosmart1030, which C OpenCT had, have no effect: it is not there yet",
+				"openct.conf:112: the ids for driver pertosmart1038, which C OpenCT had, have no effect: it is not there yet",
+				"openct.conf:120: the ids for driver cyberjack, which C OpenCT had, have no effect: it is not there yet",
+			},
+		},
+		{
+			file: "gentoo.conf", add: "ccid = off;",
+			given: map[string]string{"0529/0600": "etoken64", "04e6/5115": ""},
+			user:  "openctd", groups: []string{"usb"},
+			notes: []string{"openct.conf:20: the ids for driver ccid ask for nothing: such readers are left to pcscd unless there is ccid = on;"},
+		},
+		{
+			file:     "phoenix.conf",
+			warnings: []string{`openct.conf:1: "reader": driver "phoenix": there is no such driver yet; C OpenCT had it; the statement is skipped`},
+		},
+		{
+			file:  "mistakes.conf",
+			given: map[string]string{"1234/0001": "etoken", "1234/0002": ""},
+			user:  "openctd", readers: 1,
+			warnings: []string{
+				`openct.conf:2: "debug": "lots" is not a number from 0; the statement is skipped`,
+				`openct.conf:5: unknown key "ifdhandler.colour" is ignored`,
+				`openct.conf:8: "driver": driver "etokn": there is no such driver; the nearest is "etoken"; the statement is skipped`,
+				`openct.conf:12: driver "etoken": cannot parse device ID usb:wxyz/1: "wxyz" is not a hexadecimal number; the id is skipped`,
+				`openct.conf:17: reader "lost" is skipped, it has no device`,
+				`openct.conf:21: syntax error: unexpected token "two"; the statement "escape" is skipped`,
+			},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.file+" "+tt.add, func(t *testing.T) {
+			src, err := os.ReadFile(filepath.Join("testdata", tt.file))
 			if err != nil {
 				t.Fatal(err)
 			}
-			var got []string
-			for _, w := range warnings {
-				got = append(got, w.String())
+			c, warnings := Parse("openct.conf", append(src, tt.add...), drivers)
+			for dev, want := range tt.given {
+				var vendor, product uint16
+				if _, err := fmt.Sscanf(dev, "%04x/%04x", &vendor, &product); err != nil {
+					t.Fatal(err)
+				}
+				if got, _ := c.DriverFor(vendor, product, 0x100); got != want {
+					t.Errorf("%s is given to %q, want %q", dev, got, want)
+				}
 			}
-			if diff := cmp.Diff(tt.want, got); diff != "" {
+			if c.User != tt.user || !slices.Equal(c.Groups, tt.groups) || len(c.Readers) != tt.readers {
+				t.Errorf("user %q, groups %q, %d readers", c.User, c.Groups, len(c.Readers))
+			}
+			if diff := cmp.Diff(tt.notes, c.Notes()); diff != "" {
+				t.Errorf("notes (-want +got):\n%s", diff)
+			}
+			var said []string
+			for _, w := range warnings {
+				said = append(said, w.String())
+			}
+			if diff := cmp.Diff(tt.warnings, said); diff != "" {
 				t.Errorf("warnings (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-func TestErrors(t *testing.T) {
-	deep := strings.Repeat("a {", maxDepth+1) + strings.Repeat("};", maxDepth+1)
-	tests := []struct {
-		name, src string
-		syntax    bool
-		want      string
-	}{
-		{"two words", "debug = a b;", true, `openct.conf:1: syntax error: unexpected token "b"`},
-		{"no value", "\n\ndebug = ;", true, `openct.conf:3: syntax error: unexpected token ";"`},
-		{"only an equal sign", "= 1;", true, `unexpected token "="`},
-		{"two equal signs", "a = = 1;", true, `unexpected token "="`},
-		{"lonely brace", "a { b; };\n};", true, `openct.conf:2: syntax error: unexpected token "}"`},
-		{"group not ended", "a { b; }\nc = 1;", true, `openct.conf:2: syntax error: unexpected token "c"`},
-		{"end inside a statement", "debug = 1", true, `openct.conf:1: syntax error: unexpected end of file`},
-		{"end after a name", "debug", true, `unexpected end of file`},
-		{"end inside a group", "\na {\n b;\n", true, `openct.conf:4: syntax error: unexpected end of file, the group of line 2 is open`},
-		{"quotes over the end of a line", "a = \"b\nc\";", true, `openct.conf:1: syntax error: unexpected token "\""`},
-		{"NUL", "a = b\x00;", true, "NUL byte"},
-		{"too deep", deep, true, "more than 32 groups"},
-		{"too long", strings.Repeat("#", maxSize+1), true, "longer than"},
-		{"debug", "debug = much;", false, `openct.conf:1: "debug": "much" is not a number from 0`},
-		{"negative debug", "debug = -1;", false, `is not a number`},
-		{"boolean", "ifdhandler {\n force_poll = On; };", false, `openct.conf:2: "ifdhandler.force_poll": "On" is not on, yes, 1, off, no or 0`},
-		{"mode", "socket { mode = 0888; };", false, `"0888" is not a file mode`},
-		{"mode with more bits", "socket { mode = 4755; };", false, `"4755" is not a file mode`},
-		{"time", "lock { wait = 1h; };", false, `"1h" is not a time from 0 to 5m`},
-		{"negative time", "lock { wait = -1s; };", false, `is not a time`},
-		{"word", "ccid = maybe;", false, `"maybe" is not on or off or auto`},
-		{"group for a value", "debug { };", false, `"debug": needs one value`},
-		{"value for a group", "ifdhandler = x;", false, `"ifdhandler": needs a group`},
-		{"list of pairs", "ifdhandler { groups = { a b, }; };", false, `"a" in line 1 is not a single word`},
-		{"device without a type", "reader x { driver = ccid; device = /dev/ttyS0; };", false, "is not TYPE:DEVICE"},
-		{"all at once", "debug = x;\nccid = y;", false, "openct.conf:2:"},
-		{"escape sequence", "debug = \x1b[2J;", false, `"\x1b[2J"`},
+func TestNearest(t *testing.T) {
+	names := []string{"etoken64", "etoken", "ePass3000", "ccid"}
+	tests := []struct{ name, want string }{
+		{"etoken6", "etoken64"}, // as near to etoken, which comes later
+		{"Etoken", "etoken"},
+		{"epass3000", "ePass3000"},
+		{"cid", "ccid"},
+		{"cc", ""},
+		{"", ""},
+		{"somethingelse", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, _, err := Parse("openct.conf", []byte(tt.src))
-			if err == nil {
-				t.Fatal("accepted")
+			if got := nearest(tt.name, names); got != tt.want {
+				t.Errorf("%q, want %q", got, tt.want)
 			}
-			if errors.Is(err, ErrSyntax) != tt.syntax {
-				t.Errorf("syntax error: %v", err)
+		})
+	}
+}
+
+func TestUnread(t *testing.T) {
+	tests := []struct {
+		name  string
+		files []string
+		link  bool
+		want  []string
+	}{
+		{"only ours", []string{"/etc/openct.conf"}, false, nil},
+		{"none", nil, false, nil},
+		{"that of a C OpenCT built from source", []string{"/usr/local/etc/openct.conf"}, false, []string{"/usr/local/etc/openct.conf"}},
+		{"both", []string{"/etc/openct.conf", "/usr/local/etc/openct.conf"}, false, []string{"/usr/local/etc/openct.conf"}},
+		{"one is a link to the other", []string{"/etc/openct.conf"}, true, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			root := t.TempDir()
+			for _, dir := range []string{"etc", "usr/local/etc"} {
+				if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+					t.Fatal(err)
+				}
 			}
-			var e *Error
-			if !errors.As(err, &e) || e.File != "openct.conf" || e.Line < 1 {
-				t.Errorf("%v has no place", err)
+			for _, f := range tt.files {
+				if err := os.WriteFile(filepath.Join(root, f), nil, 0o644); err != nil {
+					t.Fatal(err)
+				}
 			}
-			if !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("%q does not say %q", err, tt.want)
+			if tt.link {
+				if err := os.Symlink(filepath.Join(root, "etc/openct.conf"), filepath.Join(root, "usr/local/etc/openct.conf")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if diff := cmp.Diff(tt.want, Unread(root, filepath.Join(root, "etc/openct.conf"))); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
 	}
@@ -270,8 +440,8 @@ func TestDriverOrder(t *testing.T) {
 		driver b { ids = { usb:2/2, }; };
 		driver a { ids = { usb:3/3, }; };`)
 	want := []DriverIDs{
-		{Name: "b", IDs: []devname.ID{id(t, "usb:2/2")}},
-		{Name: "a", IDs: []devname.ID{id(t, "usb:1/1"), id(t, "usb:3/3")}},
+		{Name: "b", IDs: []devname.ID{id(t, "usb:2/2")}, Where: "openct.conf:3"},
+		{Name: "a", IDs: []devname.ID{id(t, "usb:1/1"), id(t, "usb:3/3")}, Where: "openct.conf:2"},
 	}
 	if diff := cmp.Diff(want, c.Drivers, compareID); diff != "" {
 		t.Errorf("drivers (-want +got):\n%s", diff)
@@ -285,7 +455,7 @@ func TestDriverOrder(t *testing.T) {
 }
 
 func TestLoad(t *testing.T) {
-	c, _, err := Load(filepath.Join(t.TempDir(), "missing"))
+	c, _, err := Load(filepath.Join(t.TempDir(), "missing"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -293,8 +463,15 @@ func TestLoad(t *testing.T) {
 		t.Errorf("missing file (-want +got):\n%s", diff)
 	}
 	dir := t.TempDir()
-	if _, _, err := Load(dir); err == nil || !strings.Contains(err.Error(), dir) {
+	if _, _, err := Load(dir, nil); err == nil || !strings.Contains(err.Error(), dir) {
 		t.Errorf("directory: %v", err)
+	}
+	long := filepath.Join(dir, "long")
+	if err := os.WriteFile(long, bytes.Repeat([]byte("#"), maxSize+1), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Load(long, nil); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("too long: %v", err)
 	}
 }
 
@@ -316,17 +493,22 @@ func FuzzParse(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
-	f.Fuzz(func(t *testing.T, src []byte) {
-		c, _, err := Parse("f", src)
-		if (c == nil) != (err != nil) {
-			t.Fatalf("config %v, error %v", c, err)
-		}
+	for _, file := range []string{"classic.conf", "gentoo.conf", "phoenix.conf", "mistakes.conf"} {
+		src, err := os.ReadFile(filepath.Join("testdata", file))
 		if err != nil {
-			var e *Error
-			if !errors.As(err, &e) || e.Line < 1 || e.Line > 1+strings.Count(string(src), "\n") {
-				t.Fatalf("error %v has no place", err)
+			f.Fatal(err)
+		}
+		f.Add(src)
+	}
+	f.Fuzz(func(t *testing.T, src []byte) {
+		c, warnings := Parse("f", src, []string{"etoken", "ccid"})
+		if len(warnings) > maxWarnings {
+			t.Errorf("%d warnings", len(warnings))
+		}
+		for _, w := range warnings {
+			if w.Line < 1 || w.Line > 1+strings.Count(string(src), "\n") {
+				t.Errorf("%v has no place", w)
 			}
-			return
 		}
 		if c.SocketMode&^fs.ModePerm != 0 || c.LockWait < 0 || c.LockWait > maxWait || c.Debug < 0 {
 			t.Errorf("out of range: %+v", c)
@@ -339,5 +521,6 @@ func FuzzParse(f *testing.F) {
 		if slices.ContainsFunc(c.Drivers, func(d DriverIDs) bool { return slices.ContainsFunc(d.IDs, devname.ID.IsZero) }) {
 			t.Error("empty id")
 		}
+		c.Notes()
 	})
 }

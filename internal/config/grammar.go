@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// The grammar (spec/cli.md, 4.1):
+// The grammar, C OpenCT's (src/ifd/conf.c):
 //
 //	file      := statement*
 //	statement := NAME [ "=" ] [ VALUE ] [ "{" statement* "}" ] ( ";" | "," )
@@ -27,16 +27,6 @@ type node struct {
 	line        int
 }
 
-// Error is a mistake in the file.
-type Error struct {
-	File string
-	Line int // from 1
-	Err  error
-}
-
-func (e *Error) Error() string { return fmt.Sprintf("%s:%d: %v", e.File, e.Line, e.Err) }
-func (e *Error) Unwrap() error { return e.Err }
-
 // ErrSyntax: the file does not follow the grammar.
 var ErrSyntax = errors.New("syntax error")
 
@@ -51,117 +41,141 @@ const (
 	end tokenKind = iota
 	word
 	punctuation // = ; , { }
+	bad         // no token: NUL, or quotes that are not closed on their line
 )
 
 type token struct {
-	kind tokenKind
-	text string
-	line int
+	kind  tokenKind
+	text  string
+	line  int
+	first bool // of its line
 }
 
 func (t token) is(punct string) bool { return t.kind == punctuation && strings.Contains(punct, t.text) }
 
+// begins says whether the token looks like the beginning of a statement, though
+// the one before it was not ended.
+func (t token) begins() bool { return t.kind == word && t.first }
+
+// parser reads statements. A statement with a mistake is skipped, and the rest
+// is read as if it had not been there.
 type parser struct {
-	file string
-	src  string
-	line int // of the next character
-	tok  token
+	lexer
+	warn func(line int, err error)
 }
 
 // parse reads a whole file.
-func parse(file string, src []byte) ([]*node, error) {
-	p := &parser{file: file, src: string(src), line: 1}
-	if len(src) > maxSize {
-		return nil, p.fail(1, "%w: file is longer than %d bytes", ErrSyntax, maxSize)
-	}
-	if err := p.next(); err != nil {
-		return nil, err
-	}
-	nodes, err := p.statements(0)
-	if err == nil && p.tok.kind != end {
-		err = p.unexpected() // a } too many
-	}
-	return nodes, err
-}
-
-func (p *parser) fail(line int, format string, args ...any) error {
-	return &Error{File: p.file, Line: line, Err: fmt.Errorf(format, args...)}
-}
-
-func (p *parser) unexpected() error {
-	if p.tok.kind == end {
-		return p.fail(p.tok.line, "%w: unexpected end of file", ErrSyntax)
-	}
-	return p.fail(p.tok.line, "%w: unexpected token %s", ErrSyntax, strconv.Quote(p.tok.text))
+func parse(src []byte, warn func(line int, err error)) []*node {
+	p := &parser{lexer: lexer{src: string(src), line: 1}, warn: warn}
+	p.next()
+	return p.statements(0)
 }
 
 // statements reads up to the end of the file or of the group; p.tok is then the
 // end or the }.
-func (p *parser) statements(depth int) ([]*node, error) {
+func (p *parser) statements(depth int) []*node {
 	var nodes []*node
-	for p.tok.kind == word {
-		n, err := p.statement(depth)
-		if err != nil {
-			return nil, err
-		}
-		nodes = append(nodes, n)
-		if p.tok.is(";,") {
-			if err := p.next(); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if depth > 0 && p.tok.is("}") {
-			break
-		}
-		return nil, p.unexpected()
+	for p.tok.kind != end && !(depth > 0 && p.tok.is("}")) {
+		nodes = append(nodes, p.statement(depth)...)
 	}
-	return nodes, nil
+	return nodes
 }
 
-func (p *parser) statement(depth int) (*node, error) {
+// statement reads a statement and the ; behind it. The result is empty for one
+// with a mistake. Of one whose group is open at the end of the file, it is what
+// is in that group: a missing } must not take the rest of the file away.
+func (p *parser) statement(depth int) []*node {
+	back := p.lexer // where to look for the statement's end after a mistake
 	n := &node{name: p.tok.text, line: p.tok.line}
-	if err := p.next(); err != nil {
-		return nil, err
+	fail := func() []*node {
+		switch err := p.unexpected(); {
+		case n.name == "":
+			p.warn(p.tok.line, err)
+		case p.tok.begins():
+			p.warn(n.line, fmt.Errorf("%w: there is no ; behind %s, which is skipped", ErrSyntax, show(n.name)))
+		default:
+			p.warn(p.tok.line, fmt.Errorf("%w; the statement %s is skipped", err, show(n.name)))
+		}
+		p.lexer = back
+		p.skip(depth)
+		return nil
 	}
+	if p.tok.kind != word {
+		n.name = ""
+		return fail()
+	}
+	p.next()
+	back = p.lexer
 	assigned := p.tok.is("=")
 	if assigned {
-		if err := p.next(); err != nil {
-			return nil, err
-		}
+		p.next()
 	}
 	if p.tok.kind == word {
 		n.value, n.hasValue = p.tok.text, true
-		if err := p.next(); err != nil {
-			return nil, err
-		}
+		p.next()
 	}
 	if p.tok.is("{") {
 		if depth == maxDepth {
-			return nil, p.fail(p.tok.line, "%w: more than %d groups in each other", ErrSyntax, maxDepth)
+			p.warn(p.tok.line, fmt.Errorf("%w: more than %d groups in each other; the statement %s is skipped", ErrSyntax, maxDepth, show(n.name)))
+			p.lexer = back
+			p.skip(depth)
+			return nil
 		}
-		if err := p.next(); err != nil {
-			return nil, err
-		}
-		var err error
-		if n.group, err = p.statements(depth + 1); err != nil {
-			return nil, err
-		}
-		n.hasGroup = true
+		p.next()
+		n.group, n.hasGroup = p.statements(depth+1), true
 		if p.tok.kind == end {
-			return nil, p.fail(p.tok.line, "%w: unexpected end of file, the group of line %d is open", ErrSyntax, n.line)
+			p.warn(n.line, fmt.Errorf("%w: unexpected end of file, the group of %s is open; the statement is skipped", ErrSyntax, show(n.name)))
+			return n.group
 		}
-		if !p.tok.is("}") {
-			return nil, p.unexpected()
-		}
-		if err := p.next(); err != nil {
-			return nil, err
+		p.next()
+		back = p.lexer
+	}
+	switch {
+	case assigned && !n.hasValue && !n.hasGroup: // name = ;
+		return fail()
+	case p.tok.is(";,"):
+		p.next()
+	case depth > 0 && p.tok.is("}"):
+	default:
+		return fail()
+	}
+	return []*node{n}
+}
+
+func (p *parser) unexpected() error {
+	switch p.tok.kind {
+	case end:
+		return fmt.Errorf("%w: unexpected end of file", ErrSyntax)
+	case bad:
+		return fmt.Errorf("%w: %s", ErrSyntax, p.tok.text)
+	}
+	return fmt.Errorf("%w: unexpected token %s", ErrSyntax, show(p.tok.text))
+}
+
+// skip goes behind the end of a statement with a mistake: its ; or, where that is
+// missing, the line before one that begins with a word.
+func (p *parser) skip(depth int) {
+	for open := 0; p.tok.kind != end; p.next() {
+		switch {
+		case p.tok.is("{"):
+			open++
+		case p.tok.is("}") && open > 0:
+			open--
+		case open > 0:
+		case depth > 0 && p.tok.is("}"), p.tok.begins():
+			return
+		case p.tok.is(";,"):
+			p.next()
+			return
 		}
 	}
-	if assigned && !n.hasValue && !n.hasGroup {
-		return nil, p.unexpected() // name = ;
-	}
-	return n, nil
+}
+
+// lexer cuts the file into tokens; tok is the one to look at.
+type lexer struct {
+	src  string // behind tok
+	line int    // of src's first byte
+	tok  token
 }
 
 const (
@@ -169,47 +183,52 @@ const (
 	special = "=;,{}"
 )
 
-// next reads the next token into p.tok.
-func (p *parser) next() error {
-	for p.src != "" {
-		switch c := p.src[0]; {
+// next reads the next token into tok.
+func (l *lexer) next() {
+	first := l.tok.line == 0
+	for l.src != "" {
+		switch c := l.src[0]; {
 		case c == '\n':
-			p.line++
-			p.src = p.src[1:]
+			first = true
+			l.line++
+			l.src = l.src[1:]
 		case strings.IndexByte(blanks, c) >= 0:
-			p.src = p.src[1:]
+			l.src = l.src[1:]
 		case c == '#':
-			p.src = p.src[lineEnd(p.src):]
+			l.src = l.src[lineEnd(l.src):]
 		case c == 0:
-			return p.fail(p.line, "%w: NUL byte", ErrSyntax)
+			l.take(bad, 1, 0, first)
+			l.tok.text = "NUL byte"
+			return
 		case strings.IndexByte(special, c) >= 0:
-			p.take(punctuation, 1, 0)
-			return nil
+			l.take(punctuation, 1, 0, first)
+			return
 		case c == '"':
-			n := strings.IndexByte(p.src[1:lineEnd(p.src)], '"')
+			n := strings.IndexByte(l.src[1:lineEnd(l.src)], '"')
 			if n < 0 {
-				return p.fail(p.line, `%w: unexpected token "\"", the quotes are not closed on this line`, ErrSyntax)
+				l.take(bad, lineEnd(l.src), 0, first)
+				l.tok.text = `unexpected token "\"", the quotes are not closed on this line`
+				return
 			}
-			p.src = p.src[1:]
-			p.take(word, n, 1)
-			return nil
+			l.src = l.src[1:]
+			l.take(word, n, 1, first)
+			return
 		default:
-			n := strings.IndexAny(p.src, blanks+special+"\x00")
+			n := strings.IndexAny(l.src, blanks+special+"\x00")
 			if n < 0 {
-				n = len(p.src)
+				n = len(l.src)
 			}
-			p.take(word, n, 0)
-			return nil
+			l.take(word, n, 0, first)
+			return
 		}
 	}
-	p.tok = token{kind: end, line: p.line}
-	return nil
+	l.tok = token{kind: end, line: l.line}
 }
 
 // take makes n bytes the token and skips some behind it.
-func (p *parser) take(kind tokenKind, n, skip int) {
-	p.tok = token{kind: kind, text: p.src[:n], line: p.line}
-	p.src = p.src[n+skip:]
+func (l *lexer) take(kind tokenKind, n, skip int, first bool) {
+	l.tok = token{kind: kind, text: l.src[:n], line: l.line, first: first}
+	l.src = l.src[n+skip:]
 }
 
 func lineEnd(s string) int {
@@ -218,3 +237,6 @@ func lineEnd(s string) int {
 	}
 	return len(s)
 }
+
+// show quotes a word from the file, which may hold anything.
+func show(s string) string { return strconv.Quote(s) }

@@ -12,26 +12,45 @@ import (
 	"openct/internal/devname"
 )
 
-// Warning is something in the file that has no effect.
+// Warning is a mistake in the file. What it is about is skipped, and has no
+// effect.
 type Warning struct {
 	File string
-	Line int
-	Text string
+	Line int // from 1
+	Err  error
 }
 
-func (w Warning) String() string { return fmt.Sprintf("%s:%d: %s", w.File, w.Line, w.Text) }
+func (w Warning) String() string { return fmt.Sprintf("%s:%d: %v", w.File, w.Line, w.Err) }
+
+// maxWarnings bounds what there is to say about one file.
+const maxWarnings = 100
 
 // collector turns nodes into a Config, collecting all there is to say about them.
 type collector struct {
 	file     string
+	drivers  []string // that there are; nil: not known
 	config   *Config
 	warnings []Warning
-	errs     []error
 }
 
-func (r *collector) warn(n *node, format string, args ...any) {
-	r.warnings = append(r.warnings, Warning{r.file, n.line, fmt.Sprintf(format, args...)})
+func (r *collector) warn(line int, err error) {
+	if errors.Is(err, ErrUnknownDriver) {
+		r.config.Unknown = true
+	}
+	switch len(r.warnings) {
+	case maxWarnings:
+		return
+	case maxWarnings - 1:
+		err = errors.New("further mistakes are not listed")
+	}
+	r.warnings = append(r.warnings, Warning{r.file, line, err})
 }
+
+func (r *collector) warnf(n *node, format string, args ...any) {
+	r.warn(n.line, fmt.Errorf(format, args...))
+}
+
+func (r *collector) where(n *node) string { return fmt.Sprintf("%s:%d", r.file, n.line) }
 
 // key is what may stand in a group: how to read it, and whether it may come more
 // than once.
@@ -62,33 +81,34 @@ func block(keys map[string]key) key {
 }
 
 // group reads statements as the given keys. Of a key that may come once, the
-// first counts (spec/cli.md, 4.1).
+// first that can be read counts.
 func (r *collector) group(prefix string, nodes []*node, keys map[string]key) {
 	seen := map[string]int{}
 	for _, n := range nodes {
 		k, ok := keys[n.name]
 		if !ok {
-			r.warn(n, "unknown key %s is ignored", show(prefix+n.name))
+			r.warnf(n, "unknown key %s is ignored", show(prefix+n.name))
 			continue
 		}
 		if line, again := seen[n.name]; again && !k.many {
-			r.warn(n, "%s is ignored, it was set in line %d", show(prefix+n.name), line)
+			r.warnf(n, "%s is ignored, it was set in line %d", show(prefix+n.name), line)
+			continue
+		}
+		if err := k.read(r, n); err != nil {
+			r.warnf(n, "%s: %w; the statement is skipped", show(prefix+n.name), err)
 			continue
 		}
 		seen[n.name] = n.line
-		if err := k.read(r, n); err != nil {
-			r.errs = append(r.errs, &Error{File: r.file, Line: n.line, Err: fmt.Errorf("%s: %w", show(prefix+n.name), err)})
-		}
 	}
 }
 
-// The keys. Those that C OpenCT had keep their names (spec/cli.md, 4.3).
+// The keys. Those that C OpenCT had keep their names.
 var topKeys = map[string]key{
-	"debug":   value(func(c *Config, v string) (err error) { c.Debug, err = level(v); return }),
+	"debug":   value(func(c *Config, v string) error { return assign(&c.Debug, v, level) }),
 	"hotplug": {read: func(*collector, *node) error { return nil }}, // never had an effect
 	"ifdhandler": block(map[string]key{
 		"program":    value(func(c *Config, v string) error { c.Program = v; return nil }),
-		"force_poll": value(func(c *Config, v string) (err error) { c.ForcePoll, err = boolean(v); return }),
+		"force_poll": value(func(c *Config, v string) error { return assign(&c.ForcePoll, v, boolean) }),
 		"user":       value(func(c *Config, v string) error { c.User = v; return nil }),
 		"groups":     {read: readGroups},
 	}),
@@ -99,44 +119,39 @@ var topKeys = map[string]key{
 	"socket": block(map[string]key{
 		"owner":    value(func(c *Config, v string) error { c.DirOwner = v; return nil }),
 		"group":    value(func(c *Config, v string) error { c.DirGroup = v; return nil }),
-		"dir-mode": value(func(c *Config, v string) (err error) { c.DirMode, err = mode(v); return }),
-		"mode":     value(func(c *Config, v string) (err error) { c.SocketMode, err = mode(v); return }),
+		"dir-mode": value(func(c *Config, v string) error { return assign(&c.DirMode, v, mode) }),
+		"mode":     value(func(c *Config, v string) error { return assign(&c.SocketMode, v, mode) }),
 	}),
 	"lock": block(map[string]key{
-		"enforce": value(func(c *Config, v string) (err error) { c.EnforceLocks, err = boolean(v); return }),
-		"wait":    value(func(c *Config, v string) (err error) { c.LockWait, err = duration(v); return }),
+		"enforce": value(func(c *Config, v string) error { return assign(&c.EnforceLocks, v, boolean) }),
+		"wait":    value(func(c *Config, v string) error { return assign(&c.LockWait, v, duration) }),
 	}),
-	"ccid": value(func(c *Config, v string) (err error) {
-		c.CCID, err = oneOf(v, CCIDOn, CCIDOff, CCIDAuto)
-		return
-	}),
-	"escape": value(func(c *Config, v string) (err error) { c.Escape, err = boolean(v); return }),
-	"pcsc": value(func(c *Config, v string) (err error) {
-		c.PCSC, err = oneOf(v, PCSCBridge, PCSCIgnore)
-		return
-	}),
+	"ccid":   value(func(c *Config, v string) error { return assign(&c.CCID, v, oneOf(CCIDOn, CCIDOff, CCIDAuto)) }),
+	"escape": value(func(c *Config, v string) error { return assign(&c.Escape, v, boolean) }),
+	"pcsc":   value(func(c *Config, v string) error { return assign(&c.PCSC, v, oneOf(PCSCBridge, PCSCIgnore)) }),
 	"reader": {read: readReader, many: true},
 	"driver": {read: readDriver, many: true},
 }
 
 // items are the words of a list: groups = { usb, scard }; or one value alone.
-func items(n *node) ([]*node, error) {
+func (r *collector) items(n *node) ([]*node, error) {
 	if n.hasValue && !n.hasGroup {
 		return []*node{{name: n.value, line: n.line}}, nil
 	}
 	if !n.hasGroup || n.hasValue {
 		return nil, errors.New("needs a list in braces")
 	}
-	for _, item := range n.group {
-		if item.hasValue || item.hasGroup {
-			return nil, fmt.Errorf("%s in line %d is not a single word", show(item.name), item.line)
+	return slices.DeleteFunc(slices.Clone(n.group), func(item *node) bool {
+		wrong := item.hasValue || item.hasGroup
+		if wrong {
+			r.warnf(item, "%s: %s is not a single word, and is skipped", show(n.name), show(item.name))
 		}
-	}
-	return n.group, nil
+		return wrong
+	}), nil
 }
 
 func readGroups(r *collector, n *node) error {
-	list, err := items(n)
+	list, err := r.items(n)
 	for _, item := range list {
 		r.config.Groups = append(r.config.Groups, item.name)
 	}
@@ -146,7 +161,7 @@ func readGroups(r *collector, n *node) error {
 // readReader reads a configured reader. An incomplete one is skipped, as C OpenCT
 // does: it must not keep the others from working.
 func readReader(r *collector, n *node) error {
-	reader := Reader{Name: n.value, Where: fmt.Sprintf("%s:%d", r.file, n.line)}
+	reader := Reader{Name: n.value, Where: r.where(n)}
 	field := func(to *string) key {
 		return key{read: func(_ *collector, n *node) error {
 			if !n.hasValue || n.hasGroup {
@@ -156,18 +171,18 @@ func readReader(r *collector, n *node) error {
 			return nil
 		}}
 	}
-	before := len(r.errs)
 	r.group("reader.", n.group, map[string]key{"driver": field(&reader.Driver), "device": field(&reader.Device)})
-	if len(r.errs) > before {
-		return nil
-	}
 	switch {
 	case reader.Driver == "":
-		r.warn(n, "reader %s is ignored, it has no driver", show(n.value))
+		r.warnf(n, "reader %s is skipped, it has no driver", show(n.value))
 	case reader.Device == "":
-		r.warn(n, "reader %s is ignored, it has no device", show(n.value))
+		r.warnf(n, "reader %s is skipped, it has no device", show(n.value))
 	default:
-		if _, err := reader.Target(); err != nil {
+		_, err := reader.Target()
+		if err == nil {
+			err = r.driver(reader.Driver)
+		}
+		if err != nil {
 			return err
 		}
 		r.config.Readers = append(r.config.Readers, reader)
@@ -175,26 +190,33 @@ func readReader(r *collector, n *node) error {
 	return nil
 }
 
-// readDriver reads a driver's further ids. One that cannot be read was ignored
-// silently; now it is ignored with a warning, for it must not take the service
-// from all other devices.
+// readDriver reads a driver's further ids. One that cannot be read is skipped.
 func readDriver(r *collector, n *node) error {
 	if !n.hasValue {
-		r.warn(n, "driver without a name is ignored")
+		r.warnf(n, "driver without a name is skipped")
 		return nil
 	}
-	at := slices.IndexFunc(r.config.Drivers, func(d DriverIDs) bool { return d.Name == n.value })
-	if at < 0 {
-		at = len(r.config.Drivers)
-		r.config.Drivers = append(r.config.Drivers, DriverIDs{Name: n.value})
+	err := r.driver(n.value)
+	if err != nil && !errors.Is(err, errNotYet) {
+		return err
 	}
-	d := &r.config.Drivers[at]
+	to := &r.config.Drivers
+	if err != nil {
+		// C OpenCT's own openct.conf has such blocks.
+		to = &r.config.NotYet
+	}
+	at := slices.IndexFunc(*to, func(d DriverIDs) bool { return d.Name == n.value })
+	if at < 0 {
+		at = len(*to)
+		*to = append(*to, DriverIDs{Name: n.value, Where: r.where(n)})
+	}
+	d := &(*to)[at]
 	r.group("driver.", n.group, map[string]key{"ids": {read: func(_ *collector, n *node) error {
-		list, err := items(n)
+		list, err := r.items(n)
 		for _, item := range list {
 			id, err := devname.ParseID(item.name)
 			if err != nil {
-				r.warn(item, "driver %s: %v; the id is ignored", show(d.Name), err)
+				r.warnf(item, "driver %s: %w; the id is skipped", show(d.Name), err)
 				continue
 			}
 			d.IDs = append(d.IDs, id)
@@ -202,6 +224,15 @@ func readDriver(r *collector, n *node) error {
 		return err
 	}}})
 	return nil
+}
+
+// assign reads a value; one that cannot be read changes nothing.
+func assign[T any](to *T, v string, read func(string) (T, error)) error {
+	x, err := read(v)
+	if err == nil {
+		*to = x
+	}
+	return err
 }
 
 func boolean(v string) (bool, error) {
@@ -246,16 +277,15 @@ func duration(v string) (time.Duration, error) {
 	return d, nil
 }
 
-func oneOf[T ~string](v string, allowed ...T) (T, error) {
-	var names []string
-	for _, a := range allowed {
-		if v == string(a) {
-			return a, nil
+func oneOf[T ~string](allowed ...T) func(string) (T, error) {
+	return func(v string) (T, error) {
+		var names []string
+		for _, a := range allowed {
+			if v == string(a) {
+				return a, nil
+			}
+			names = append(names, string(a))
 		}
-		names = append(names, string(a))
+		return "", fmt.Errorf("%s is not %s", show(v), strings.Join(names, " or "))
 	}
-	return "", fmt.Errorf("%s is not %s", show(v), strings.Join(names, " or "))
 }
-
-// show quotes a word from the file, which may hold anything.
-func show(s string) string { return strconv.Quote(s) }

@@ -63,10 +63,15 @@ func (c *Control) Init(noColdplug bool) error {
 		}
 		c.complain("reader "+r.Name, err)
 	}
-	if noColdplug {
-		return nil
+	if !noColdplug {
+		if err := c.coldplug(); err != nil {
+			return err
+		}
 	}
-	return c.coldplug()
+	if c.Config.Unknown {
+		return cli.ErrExit(cli.ExitConfig) // openct.conf's warnings were printed
+	}
+	return nil
 }
 
 // explainInit adds what to do about a directory that cannot be used.

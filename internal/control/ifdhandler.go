@@ -84,7 +84,7 @@ func IfdHandler(args []string, openers map[string]daemon.Opener, stdout, stderr 
 
 // LoadConfig reads openct.conf and prints its warnings.
 func LoadConfig(p *cli.Program, file string) (*config.Config, error) {
-	cfg, warnings, err := config.Load(file)
+	cfg, warnings, err := config.Load(file, driver.Names())
 	for _, w := range warnings {
 		fmt.Fprintf(p.Err, "%s: %s\n", p.Name, w)
 	}
@@ -92,7 +92,7 @@ func LoadConfig(p *cli.Program, file string) (*config.Config, error) {
 }
 
 func loadQuietly(_ *cli.Program, file string) (*config.Config, error) {
-	cfg, _, err := config.Load(file)
+	cfg, _, err := config.Load(file, driver.Names())
 	return cfg, err
 }
 

@@ -76,17 +76,16 @@ func TestUdev(t *testing.T) {
 		{"pcscd is to leave tokens alone", "001-004", "pcsc = ignore;", "OPENCT_DRIVER=etoken64\nPCSCLITE_IGNORE=1\n"},
 		{"readers of the class are not asked for", "001-005", "ccid = off;", "OPENCT_DRIVER=none\n"},
 		{"readers of the class are asked for", "001-005", "ccid = on;", "OPENCT_DRIVER=ccid\nPCSCLITE_IGNORE=1\n"},
-		{"one reader is asked for by its id", "001-005", "ccid = off; driver ccid { ids = { usb:04e6/ffff, }; };",
+		{"an id for the class's driver asks for nothing", "001-005", "ccid = off; driver ccid { ids = { usb:04e6/ffff, }; };",
+			"OPENCT_DRIVER=none\n"},
+		{"unless the class's readers are asked for", "001-005", "ccid = on; driver ccid { ids = { usb:04e6/ffff, }; };",
 			"OPENCT_DRIVER=ccid\nPCSCLITE_IGNORE=1\n"},
 		{"something else", "001-006", "", "OPENCT_DRIVER=none\n"},
 		{"something else is given to a driver", "001-006", "driver etoken { ids = { usb:046d/c077, }; };", "OPENCT_DRIVER=etoken\n"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			cfg, _, err := config.Parse("openct.conf", []byte(tt.conf))
-			if err != nil {
-				t.Fatal(err)
-			}
+			cfg, _ := config.Parse("openct.conf", []byte(tt.conf), nil)
 			var out bytes.Buffer
 			c := &Control{Config: cfg, Out: &out, Err: io.Discard, Root: root}
 			if err := c.Udev(tt.instance); err != nil {
@@ -109,10 +108,7 @@ func TestUdevFails(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			cfg, _, err := config.Parse("openct.conf", []byte(tt.conf))
-			if err != nil {
-				t.Fatal(err)
-			}
+			cfg, _ := config.Parse("openct.conf", []byte(tt.conf), nil)
 			var out bytes.Buffer
 			c := &Control{Config: cfg, Out: &out, Err: io.Discard, Root: root}
 			if err := c.Udev(tt.instance); err == nil {
@@ -225,10 +221,7 @@ func TestColdplugBeforeUdev(t *testing.T) {
 				}
 			}
 			t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-			cfg, _, err := config.Parse("openct.conf", []byte("ccid = off;"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			cfg, _ := config.Parse("openct.conf", []byte("ccid = off;"), nil)
 			cfg.Program = filepath.Join(bin, "ifdhandler")
 			var said bytes.Buffer
 			c := &Control{Root: root, Config: cfg, ConfigFile: cli.ConfigFile, Err: &said}

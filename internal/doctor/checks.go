@@ -11,17 +11,24 @@ const entries = 16
 
 func checkConfig(f *Facts) []Finding {
 	c := f.Config
+	var all []Finding
 	switch {
 	case c.Err != "":
-		return found(Fail, "correct "+c.File+" where the error is", "%s", c.Err)
+		all = found(Fail, "correct "+c.File+" where the error is", "%s", c.Err)
 	case c.Missing:
-		return fine("there is no %s, so the defaults apply", c.File)
+		all = fine("there is no %s, so the defaults apply", c.File)
 	case len(c.Warnings) == 0:
-		return fine("%s is read without complaint", c.File)
+		all = fine("%s is read without complaint", c.File)
 	}
-	var all []Finding
 	for _, w := range c.Warnings {
-		all = append(all, found(Warn, "correct "+c.File+" where the warning is", "%s", w)...)
+		all = append(all, found(Warn, "correct "+c.File+" there", "%s", w)...)
+	}
+	for _, n := range c.Notes {
+		all = append(all, fine("%s", n)...)
+	}
+	for _, u := range c.Unread {
+		all = append(all, found(Warn, fmt.Sprintf("move what is needed from %s to %s, and remove %s", u, c.File, u),
+			"%s is not read; the file that is read is %s", u, c.File)...)
 	}
 	return all
 }

@@ -89,6 +89,12 @@ func TestFindings(t *testing.T) {
 			check: "configuration", level: Warn, text: ":1: unknown key", next: "correct /etc/openct.conf",
 		},
 		{
+			name: "an openct.conf that is not read", from: healthy,
+			spoil: func(f *Facts, d *Device) { f.Config.Unread = []string{"/usr/local/etc/openct.conf"} },
+			check: "configuration", level: Warn, text: "/usr/local/etc/openct.conf is not read; the file that is read is /etc/openct.conf",
+			next: "move what is needed from /usr/local/etc/openct.conf to /etc/openct.conf",
+		},
+		{
 			name: "no directory, with systemd", from: unserved,
 			spoil: func(f *Facts, d *Device) { f.Dir = Dir{Path: "/run/openct", Missing: true} },
 			check: "directory", level: Fail, text: "there is no directory /run/openct", next: "systemd-tmpfiles --create openct.conf",
@@ -404,6 +410,9 @@ func TestNoAlarm(t *testing.T) {
 		text  string // said all the same
 	}{
 		{"no openct.conf", func(f *Facts, d *Device) { f.Config.Missing = true }, "so the defaults apply"},
+		{"C OpenCT's own openct.conf", func(f *Facts, d *Device) {
+			f.Config.Notes = []string{"/etc/openct.conf:79: the ids for driver ccid ask for nothing"}
+		}, "/etc/openct.conf:79: the ids for driver ccid ask for nothing"},
 		{"a directory of one's own", func(f *Facts, d *Device) { f.Dir.FromEnv = true }, "named by OPENCT_SOCKETDIR"},
 		{"no systemd", func(f *Facts, d *Device) { f.Systemd, f.Rules.Running = false, false }, "systemd does not run here"},
 		{"left to pcscd", func(f *Facts, d *Device) {

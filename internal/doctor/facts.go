@@ -38,7 +38,9 @@ type Config struct {
 	File     string
 	Missing  bool
 	Err      string
-	Warnings []string
+	Warnings []string // mistakes in it
+	Notes    []string // what has no effect here, without a mistake
+	Unread   []string // files of that name elsewhere
 }
 
 // Dir is the directory of status file and sockets.

@@ -69,7 +69,8 @@ func exists(path string) bool {
 func (o Options) config(f *Facts) *config.Config {
 	f.Config.File = o.ConfigFile
 	f.Config.Missing = !exists(o.ConfigFile)
-	cfg, warnings, err := config.Load(o.ConfigFile)
+	f.Config.Unread = config.Unread(o.Root, o.ConfigFile)
+	cfg, warnings, err := config.Load(o.ConfigFile, driver.Names())
 	for _, w := range warnings {
 		f.Config.Warnings = append(f.Config.Warnings, w.String())
 	}
@@ -77,6 +78,7 @@ func (o Options) config(f *Facts) *config.Config {
 		f.Config.Err = err.Error()
 		return config.Default()
 	}
+	f.Config.Notes = cfg.Notes()
 	return cfg
 }
 

@@ -112,8 +112,11 @@ func TestGatherDevices(t *testing.T) {
 	want := []device{
 		{"1-1", "etoken64", "whose table lists it", "", ""},
 		{"1-2", "etoken", "as openct.conf says", "", ""},
-		{"1-3", "", "", `openct.conf gives usb:1111/3333/0100 to driver "nosuch": no such driver; ifdhandler -i lists them`, ""},
+		{"1-3", "", "", "", ""}, // the statement is skipped
 		{"1-5", "", "", "", ""}, // could be a token
+	}
+	if diff := cmp.Diff([]string{m.root + `/etc/openct.conf:1: "driver": driver "nosuch": there is no such driver; the statement is skipped`}, f.Config.Warnings); diff != "" {
+		t.Errorf("warnings (-want +got):\n%s", diff)
 	}
 	ccid := slices.IndexFunc(got, func(d device) bool { return d.Port == "1-4" })
 	if ccid < 0 {
@@ -131,6 +134,28 @@ func TestGatherDevices(t *testing.T) {
 	}
 	if got, want := f.Devices[0].Label, "Maker Thing"; got != want {
 		t.Errorf("label %q, want %q", got, want)
+	}
+}
+
+// C OpenCT's own openct.conf asks for common readers, and one that was built from
+// source lies elsewhere.
+func TestGatherConfig(t *testing.T) {
+	m := newMachine(t)
+	m.write("etc/openct.conf", "ccid = off; driver ccid { ids = { usb:04e6/5115, }; };")
+	m.write("usr/local/etc/openct.conf", "")
+	m.plug("1-1", "1", "04e6", "5115", "0b", "")
+	f := m.gather(silent)
+	file := filepath.Join(m.root, "etc/openct.conf")
+	want := Config{
+		File:   file,
+		Notes:  []string{file + ":1: the ids for driver ccid ask for nothing: such readers are left to pcscd unless there is ccid = on;"},
+		Unread: []string{"/usr/local/etc/openct.conf"},
+	}
+	if diff := cmp.Diff(want, f.Config); diff != "" {
+		t.Errorf("configuration (-want +got):\n%s", diff)
+	}
+	if d := f.Devices[0]; d.Left != "pcscd" {
+		t.Errorf("reader of the class: %+v", d)
 	}
 }
 

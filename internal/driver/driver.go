@@ -120,6 +120,15 @@ func Table() []Entry {
 	}
 }
 
+// Names are the drivers' names, in the table's order.
+func Names() []string {
+	var names []string
+	for _, e := range Table() {
+		names = append(names, e.Name)
+	}
+	return names
+}
+
 // ByName finds a driver by its exact name.
 func ByName(name string) (Entry, bool) {
 	for _, e := range Table() {

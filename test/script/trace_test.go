@@ -101,6 +101,10 @@ var different = map[string]difference{
 		why:  "what was not done is not a success",
 		exit: 1, stdout: "0 processes killed.\n",
 	},
+	"with a configuration file that cannot be parsed|openct-control -f {BADCONF} status": {
+		why:    "a statement with a mistake is told and skipped; the rest of the file counts, and readers are served",
+		stdout: oneToken,
+	},
 	"fourteen tokens at once|openct-control status": {
 		why:      "the heading comes once, not before each reader (spec/cli.md, 1.3); start-stop.txtar has the form",
 		anything: true,
