@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"openct/internal/driver"
-	"openct/internal/rules"
 )
 
 // targets are all files that are made from the table.
@@ -16,9 +15,7 @@ func targets() []target {
 		{"README.md", between("<!-- devices -->\n", "<!-- /devices -->\n", markdown)},
 		{"man/ifdhandler.8", between(".\\\" devices\n", ".\\\" /devices\n", mdoc)},
 		{"compat/ifd/ids.tsv", whole(bundleIDs)},
-		{"udev/60-openct.rules", whole(func(table []driver.Entry) []byte {
-			return rules.Udev(rules.Entries(table))
-		})},
+		{"udev/60-openct.rules", whole(udev)},
 	}
 }
 

@@ -1,26 +1,13 @@
-// Package rules writes the rules by which udev learns what OpenCT drives. They
-// come from the driver table, so that a driver is listed in one place only;
-// internal/gen puts them where they belong.
-package rules
+package main
 
 import (
 	"bytes"
 	"fmt"
-	"slices"
+
+	"openct/internal/driver"
 )
 
-// Entry is one USB device that a driver takes.
-type Entry struct {
-	Vendor, Product uint16
-	Driver          string // the driver's name, as in openct.conf
-	Name            string // for people
-
-	// OptIn is for readers that others can drive, too: they are served when
-	// openct.conf says so ("ccid"), and left to pcscd otherwise.
-	OptIn bool
-}
-
-const header = `# USB tokens and readers that OpenCT serves: permissions, and a unit to serve
+const udevHeader = `# USB tokens and readers that OpenCT serves: permissions, and a unit to serve
 # them. Made from the driver table by "go generate"; do not edit.
 #
 # A device that is not listed here is added by a line in openct.conf (see
@@ -42,7 +29,7 @@ ENV{OPENCT_DRIVER}=="?*", GOTO="openct_ask"
 
 `
 
-const footer = `
+const udevFooter = `
 ENV{OPENCT_DRIVER}=="?*", GOTO="openct_ask"
 # Readers of the smart card class.
 ENV{ID_USB_INTERFACES}=="*:0b????:*", GOTO="openct_ask"
@@ -75,35 +62,23 @@ ENV{OPENCT_UNIT}="openct-handler@$env{BUSNUM}-$env{DEVNUM}.service"
 LABEL="openct_end"
 `
 
-// Udev makes 60-openct.rules. The entries' order is kept.
-func Udev(entries []Entry) []byte {
+// udev makes 60-openct.rules, by which udev learns what OpenCT drives. Readers of
+// the smart card class have other drivers, too: they are OpenCT's when openct.conf
+// says so ("ccid"), and left to pcscd otherwise.
+func udev(table []driver.Entry) []byte {
 	var b bytes.Buffer
-	b.WriteString(header)
-	for _, group := range byDriver(entries) {
-		fmt.Fprintf(&b, "# %s\n", group[0].Driver)
-		for _, e := range group {
-			fmt.Fprintf(&b, "ATTR{idVendor}==\"%04x\", ATTR{idProduct}==\"%04x\", ", e.Vendor, e.Product)
-			if e.OptIn {
+	b.WriteString(udevHeader)
+	for _, e := range table {
+		fmt.Fprintf(&b, "# %s\n", e.Name)
+		for _, id := range e.IDs {
+			fmt.Fprintf(&b, "ATTR{idVendor}==\"%04x\", ATTR{idProduct}==\"%04x\", ", id.Vendor, id.Product)
+			if e.Class != nil {
 				b.WriteString("GOTO=\"openct_ask\"\n")
 			} else {
-				fmt.Fprintf(&b, "ENV{OPENCT_DRIVER}=%q\n", e.Driver)
+				fmt.Fprintf(&b, "ENV{OPENCT_DRIVER}=%q\n", e.Name)
 			}
 		}
 	}
-	b.WriteString(footer)
+	b.WriteString(udevFooter)
 	return b.Bytes()
-}
-
-// byDriver groups entries by driver, in the order in which drivers appear.
-func byDriver(entries []Entry) [][]Entry {
-	var groups [][]Entry
-	for _, e := range entries {
-		i := slices.IndexFunc(groups, func(g []Entry) bool { return g[0].Driver == e.Driver })
-		if i < 0 {
-			groups = append(groups, nil)
-			i = len(groups) - 1
-		}
-		groups[i] = append(groups[i], e)
-	}
-	return groups
 }

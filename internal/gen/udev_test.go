@@ -1,4 +1,4 @@
-package rules
+package main
 
 import (
 	"strings"
@@ -10,18 +10,14 @@ import (
 )
 
 func TestUdevDevices(t *testing.T) {
-	text := string(Udev([]Entry{
-		{Vendor: 0x0529, Product: 0x0600, Driver: "etoken64"},
-		{Vendor: 0x04e6, Product: 0xe003, Driver: "ccid", OptIn: true},
-		{Vendor: 0x0529, Product: 0x0700, Driver: "etoken64"},
-	}))
+	text := string(udev(table()))
 	_, text, _ = strings.Cut(text, "GOTO=\"openct_ask\"\n\n")
 	text, _, _ = strings.Cut(text, "\nENV{OPENCT_DRIVER}")
-	want := `# etoken64
-ATTR{idVendor}=="0529", ATTR{idProduct}=="0600", ENV{OPENCT_DRIVER}="etoken64"
-ATTR{idVendor}=="0529", ATTR{idProduct}=="0700", ENV{OPENCT_DRIVER}="etoken64"
-# ccid
-ATTR{idVendor}=="04e6", ATTR{idProduct}=="e003", GOTO="openct_ask"
+	want := `# one
+ATTR{idVendor}=="0529", ATTR{idProduct}=="0600", ENV{OPENCT_DRIVER}="one"
+ATTR{idVendor}=="abcd", ATTR{idProduct}=="0001", ENV{OPENCT_DRIVER}="one"
+# two
+ATTR{idVendor}=="08e6", ATTR{idProduct}=="3437", GOTO="openct_ask"
 `
 	if diff := cmp.Diff(want, text); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -31,7 +27,7 @@ ATTR{idVendor}=="04e6", ATTR{idProduct}=="e003", GOTO="openct_ask"
 // What went wrong with such rules before (systemd's NEWS for 247, and
 // systemd.device(5)).
 func TestUdevTraps(t *testing.T) {
-	text := string(Udev(Entries(driver.Table())))
+	text := string(udev(driver.Table()))
 	var rules []string
 	for _, line := range strings.Split(text, "\n") {
 		if line != "" && !strings.HasPrefix(line, "#") {
