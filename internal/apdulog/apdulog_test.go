@@ -2,21 +2,13 @@ package apdulog
 
 import (
 	"bytes"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
-)
 
-func unhex(t testing.TB, s string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
+	"openct/internal/hextest"
+)
 
 func TestCommand(t *testing.T) {
 	long := "00 DA 01 02 00 0100" + strings.Repeat("AA", 256)
@@ -63,7 +55,7 @@ func TestCommand(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := Command(unhex(t, tt.apdu)); got != tt.want {
+			if got := Command(hextest.Bytes(t, tt.apdu)); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
@@ -85,7 +77,7 @@ func TestResponse(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := Response(unhex(t, tt.command), unhex(t, tt.response)); got != tt.want {
+			if got := Response(hextest.Bytes(t, tt.command), hextest.Bytes(t, tt.response)); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
@@ -115,10 +107,10 @@ func leaks(text string) bool {
 
 func TestNoWayToGetAPIN(t *testing.T) {
 	extended := func(header string, data []byte) []byte {
-		return append(append(unhex(t, header), 0, 0, byte(len(data))), data...)
+		return append(append(hextest.Bytes(t, header), 0, 0, byte(len(data))), data...)
 	}
 	short := func(header string, data []byte) []byte {
-		return append(append(unhex(t, header), byte(len(data))), data...)
+		return append(append(hextest.Bytes(t, header), byte(len(data))), data...)
 	}
 	padded := append(append([]byte{}, secret...), 0xFF, 0xFF)
 	// Every instruction in every sort of class: plain, chained, secure
@@ -132,9 +124,9 @@ func TestNoWayToGetAPIN(t *testing.T) {
 				"padded":       short(header, padded),
 				"extended":     extended(header, secret),
 				"extended, Le": append(extended(header, secret), 0, 0),
-				"no Lc":        append(unhex(t, header), secret...),
-				"Lc too large": append(append(unhex(t, header), 0x7F), secret...),
-				"Lc too small": append(append(unhex(t, header), 1), secret...),
+				"no Lc":        append(hextest.Bytes(t, header), secret...),
+				"Lc too large": append(append(hextest.Bytes(t, header), 0x7F), secret...),
+				"Lc too small": append(append(hextest.Bytes(t, header), 1), secret...),
 				"no header":    secret,
 				"twice":        short(header, append(append([]byte{}, secret...), secret...)),
 			} {

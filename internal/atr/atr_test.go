@@ -8,16 +8,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-)
 
-func unhex(t testing.TB, s string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
+	"openct/internal/hextest"
+)
 
 // meaning is what an ATR says, in the terms of the specification's table.
 type meaning struct {
@@ -110,7 +103,7 @@ func fixTCK(raw []byte) []byte {
 func TestParse(t *testing.T) {
 	for _, tt := range vectors {
 		t.Run(tt.name, func(t *testing.T) {
-			raw := unhex(t, tt.atr)
+			raw := hextest.Bytes(t, tt.atr)
 			want := tt.want
 			want.Hist = strings.ReplaceAll(want.Hist, " ", "")
 			a, err := Parse(raw)
@@ -168,7 +161,7 @@ func TestParseErrors(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			a, err := Parse(unhex(t, tt.atr))
+			a, err := Parse(hextest.Bytes(t, tt.atr))
 			if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.told) {
 				t.Errorf("error %v, want %v that tells %q", err, tt.want, tt.told)
 			}
@@ -201,7 +194,7 @@ func TestFlawedATRs(t *testing.T) {
 			meaning{0, []int{0}, Absent, Absent, 32, 4, 13, 10, false, "", 0x80}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			a, err := Parse(unhex(t, tt.atr))
+			a, err := Parse(hextest.Bytes(t, tt.atr))
 			if !errors.Is(err, ErrFlawed) {
 				t.Fatal(err)
 			}
@@ -245,7 +238,7 @@ func TestManyFlawedATRs(t *testing.T) {
 		}
 	}
 	for _, s := range sound {
-		raw := unhex(t, s.atr)
+		raw := hextest.Bytes(t, s.atr)
 		if _, err := Parse(raw); err != nil {
 			t.Fatalf("% X: %v", raw, err)
 		}
@@ -285,7 +278,7 @@ func TestContactless(t *testing.T) {
 		{"T=0", "3B 00", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			a, err := Parse(unhex(t, tt.atr))
+			a, err := Parse(hextest.Bytes(t, tt.atr))
 			if a == nil {
 				t.Fatal(err)
 			}
@@ -297,7 +290,7 @@ func TestContactless(t *testing.T) {
 }
 
 func TestParseKeepsACopy(t *testing.T) {
-	raw := unhex(t, "3B 02 AA BB")
+	raw := hextest.Bytes(t, "3B 02 AA BB")
 	a, err := Parse(raw)
 	if err != nil {
 		t.Fatal(err)
@@ -324,7 +317,7 @@ func TestSpecificMode(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			a, err := Parse(unhex(t, tt.atr))
+			a, err := Parse(hextest.Bytes(t, tt.atr))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -352,21 +345,21 @@ func TestSpecificMode(t *testing.T) {
 }
 
 func TestGlobalBytes(t *testing.T) {
-	a, err := Parse(fixTCK(unhex(t, "3B 80 80 1F C7 00")))
+	a, err := Parse(fixTCK(hextest.Bytes(t, "3B 80 80 1F C7 00")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if a.ClockStop() != 3 || a.Classes() != 7 {
 		t.Errorf("clock stop %d, classes %d, want 3 and 7", a.ClockStop(), a.Classes())
 	}
-	a, err = Parse(fixTCK(unhex(t, "3B 80 1F C7 00"))) // against the standard, and seen
+	a, err = Parse(fixTCK(hextest.Bytes(t, "3B 80 1F C7 00"))) // against the standard, and seen
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, specific := a.Specific(); specific || a.ClockStop() != 3 || a.Classes() != 7 {
 		t.Errorf("T=15 in TD1: specific mode %v, clock stop %d, classes %d, want none, 3 and 7", specific, a.ClockStop(), a.Classes())
 	}
-	a, err = Parse(unhex(t, "3B 00"))
+	a, err = Parse(hextest.Bytes(t, "3B 00"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -385,9 +378,9 @@ func TestInvert(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	for _, v := range vectors {
-		f.Add(unhex(f, v.atr))
+		f.Add(hextest.Bytes(f, v.atr))
 	}
-	f.Add(unhex(f, "3B"+strings.Repeat("80", 32)))
+	f.Add(hextest.Bytes(f, "3B"+strings.Repeat("80", 32)))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		a, err := Parse(raw)
 		if (a == nil) != (err != nil && !errors.Is(err, ErrFlawed)) || err != nil && errors.Is(err, ErrFlawed) == errors.Is(err, ErrInvalid) {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"testing"
+
+	"openct/internal/hextest"
 )
 
 func TestBuildPPS(t *testing.T) {
@@ -28,7 +30,7 @@ func TestBuildPPS(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			a, err := Parse(unhex(t, tt.atr))
+			a, err := Parse(hextest.Bytes(t, tt.atr))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -36,7 +38,7 @@ func TestBuildPPS(t *testing.T) {
 			if !errors.Is(err, tt.err) {
 				t.Fatalf("error %v, want %v", err, tt.err)
 			}
-			if want := unhex(t, tt.want); !bytes.Equal(got, want) {
+			if want := hextest.Bytes(t, tt.want); !bytes.Equal(got, want) {
 				t.Errorf("% X, want % X", got, want)
 			}
 		})
@@ -68,7 +70,7 @@ func TestCheckPPS(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			accepted, err := CheckPPS(unhex(t, tt.request), unhex(t, tt.response))
+			accepted, err := CheckPPS(hextest.Bytes(t, tt.request), hextest.Bytes(t, tt.response))
 			if !errors.Is(err, tt.err) {
 				t.Errorf("error %v, want %v", err, tt.err)
 			}
@@ -93,7 +95,7 @@ func TestNeedPPS(t *testing.T) {
 		{"too many", "FF 01 FE 00", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := NeedPPS(unhex(t, tt.b)); got != tt.want {
+			if got := NeedPPS(hextest.Bytes(t, tt.b)); got != tt.want {
 				t.Errorf("%d, want %d", got, tt.want)
 			}
 		})
@@ -102,7 +104,7 @@ func TestNeedPPS(t *testing.T) {
 
 func FuzzPPS(f *testing.F) {
 	for _, s := range []string{"FF 01 FE", "FF 11 98 76", "FF 00 FF", "FF 71 11 22 33 44", ""} {
-		f.Add([]byte(unhex(f, "FF 11 98 76")), []byte(unhex(f, s)))
+		f.Add([]byte(hextest.Bytes(f, "FF 11 98 76")), []byte(hextest.Bytes(f, s)))
 	}
 	f.Fuzz(func(t *testing.T, request, response []byte) {
 		accepted, err := CheckPPS(request, response)

@@ -3,11 +3,13 @@ package atr
 import (
 	"testing"
 	"time"
+
+	"openct/internal/hextest"
 )
 
 func TestTimes(t *testing.T) {
 	parse := func(s string) *ATR {
-		a, err := Parse(fixTCKIfAny(unhex(t, s)))
+		a, err := Parse(fixTCKIfAny(hextest.Bytes(t, s)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -95,7 +97,7 @@ func TestFiDi(t *testing.T) {
 		{"reserved D", "3B 10 90", 372, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			a, err := Parse(unhex(t, tt.atr))
+			a, err := Parse(hextest.Bytes(t, tt.atr))
 			if err != nil {
 				t.Fatal(err)
 			}

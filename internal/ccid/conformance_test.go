@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"openct/internal/hextest"
 	"openct/internal/ifd"
 	"openct/internal/proto"
 	"openct/internal/usb"
@@ -178,7 +179,7 @@ func TestConformance(t *testing.T) {
 				{"T=1, CRC", "3B 80 81 71 40 45 01 F4", 1, "11 11 00 45 00 40 00"},
 				{"T=1, bare contactless", "3B 80 81 01 00", 1, "11 10 00 4D 00 20 00"},
 			} {
-				b := plug(t, profile(t, "P1"), &testCard{atr: fixTCK(unhex(t, c.atr))}).start()
+				b := plug(t, profile(t, "P1"), &testCard{atr: fixTCK(hextest.Bytes(t, c.atr))}).start()
 				b.engine(0)
 				p := b.sent(0x61)[0]
 				if got := fmt.Sprintf("% X", p.Data); got != c.want || p.Param[0] != c.t {
@@ -372,7 +373,7 @@ func TestConformance(t *testing.T) {
 				"3B 8F 80 01 80 4F 0C A0 00 00 03 06 03 00 01 00 00 00 00 6A", "3B 80 80 01 01", "3B 88 80 01 00 00 00 00 33 81 81 00 3A",
 			} {
 				for _, number := range []string{"P1", "P3", "P5"} {
-					b := plug(t, profile(t, number), &testCard{atr: fixTCK(unhex(t, a))}).start()
+					b := plug(t, profile(t, number), &testCard{atr: fixTCK(hextest.Bytes(t, a))}).start()
 					b.transmit(b.engine(0), selectMF, okSW)
 				}
 			}
@@ -381,7 +382,7 @@ func TestConformance(t *testing.T) {
 				profile string
 				want    proto.ID
 			}{{"P1", proto.T0}, {"P3", proto.T1}, {"P4", proto.T1}, {"P5", proto.T1}} {
-				b := plug(t, profile(t, c.profile), &testCard{atr: fixTCK(unhex(t, "3B 8F 80 01 80 4F 0C A0 00 00 03 06 03 00 03 00 00 00 00 68"))}).start()
+				b := plug(t, profile(t, c.profile), &testCard{atr: fixTCK(hextest.Bytes(t, "3B 8F 80 01 80 4F 0C A0 00 00 03 06 03 00 03 00 00 00 00 68"))}).start()
 				if e := b.engine(0); e.ID() != c.want {
 					t.Errorf("%s: protocol %v, want %v", c.profile, e.ID(), c.want)
 				}
@@ -389,7 +390,7 @@ func TestConformance(t *testing.T) {
 			// A contactless reader speaks T=1 only.
 			p := profile(t, "P5")
 			p.Protocols = 2
-			b := plug(t, p, &testCard{atr: unhex(t, "3B 80 80 01 01")}).start()
+			b := plug(t, p, &testCard{atr: hextest.Bytes(t, "3B 80 80 01 01")}).start()
 			if e := b.engine(0); e.ID() != proto.T1 {
 				t.Errorf("protocol %v, want T=1", e.ID())
 			}

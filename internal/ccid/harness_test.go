@@ -5,10 +5,8 @@ package ccid
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"log/slog"
-	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -20,16 +18,6 @@ import (
 	"openct/internal/vusb/card"
 	"openct/internal/vusb/ccidreader"
 )
-
-// unhex reads "6F 00 0a" and "6f000a" alike.
-func unhex(t testing.TB, s string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
 
 // testCard answers by a function and remembers what it was asked.
 type testCard struct {

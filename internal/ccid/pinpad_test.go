@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"openct/internal/hextest"
 	"openct/internal/ifd"
 	"openct/internal/proto"
 	"openct/internal/vusb/ccidreader"
@@ -19,13 +20,13 @@ const paddedVerify = "00 20 00 01 08 FF FF FF FF FF FF FF FF"
 // TestSecureVector is one PIN entry, byte by byte.
 func TestSecureVector(t *testing.T) {
 	s := &slot{plan: &Plan{MaxMessage: 271, Display: true}}
-	e, offset, err := s.entry(ifd.PINRequest{Control: 0x01}, unhex(t, paddedVerify), 6)
+	e, offset, err := s.entry(ifd.PINRequest{Control: 0x01}, hextest.Bytes(t, paddedVerify), 6)
 	if err != nil {
 		t.Fatal(err)
 	}
 	e.format |= offset << 3
 	got := secureVerify(e).append(nil, 2, 7)
-	want := unhex(t, "69 1C 00 00 00 02 07 00 00 00 00 00 82 08 00 08 04 02 01 09 04 00 00 00 00"+paddedVerify)
+	want := hextest.Bytes(t, "69 1C 00 00 00 02 07 00 00 00 00 00 82 08 00 08 04 02 01 09 04 00 00 00 00"+paddedVerify)
 	if !bytes.Equal(got, want) {
 		t.Errorf("got  % X\nwant % X", got, want)
 	}
@@ -59,7 +60,7 @@ func TestVerify(t *testing.T) {
 							if err != nil || !bytes.Equal(got, okSW) {
 								t.Fatalf("Verify: % X, %v", got, err)
 							}
-							if seen := chip.seen[len(chip.seen)-1]; !bytes.HasPrefix(seen, unhex(t, c.want)) {
+							if seen := chip.seen[len(chip.seen)-1]; !bytes.HasPrefix(seen, hextest.Bytes(t, c.want)) {
 								t.Errorf("card got % X, want %s", seen, c.want)
 							}
 							b.transmit(e, selectMF, okSW)
@@ -174,7 +175,7 @@ func TestModify(t *testing.T) {
 					if err != nil || !bytes.Equal(got, okSW) {
 						t.Fatalf("Modify: % X, %v", got, err)
 					}
-					if seen := chip.seen[0]; !bytes.Equal(seen, unhex(t, c.want)) {
+					if seen := chip.seen[0]; !bytes.Equal(seen, hextest.Bytes(t, c.want)) {
 						t.Errorf("card got % X\nwant     %s", seen, c.want)
 					}
 					b.transmit(e, selectMF, okSW)
@@ -270,7 +271,7 @@ func TestPINQuirks(t *testing.T) {
 					t.Fatalf("%d PIN entries", len(sent))
 				}
 				for i, want := range []string{c.verify, c.modify} {
-					if got := sent[i].Data; !bytes.HasPrefix(got, unhex(t, want)) {
+					if got := sent[i].Data; !bytes.HasPrefix(got, hextest.Bytes(t, want)) {
 						t.Errorf("sent % X\nwant %s ...", got, want)
 					}
 				}

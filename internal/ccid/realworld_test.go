@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"openct/internal/hextest"
 	"openct/internal/ifd"
 	"openct/internal/proto"
 	"openct/internal/usb"
@@ -464,6 +465,6 @@ func TestRealWorld(t *testing.T) {
 
 // pinRequest builds PIN_DATA from its control and position bytes and the rest.
 func pinRequest(t testing.TB, head, apdu string) ifd.PINRequest {
-	h := unhex(t, head)
-	return ifd.PINRequest{Control: h[0], Offset: h[1], APDU: unhex(t, apdu), Timeout: 30 * time.Second}
+	h := hextest.Bytes(t, head)
+	return ifd.PINRequest{Control: h[0], Offset: h[1], APDU: hextest.Bytes(t, apdu), Timeout: 30 * time.Second}
 }

@@ -5,6 +5,7 @@ package ccid
 import (
 	"testing"
 
+	"openct/internal/hextest"
 	"openct/internal/proto"
 )
 
@@ -25,7 +26,7 @@ func TestFlawedATRs(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				for _, number := range []string{"P1", "P2", "P3", "P5", "P6"} {
-					b := plug(t, profile(t, number), &testCard{atr: unhex(t, c.atr)}).start()
+					b := plug(t, profile(t, number), &testCard{atr: hextest.Bytes(t, c.atr)}).start()
 					e := b.engine(0)
 					if number == "P1" && e.ID() != c.want {
 						t.Errorf("protocol %v, want %v", e.ID(), c.want)

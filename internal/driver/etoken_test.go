@@ -2,12 +2,12 @@ package driver
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"strings"
 	"testing"
 
 	"openct/internal/atr"
+	"openct/internal/hextest"
 	"openct/internal/ifd"
 	"openct/internal/proto"
 	"openct/internal/usb"
@@ -49,15 +49,6 @@ OUT 40 02 0000 0000 [00 00 01 00 88 13] T d
 IN  C0 82 0000 0000 len 1 T d 00
 `
 
-func unhex(t testing.TB, s string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
 // session opens a token and resets its card.
 func session(t *testing.T, open func(usb.Device, ifd.Options) (ifd.Reader, error), dev usb.Device) (ifd.Slot, []byte) {
 	t.Helper()
@@ -90,11 +81,11 @@ func TestEToken64Recorded(t *testing.T) {
 		{"00 CA 01 82 00", "C8 09 90 00"}, // with a waiting time extension
 		{"00 D6 00 00 28 000102030405060708090A0B0C0D0E0F101112131415161718191A1B1C1D1E1F2021222324252627", "90 00"},
 	} {
-		got, err := e.Transmit(context.Background(), unhex(t, x.command), nil)
+		got, err := e.Transmit(context.Background(), hextest.Bytes(t, x.command), nil)
 		if err != nil {
 			t.Fatalf("%s: %v", x.command, err)
 		}
-		if want := unhex(t, x.response); string(got) != string(want) {
+		if want := hextest.Bytes(t, x.response); string(got) != string(want) {
 			t.Errorf("%s: got % x, want % x", x.command, got, want)
 		}
 	}
@@ -104,7 +95,7 @@ func TestETokenRecorded(t *testing.T) {
 	dev := usbtest.Parse(t, recordedETokenReset)
 	defer dev.Done(t)
 	_, raw := session(t, openEToken, dev)
-	if want := unhex(t, "3B F2 98 00 FF C1 10 31 FE 55 C8 03 15"); string(raw) != string(want) {
+	if want := hextest.Bytes(t, "3B F2 98 00 FF C1 10 31 FE 55 C8 03 15"); string(raw) != string(want) {
 		t.Errorf("ATR % x, want % x", raw, want)
 	}
 }
@@ -158,7 +149,7 @@ func TestEToken64ResetFaults(t *testing.T) {
 }
 
 func TestETokenRefusesOtherProtocols(t *testing.T) {
-	a, err := atr.Parse(unhex(t, "3B F2 18 00 02 C1 0A 31 FE 58 C8 09 75"))
+	a, err := atr.Parse(hextest.Bytes(t, "3B F2 18 00 02 C1 0A 31 FE 58 C8 09 75"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"openct/internal/hextest"
 	"openct/internal/ifd"
 	"openct/internal/proto"
 	"openct/internal/usb"
@@ -61,16 +62,16 @@ func TestRutokenToNative(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			app := unhex(t, tt.app)
+			app := hextest.Bytes(t, tt.app)
 			c, err := parseTPDU(app)
 			if err != nil {
 				t.Fatal(err)
 			}
 			c.toNative()
-			if !bytes.Equal(c.header[:], unhex(t, tt.header)) || !bytes.Equal(c.data, unhex(t, tt.data)) || c.le != tt.le {
+			if !bytes.Equal(c.header[:], hextest.Bytes(t, tt.header)) || !bytes.Equal(c.data, hextest.Bytes(t, tt.data)) || c.le != tt.le {
 				t.Errorf("got % X, % X, Le %d", c.header, c.data, c.le)
 			}
-			if !bytes.Equal(app, unhex(t, tt.app)) {
+			if !bytes.Equal(app, hextest.Bytes(t, tt.app)) {
 				t.Error("the client's command was changed")
 			}
 		})
@@ -105,8 +106,8 @@ func TestRutokenFromNative(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := fromNative([4]byte(unhex(t, tt.command)), unhex(t, tt.native))
-			if want := unhex(t, tt.app); !bytes.Equal(got, want) {
+			got := fromNative([4]byte(hextest.Bytes(t, tt.command)), hextest.Bytes(t, tt.native))
+			if want := hextest.Bytes(t, tt.app); !bytes.Equal(got, want) {
 				t.Errorf("got  % X\nwant % X", got, want)
 			}
 		})
@@ -236,7 +237,7 @@ func TestRutokenBusy(t *testing.T) {
 				dev.from, dev.looks = true, 0
 				start := time.Now()
 				e := engine(t, slot, raw)
-				_, err := e.Transmit(context.Background(), unhex(t, "00 44 00 00"), nil)
+				_, err := e.Transmit(context.Background(), hextest.Bytes(t, "00 44 00 00"), nil)
 				if !errors.Is(err, tt.err) {
 					t.Fatalf("got %v, want %v", err, tt.err)
 				}
@@ -249,7 +250,7 @@ func TestRutokenBusy(t *testing.T) {
 				if tt.err == nil {
 					return
 				}
-				if _, err := e.Transmit(context.Background(), unhex(t, "00 44 00 00"), nil); !errors.Is(err, proto.ErrResetRequired) {
+				if _, err := e.Transmit(context.Background(), hextest.Bytes(t, "00 44 00 00"), nil); !errors.Is(err, proto.ErrResetRequired) {
 					t.Errorf("next command: got %v, want %v", err, proto.ErrResetRequired)
 				}
 			})
@@ -280,7 +281,7 @@ func FuzzRutokenTranslation(f *testing.F) {
 		"00 DA 01 62 49 80 02 10 00 83 02 02 03 85 03 01 02 03 86 28 " + times(40, "AA") + "A5 10 " + times(16, "BB"),
 		"00 A4 00 00 02 00 3F 00", "00 CA 01 81 00", "80 30 00 00 00",
 	} {
-		f.Add(unhex(f, s), unhex(f, "00 10 02 03 01 02 03 "+times(10, "00")+times(15, "AA")+times(16, "BB")))
+		f.Add(hextest.Bytes(f, s), hextest.Bytes(f, "00 10 02 03 01 02 03 "+times(10, "00")+times(15, "AA")+times(16, "BB")))
 	}
 	f.Fuzz(func(t *testing.T, command, answer []byte) {
 		c, err := parseTPDU(command)

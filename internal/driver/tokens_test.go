@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 
 	"openct/internal/atr"
+	"openct/internal/hextest"
 	"openct/internal/ifd"
 	"openct/internal/proto"
 	"openct/internal/usb"
@@ -273,7 +274,7 @@ func TestTokenTranscripts(t *testing.T) {
 				defer dev.Done(t)
 				d, _ := ByName(tt.driver)
 				slot, raw := session(t, d.Open, dev)
-				if want := unhex(t, tt.atr); string(raw) != string(want) {
+				if want := hextest.Bytes(t, tt.atr); string(raw) != string(want) {
 					t.Fatalf("ATR % X, want % X", raw, want)
 				}
 				e := engine(t, slot, raw)
@@ -304,10 +305,10 @@ func engine(t *testing.T, slot ifd.Slot, raw []byte) proto.Engine {
 func play(t *testing.T, e proto.Engine, apdus []exchange) {
 	t.Helper()
 	for _, x := range apdus {
-		got, err := e.Transmit(context.Background(), unhex(t, x.command), nil)
+		got, err := e.Transmit(context.Background(), hextest.Bytes(t, x.command), nil)
 		if !errors.Is(err, x.err) {
 			t.Errorf("%s: error %v, want %v", x.command, err, x.err)
-		} else if want := unhex(t, x.response); string(got) != string(want) {
+		} else if want := hextest.Bytes(t, x.response); string(got) != string(want) {
 			t.Errorf("%s: got % X, want % X", x.command, got, want)
 		}
 	}
@@ -336,7 +337,7 @@ func TestTokenProtocols(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			a, err := atr.Parse(unhex(t, tt.atr))
+			a, err := atr.Parse(hextest.Bytes(t, tt.atr))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -382,7 +383,7 @@ func TestStarKeyResetsAgain(t *testing.T) {
 				}
 				want := first
 				if tt.name == "another ATR" {
-					want = unhex(t, starcosT0)
+					want = hextest.Bytes(t, starcosT0)
 				}
 				if err == nil && string(got) != string(want) {
 					t.Errorf("ATR % X, want % X", got, want)

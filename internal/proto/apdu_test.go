@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"openct/internal/hextest"
 )
 
 func TestParseAPDU(t *testing.T) {
@@ -33,7 +35,7 @@ func TestParseAPDU(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := parseAPDU(append(h[:], unhex(t, tt.tail)...))
+			got, err := parseAPDU(append(h[:], hextest.Bytes(t, tt.tail)...))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -57,7 +59,7 @@ func TestParseAPDUErrors(t *testing.T) {
 		{"bytes behind extended Le", "00 A4 00 00 00 00 02 AA BB 00 00 00"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := parseAPDU(unhex(t, tt.apdu)); !errors.Is(err, ErrInvalidAPDU) {
+			if _, err := parseAPDU(hextest.Bytes(t, tt.apdu)); !errors.Is(err, ErrInvalidAPDU) {
 				t.Errorf("error %v", err)
 			}
 		})

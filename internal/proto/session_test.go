@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"openct/internal/hextest"
 	"openct/internal/proto/prototest"
 )
 
@@ -28,7 +29,7 @@ func TestErrorTexts(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			e := NewT1(prototest.Blocks(t, tt.script, tt.errs...), T1Params{})
 			for _, want := range []string{tt.first, tt.later, tt.later} {
-				_, err := e.Transmit(context.Background(), unhex(t, selectMF), nil)
+				_, err := e.Transmit(context.Background(), hextest.Bytes(t, selectMF), nil)
 				if err == nil || err.Error() != want {
 					t.Errorf("got  %v\nwant %s", err, want)
 				}

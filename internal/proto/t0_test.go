@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"openct/internal/hextest"
 	"openct/internal/proto/prototest"
 )
 
@@ -203,7 +204,7 @@ func TestT0Cancel(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		e := NewT0(prototest.Blocks(t, "H 00 44 00 00 00\nC 90 00"), T0Params{})
-		if _, err := e.Transmit(ctx, unhex(t, "00 44 00 00"), nil); !errors.Is(err, context.Canceled) || errors.Is(err, ErrResetRequired) {
+		if _, err := e.Transmit(ctx, hextest.Bytes(t, "00 44 00 00"), nil); !errors.Is(err, context.Canceled) || errors.Is(err, ErrResetRequired) {
 			t.Errorf("error %v", err)
 		}
 		runCalls(t, e, []call{ok("00 44 00 00", "9000")})
@@ -211,7 +212,7 @@ func TestT0Cancel(t *testing.T) {
 	t.Run("while the card asks for time", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		e := NewT0(&cancelLink{cancel: cancel, after: 100}, T0Params{Stream: true})
-		if _, err := e.Transmit(ctx, unhex(t, "00 44 00 00"), nil); !errors.Is(err, context.Canceled) || !errors.Is(err, ErrResetRequired) {
+		if _, err := e.Transmit(ctx, hextest.Bytes(t, "00 44 00 00"), nil); !errors.Is(err, context.Canceled) || !errors.Is(err, ErrResetRequired) {
 			t.Errorf("error %v", err)
 		}
 	})

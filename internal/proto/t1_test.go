@@ -3,23 +3,14 @@ package proto
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"strings"
 	"testing"
 	"time"
 
+	"openct/internal/hextest"
 	"openct/internal/proto/prototest"
 )
-
-func unhex(t testing.TB, s string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
 
 // call is one APDU: its response, or what its error is.
 type call struct {
@@ -35,7 +26,7 @@ func ok(apdu, resp string) call { return call{apdu: apdu, resp: resp} }
 func runCalls(t *testing.T, e Engine, calls []call) {
 	t.Helper()
 	for i, c := range calls {
-		got, err := e.Transmit(context.Background(), unhex(t, c.apdu), nil)
+		got, err := e.Transmit(context.Background(), hextest.Bytes(t, c.apdu), nil)
 		if len(c.is) == 0 && err != nil {
 			t.Fatalf("APDU %d: %v", i+1, err)
 		}
@@ -49,7 +40,7 @@ func runCalls(t *testing.T, e Engine, calls []call) {
 				t.Errorf("APDU %d: error %v should not be %v", i+1, err, not)
 			}
 		}
-		if want := unhex(t, c.resp); !bytes.Equal(got, want) {
+		if want := hextest.Bytes(t, c.resp); !bytes.Equal(got, want) {
 			t.Errorf("APDU %d: response % X, want % X", i+1, got, want)
 		}
 	}

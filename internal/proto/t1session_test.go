@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"openct/internal/hextest"
 	"openct/internal/proto/prototest"
 )
 
@@ -156,7 +157,7 @@ func TestT1Cancel(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		e := NewT1(prototest.Blocks(t, hSelect+cOK), T1Params{})
-		if _, err := e.Transmit(ctx, unhex(t, selectMF), nil); !errors.Is(err, context.Canceled) || errors.Is(err, ErrResetRequired) {
+		if _, err := e.Transmit(ctx, hextest.Bytes(t, selectMF), nil); !errors.Is(err, context.Canceled) || errors.Is(err, ErrResetRequired) {
 			t.Errorf("error %v", err)
 		}
 		if err := e.NegotiateIFSD(ctx, 254); !errors.Is(err, context.Canceled) || errors.Is(err, ErrResetRequired) {
@@ -177,7 +178,7 @@ func TestT1Cancel(t *testing.T) {
 			return []byte{0, 0xC3, 1, 1, 0xC3}
 		}}
 		e := NewT1(link, T1Params{})
-		if _, err := e.Transmit(ctx, unhex(t, selectMF), nil); !errors.Is(err, context.Canceled) || !errors.Is(err, ErrResetRequired) {
+		if _, err := e.Transmit(ctx, hextest.Bytes(t, selectMF), nil); !errors.Is(err, context.Canceled) || !errors.Is(err, ErrResetRequired) {
 			t.Errorf("error %v", err)
 		}
 		if link.sends != 1000 {
@@ -221,7 +222,7 @@ func TestT1Limits(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			link := flood(tt.blocks, tt.inf)
 			e := NewT1(link, T1Params{IFSD: 254})
-			got, err := e.Transmit(context.Background(), unhex(t, selectMF), nil)
+			got, err := e.Transmit(context.Background(), hextest.Bytes(t, selectMF), nil)
 			if !errors.Is(err, tt.is) || errors.Is(err, ErrResetRequired) != tt.lost {
 				t.Errorf("error %v, want %v, session lost: %v", err, tt.is, tt.lost)
 			}
@@ -262,7 +263,7 @@ func TestEndlessWaiting(t *testing.T) {
 	// 255 times 2 s are 510 s, and the hour has 3600.
 	script := hSelect + strings.Repeat(ask+grant, 7) + ask
 	e := NewT1(prototest.Blocks(t, script), T1Params{BWT: 2 * time.Second})
-	_, err := e.Transmit(context.Background(), unhex(t, selectMF), nil)
+	_, err := e.Transmit(context.Background(), hextest.Bytes(t, selectMF), nil)
 	if !errors.Is(err, ErrProtocol) || !errors.Is(err, ErrResetRequired) {
 		t.Errorf("got %v, want %v", err, ErrProtocol)
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"openct/internal/hextest"
 )
 
 // exchange is what a client must send, without header, and what it gets.
@@ -48,17 +50,17 @@ func scripted(t *testing.T, script ...exchange) *Client {
 			if h.XID != uint32(i+1) || h.Dest != 0 || h.Error != 0 {
 				t.Errorf("request %d has header %+v", i+1, h)
 			}
-			if want := unhex(t, x.want); !bytes.Equal(req, want) {
+			if want := hextest.Bytes(t, x.want); !bytes.Equal(req, want) {
 				t.Errorf("request %d is %x, want %x", i+1, req, want)
 			}
 			var out []byte
 			last := false
 			if raw, ok := strings.CutPrefix(x.reply, "raw"); ok {
-				out = unhex(t, raw)
+				out = hextest.Bytes(t, raw)
 			} else if raw, ok := strings.CutPrefix(x.reply, "last"); ok {
-				out, last = unhex(t, raw), true
+				out, last = hextest.Bytes(t, raw), true
 			} else {
-				out = packet(Header{XID: h.XID, Error: x.code}, unhex(t, x.reply))
+				out = packet(Header{XID: h.XID, Error: x.code}, hextest.Bytes(t, x.reply))
 			}
 			if _, err := b.Write(out); err != nil && !errors.Is(err, io.ErrClosedPipe) {
 				t.Errorf("reply %d: %v", i+1, err)
@@ -137,10 +139,10 @@ func TestClientCommands(t *testing.T) {
 			return none(c.SetProtocol(ctx, 0, ^uint32(0)))
 		}, ""},
 		{"transact", exchange{"2100 c4 0007 00a40000023f00", "4500029000", 0}, func(c *Client) (string, error) {
-			return bytesOf(c.Transact(ctx, 0, unhex(t, "00a40000023f00")))
+			return bytesOf(c.Transact(ctx, 0, hextest.Bytes(t, "00a40000023f00")))
 		}, "9000"},
 		{"transact old", exchange{"2000 00ee000000", "9000", 0}, func(c *Client) (string, error) {
-			return bytesOf(c.TransactOld(ctx, 0, unhex(t, "00ee000000")))
+			return bytesOf(c.TransactOld(ctx, 0, hextest.Bytes(t, "00ee000000")))
 		}, "9000"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"openct/internal/hextest"
 )
 
 // recorded returns all requests or answers of the recordings that sockettest
@@ -97,7 +99,7 @@ func TestParseRequest(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			req := Request{Cmd: 0xee, Unit: 0xee, Raw: []byte{0xee}}
-			code := parseRequest(unhex(t, tt.in), &req)
+			code := parseRequest(hextest.Bytes(t, tt.in), &req)
 			if code != tt.code || req.Cmd != tt.cmd || req.Unit != tt.unit || hex.EncodeToString(req.Raw) != tt.raw {
 				t.Errorf("%d, %+v", code, req)
 			}
@@ -118,7 +120,7 @@ func TestProtocolExamples(t *testing.T) {
 			continue
 		}
 		n++
-		b, p := unhex(t, head), unhex(t, strings.TrimSpace(payload))
+		b, p := hextest.Bytes(t, head), hextest.Bytes(t, strings.TrimSpace(payload))
 		if count := int(b[10]) | int(b[11])<<8; count != len(p) {
 			t.Errorf("%q announces %d bytes and has %d", line, count, len(p))
 		}

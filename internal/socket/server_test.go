@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"openct/internal/hextest"
 )
 
 // patience is how long anything may take before a test is given up.
@@ -223,23 +225,23 @@ func TestReplies(t *testing.T) {
 		{"nothing at all", "", InvalidMsg, nil},
 		{"command only", "10", InvalidMsg, nil},
 		{"empty result", "1000", Success, nil},
-		{"result", "1001", Success, unhex(t, "000178")},
-		{"large from now on", "1001c0000101", Success, unhex(t, "40000178")},
-		{"still large", "1001800101", Success, unhex(t, "40000178")},
+		{"result", "1001", Success, hextest.Bytes(t, "000178")},
+		{"large from now on", "1001c0000101", Success, hextest.Bytes(t, "40000178")},
+		{"still large", "1001800101", Success, hextest.Bytes(t, "40000178")},
 		{"malformed", "100180", InvalidMsg, nil},
 		{"refused", "1002", NoCard, nil},
 		{"refused with a positive code", "1003", Generic, nil},
 		{"result that does not fit", "1004", BufferTooSmall, nil},
-		{"longest result", "1005", Success, append(unhex(t, "450ff1"), make([]byte, MaxResponse)...)},
+		{"longest result", "1005", Success, append(hextest.Bytes(t, "450ff1"), make([]byte, MaxResponse)...)},
 		{"empty value", "1006", Success, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			nc := dial(t, path)
 			if tt.name == "still large" {
-				send(t, nc, packet(Header{}, unhex(t, "1000c0000101")))
+				send(t, nc, packet(Header{}, hextest.Bytes(t, "1000c0000101")))
 				expect(t, nc, Header{}, nil)
 			}
-			send(t, nc, packet(Header{XID: 7, Dest: 9, Error: -3}, unhex(t, tt.payload)))
+			send(t, nc, packet(Header{XID: 7, Dest: 9, Error: -3}, hextest.Bytes(t, tt.payload)))
 			expect(t, nc, Header{XID: 7, Dest: 9, Error: tt.code}, tt.want)
 		})
 	}
@@ -252,10 +254,10 @@ func TestMalformedDoesNotSwitchForms(t *testing.T) {
 	})
 	_, path := start(t, h, Options{})
 	nc := dial(t, path)
-	send(t, nc, packet(Header{XID: 1}, unhex(t, "1000 c0000101 80")))
+	send(t, nc, packet(Header{XID: 1}, hextest.Bytes(t, "1000 c0000101 80")))
 	expect(t, nc, Header{XID: 1, Error: InvalidMsg}, nil)
-	send(t, nc, packet(Header{XID: 2}, unhex(t, "1000")))
-	expect(t, nc, Header{XID: 2}, unhex(t, "040100"))
+	send(t, nc, packet(Header{XID: 2}, hextest.Bytes(t, "1000")))
+	expect(t, nc, Header{XID: 2}, hextest.Bytes(t, "040100"))
 }
 
 func TestPieces(t *testing.T) {

@@ -4,23 +4,10 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
-	"strings"
 	"testing"
-)
 
-func unhex(t testing.TB, s string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(strings.Map(func(r rune) rune {
-		if r == ' ' || r == '|' {
-			return -1
-		}
-		return r
-	}, s))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
+	"openct/internal/hextest"
+)
 
 func TestParseTLV(t *testing.T) {
 	for _, tt := range []struct {
@@ -50,7 +37,7 @@ func TestParseTLV(t *testing.T) {
 		{name: "bad one after a good one", in: "820101 8000", bad: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := ParseTLV(unhex(t, tt.in))
+			got, err := ParseTLV(hextest.Bytes(t, tt.in))
 			if tt.bad {
 				if !errors.Is(err, ErrTLV) {
 					t.Fatalf("error %v, want ErrTLV", err)
@@ -104,7 +91,7 @@ func TestInts(t *testing.T) {
 			}
 		})
 	}
-	p, err := ParseTLV(unhex(t, "c0 0006 aabb 01020304"))
+	p, err := ParseTLV(hextest.Bytes(t, "c0 0006 aabb 01020304"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +126,7 @@ func TestBuilderForms(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			val := bytes.Repeat([]byte{0xa5}, tt.n)
-			want := unhex(t, tt.head)
+			want := hextest.Bytes(t, tt.head)
 			if len(want) > 0 {
 				want = append(want, val...)
 			}
@@ -168,7 +155,7 @@ func TestBuilderStaysFull(t *testing.T) {
 }
 
 func TestParsingDoesNotAllocate(t *testing.T) {
-	msg := unhex(t, "c0 0001 05 c4 0005 00ee000000")
+	msg := hextest.Bytes(t, "c0 0001 05 c4 0005 00ee000000")
 	if n := testing.AllocsPerRun(100, func() {
 		p, err := ParseTLV(msg)
 		if err != nil {

@@ -1,22 +1,14 @@
 package usb
 
 import (
-	"encoding/hex"
 	"errors"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-)
 
-func raw(t testing.TB, s string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
+	"openct/internal/hextest"
+)
 
 // An eToken PRO's descriptors (spec/usb-emulation.md, 1.4).
 const eTokenRaw = `
@@ -56,7 +48,7 @@ func TestParseDescriptors(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := ParseDescriptors(raw(t, tt.raw))
+			got, err := ParseDescriptors(hextest.Bytes(t, tt.raw))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -82,7 +74,7 @@ func TestParseDescriptorsRefuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := ParseDescriptors(raw(t, tt.raw)); !errors.Is(err, ErrDescriptor) {
+			if _, err := ParseDescriptors(hextest.Bytes(t, tt.raw)); !errors.Is(err, ErrDescriptor) {
 				t.Errorf("got %v, want %v", err, ErrDescriptor)
 			}
 		})
@@ -90,8 +82,8 @@ func TestParseDescriptorsRefuses(t *testing.T) {
 }
 
 func FuzzParseDescriptors(f *testing.F) {
-	f.Add(raw(f, eTokenRaw))
-	f.Add(raw(f, compositeRaw))
+	f.Add(hextest.Bytes(f, eTokenRaw))
+	f.Add(hextest.Bytes(f, compositeRaw))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		d, err := ParseDescriptors(b)
 		if err != nil {

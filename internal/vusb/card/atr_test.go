@@ -3,6 +3,8 @@ package card
 import (
 	"bytes"
 	"testing"
+
+	"openct/internal/hextest"
 )
 
 func TestBuildATR(t *testing.T) {
@@ -24,8 +26,8 @@ func TestBuildATR(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := BuildATR(tt.first, unhex(t, tt.iface), tt.historical)
-			if want := unhex(t, tt.want); !bytes.Equal(got, want) {
+			got := BuildATR(tt.first, hextest.Bytes(t, tt.iface), tt.historical)
+			if want := hextest.Bytes(t, tt.want); !bytes.Equal(got, want) {
 				t.Errorf("% X, want % X", got, want)
 			}
 		})

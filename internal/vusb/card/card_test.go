@@ -2,21 +2,12 @@ package card
 
 import (
 	"bytes"
-	"encoding/hex"
 	"slices"
 	"strings"
 	"testing"
-)
 
-// unhex reads hexadecimal bytes with spaces between them.
-func unhex(t testing.TB, s string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
-	if err != nil {
-		t.Fatalf("test data %q: %v", s, err)
-	}
-	return b
-}
+	"openct/internal/hextest"
+)
 
 // script is a card that expects certain commands and gives certain answers.
 type script struct {
@@ -49,10 +40,10 @@ func (s *script) Transmit(apdu []byte) []byte {
 	}
 	x := s.todo[0]
 	s.todo = s.todo[1:]
-	if want := unhex(s.t, x.command); !bytes.Equal(apdu, want) {
+	if want := hextest.Bytes(s.t, x.command); !bytes.Equal(apdu, want) {
 		s.t.Errorf("card got command % X, want % X", apdu, want)
 	}
-	return unhex(s.t, x.response)
+	return hextest.Bytes(s.t, x.response)
 }
 
 func TestNew(t *testing.T) {
@@ -71,7 +62,7 @@ func TestNew(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if want := unhex(t, tt.atr); !bytes.Equal(c.ATR(), want) {
+			if want := hextest.Bytes(t, tt.atr); !bytes.Equal(c.ATR(), want) {
 				t.Errorf("ATR % X, want % X", c.ATR(), want)
 			}
 			c, err = NewATR(tt.name, T0ATR("T0"))
@@ -128,11 +119,11 @@ func TestParseCommand(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c, ok := parseCommand(unhex(t, tt.apdu))
+			c, ok := parseCommand(hextest.Bytes(t, tt.apdu))
 			if ok != tt.ok {
 				t.Fatalf("ok = %v, want %v", ok, tt.ok)
 			}
-			if ok && (!bytes.Equal(c.data, unhex(t, tt.data)) || c.le != tt.le) {
+			if ok && (!bytes.Equal(c.data, hextest.Bytes(t, tt.data)) || c.le != tt.le) {
 				t.Errorf("data % X, Le %d; want %s, %d", c.data, c.le, tt.data, tt.le)
 			}
 		})
@@ -166,7 +157,7 @@ func TestEcho(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got, want := e.Transmit(unhex(t, tt.apdu)), counting(tt.n); !bytes.Equal(got, want) {
+			if got, want := e.Transmit(hextest.Bytes(t, tt.apdu)), counting(tt.n); !bytes.Equal(got, want) {
 				t.Errorf("%d bytes, want %d: % X...", len(got), len(want), got[:min(len(got), 300)])
 			}
 		})
@@ -174,7 +165,7 @@ func TestEcho(t *testing.T) {
 	if got := e.Transmit([]byte{0, 1, 2}); !bytes.Equal(got, []byte{0x67, 0x00}) {
 		t.Errorf("three bytes: % X, want 67 00", got)
 	}
-	apdu := unhex(t, "00 EE 01 00 00")
+	apdu := hextest.Bytes(t, "00 EE 01 00 00")
 	if n := allocations(func() { e.Transmit(apdu) }); n != 0 {
 		t.Errorf("%v allocations per command, want none", n)
 	}
@@ -197,22 +188,22 @@ func TestCardOS(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := NewCardOS().Transmit(unhex(t, tt.apdu))
-			if want := unhex(t, tt.want); !bytes.Equal(got, want) {
+			got := NewCardOS().Transmit(hextest.Bytes(t, tt.apdu))
+			if want := hextest.Bytes(t, tt.want); !bytes.Equal(got, want) {
 				t.Errorf("% X, want % X", got, want)
 			}
 		})
 	}
 	c := NewCardOS()
-	serial := bytes.Clone(c.Transmit(unhex(t, "00 CA 01 81 00")))
+	serial := bytes.Clone(c.Transmit(hextest.Bytes(t, "00 CA 01 81 00")))
 	if len(serial) != 10 || !bytes.HasSuffix(serial, []byte{0x90, 0x00}) {
 		t.Errorf("serial number % X", serial)
 	}
-	if again := c.Transmit(unhex(t, "00 CA 01 81 00")); !bytes.Equal(serial, again) {
+	if again := c.Transmit(hextest.Bytes(t, "00 CA 01 81 00")); !bytes.Equal(serial, again) {
 		t.Errorf("serial number % X, then % X", serial, again)
 	}
-	one := bytes.Clone(c.Transmit(unhex(t, "00 84 00 00 08")))
-	two := c.Transmit(unhex(t, "00 84 00 00 08"))
+	one := bytes.Clone(c.Transmit(hextest.Bytes(t, "00 84 00 00 08")))
+	two := c.Transmit(hextest.Bytes(t, "00 84 00 00 08"))
 	if len(one) != 10 || len(two) != 10 || bytes.Equal(one, two) {
 		t.Errorf("challenges % X and % X", one, two)
 	}

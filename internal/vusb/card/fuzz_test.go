@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto"
 	"testing"
+
+	"openct/internal/hextest"
 )
 
 // FuzzPIV sends APDUs, each behind a length byte (FF: two more bytes of
@@ -12,7 +14,7 @@ func FuzzPIV(f *testing.F) {
 	seed := func(apdus ...string) {
 		var b []byte
 		for _, s := range apdus {
-			apdu := unhex(f, s)
+			apdu := hextest.Bytes(f, s)
 			b = append(append(b, byte(len(apdu))), apdu...)
 		}
 		f.Add(b)
@@ -106,7 +108,7 @@ func FuzzT1(f *testing.F) {
 		"03 07 00 00 05 00 EE 00 28 00 04 00 E3 01 01 03 00 81 00",
 		"00 04 00 C0 00 C0 01 00",
 	} {
-		f.Add(unhex(f, conversation))
+		f.Add(hextest.Bytes(f, conversation))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) == 0 {
@@ -152,10 +154,10 @@ func FuzzT1(f *testing.F) {
 
 // FuzzT0 is a host that sends anything, as characters and as TPDUs.
 func FuzzT0(f *testing.F) {
-	f.Add(byte(0), unhex(f, "05 00 A4 00 00 02 02 3F 00 05 00 C0 00 00 02"))
-	f.Add(byte(1), unhex(f, "07 00 A4 00 00 02 3F 00 05 00 C0 00 00 02"))
-	f.Add(byte(2), unhex(f, "05 00 EE 00 02 03 05 00 EE 01 02 00 05 00 C0 00 00 02"))
-	f.Add(byte(4), unhex(f, "06 00 A4 00 00 02 3F 06 00 00 EE 00 01"))
+	f.Add(byte(0), hextest.Bytes(f, "05 00 A4 00 00 02 02 3F 00 05 00 C0 00 00 02"))
+	f.Add(byte(1), hextest.Bytes(f, "07 00 A4 00 00 02 3F 00 05 00 C0 00 00 02"))
+	f.Add(byte(2), hextest.Bytes(f, "05 00 EE 00 02 03 05 00 EE 01 02 00 05 00 C0 00 00 02"))
+	f.Add(byte(4), hextest.Bytes(f, "06 00 A4 00 00 02 3F 06 00 00 EE 00 01"))
 	f.Fuzz(func(t *testing.T, choice byte, b []byte) {
 		c := NewT0(NewEcho())
 		c.Reset()

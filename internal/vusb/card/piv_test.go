@@ -16,6 +16,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"openct/internal/hextest"
 )
 
 // testRSA is the one RSA key of all tests: making one takes long.
@@ -70,7 +72,7 @@ func talk(t testing.TB, c Card, apdu []byte) ([]byte, uint16) {
 // ask is talk for a command in hexadecimal that must succeed.
 func ask(t testing.TB, c Card, apdu string) []byte {
 	t.Helper()
-	data, sw := talk(t, c, unhex(t, apdu))
+	data, sw := talk(t, c, hextest.Bytes(t, apdu))
 	if sw != swOK {
 		t.Fatalf("%s: %04X", apdu, sw)
 	}
@@ -278,9 +280,9 @@ func TestPIVCommands(t *testing.T) {
 					continue
 				}
 				apdu, want, _ := strings.Cut(line, " -> ")
-				data, sw := talk(t, p, unhex(t, apdu))
+				data, sw := talk(t, p, hextest.Bytes(t, apdu))
 				if whole, ok := strings.CutPrefix(want, "="); ok {
-					if got := withStatus(data, sw); !bytes.Equal(got, unhex(t, whole)) {
+					if got := withStatus(data, sw); !bytes.Equal(got, hextest.Bytes(t, whole)) {
 						t.Errorf("line %d: %.60s: % X, want %s", i+1, apdu, got, whole)
 					}
 				} else if got := fmt.Sprintf("%04X", sw); got != want {
@@ -418,7 +420,7 @@ func TestPIVKeys(t *testing.T) {
 						t.Fatalf("key is %T", pub)
 					}
 					// EMSA-PKCS1-v1_5 by hand: 00 01 FF .. 00 DigestInfo
-					info := append(unhex(t, "30 31 30 0D 06 09 60 86 48 01 65 03 04 02 01 05 00 04 20"), digest[:]...)
+					info := append(hextest.Bytes(t, "30 31 30 0D 06 09 60 86 48 01 65 03 04 02 01 05 00 04 20"), digest[:]...)
 					block := append(append([]byte{0, 1}, bytes.Repeat([]byte{0xFF}, 256-3-len(info))...), 0)
 					sig := general(t, p, algRSA2048, tt.ref, 0x81, append(block, info...), chain)
 					if err := rsa.VerifyPKCS1v15(pub, crypto.SHA256, digest[:], sig); err != nil {
@@ -562,7 +564,7 @@ func TestPIVLengths(t *testing.T) {
 	if len(whole) <= 2*256 {
 		t.Fatalf("the certificate of 9A has %d bytes, too few for this test", len(whole))
 	}
-	first := p.Transmit(unhex(t, get+"00"))
+	first := p.Transmit(hextest.Bytes(t, get+"00"))
 	if len(first) != 258 || first[256] != 0x61 || first[257] != 0x00 {
 		t.Errorf("short Le: %d bytes and % X", len(first)-2, first[len(first)-2:])
 	}
@@ -572,16 +574,16 @@ func TestPIVLengths(t *testing.T) {
 	if got := ask(t, p, get+"10"); !bytes.Equal(got, whole) {
 		t.Errorf("Le 16: %d bytes, want %d", len(got), len(whole))
 	}
-	extended := p.Transmit(unhex(t, "00 CB 3F FF 00 00 05 5C 03 5F C1 05 00 00"))
+	extended := p.Transmit(hextest.Bytes(t, "00 CB 3F FF 00 00 05 5C 03 5F C1 05 00 00"))
 	if want := withStatus(bytes.Clone(whole), swOK); !bytes.Equal(extended, want) {
 		t.Errorf("extended: %d bytes, want %d", len(extended), len(want))
 	}
-	p.Transmit(unhex(t, get+"00"))
-	if got := p.Transmit(unhex(t, "00 C0 01 00 00")); !bytes.Equal(got, []byte{0x6A, 0x86}) {
+	p.Transmit(hextest.Bytes(t, get+"00"))
+	if got := p.Transmit(hextest.Bytes(t, "00 C0 01 00 00")); !bytes.Equal(got, []byte{0x6A, 0x86}) {
 		t.Errorf("GET RESPONSE with P1 01: % X", got)
 	}
 	p.Reset()
-	if got := p.Transmit(unhex(t, "00 C0 00 00 00")); !bytes.Equal(got, []byte{0x69, 0x85}) {
+	if got := p.Transmit(hextest.Bytes(t, "00 C0 00 00 00")); !bytes.Equal(got, []byte{0x69, 0x85}) {
 		t.Errorf("GET RESPONSE after a reset: % X", got)
 	}
 }

@@ -3,6 +3,8 @@ package card
 import (
 	"bytes"
 	"testing"
+
+	"openct/internal/hextest"
 )
 
 func TestRutoken(t *testing.T) {
@@ -41,15 +43,15 @@ func TestRutoken(t *testing.T) {
 		{"class", "A0A40000", "6E00"},
 		{"length", "00A40000053F00", "6700"},
 	} {
-		if got := c.Transmit(unhex(t, x.command)); !bytes.Equal(got, unhex(t, x.want)) {
+		if got := c.Transmit(hextest.Bytes(t, x.command)); !bytes.Equal(got, hextest.Bytes(t, x.want)) {
 			t.Errorf("%s: % X, want %s", x.name, got, x.want)
 		}
 	}
 	c.Reset()
-	if got := c.Transmit(unhex(t, "00CA0111")); !bytes.Equal(got, unhex(t, "3F009000")) {
+	if got := c.Transmit(hextest.Bytes(t, "00CA0111")); !bytes.Equal(got, hextest.Bytes(t, "3F009000")) {
 		t.Errorf("after a reset: % X", got)
 	}
-	if got := c.Transmit(unhex(t, "00CA0181")); len(got) != 6 {
+	if got := c.Transmit(hextest.Bytes(t, "00CA0181")); len(got) != 6 {
 		t.Errorf("serial number: % X", got)
 	}
 }

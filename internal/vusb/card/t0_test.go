@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"openct/internal/hextest"
 )
 
 // TestT0Stream plays the vectors of spec/protocols.md, 2.6, from the card's
@@ -136,8 +138,8 @@ func TestT0Stream(t *testing.T) {
 				}
 				lines := strings.Split(tt.play, "\n")
 				for i := 0; i+1 < len(lines); i += 2 {
-					in := unhex(t, strings.TrimPrefix(strings.TrimSpace(lines[i]), "H"))
-					want := unhex(t, strings.TrimPrefix(strings.TrimSpace(lines[i+1]), "C "))
+					in := hextest.Bytes(t, strings.TrimPrefix(strings.TrimSpace(lines[i]), "H"))
+					want := hextest.Bytes(t, strings.TrimPrefix(strings.TrimSpace(lines[i+1]), "C "))
 					var out []byte
 					for b := range slices.Chunk(in, chunk) {
 						out = append(out, c.Stream(b)...)
@@ -179,8 +181,8 @@ func TestT0TPDU(t *testing.T) {
 			c := NewT0(newScript(t, tt.card...))
 			c.Reset()
 			for _, x := range tt.play {
-				got := c.TPDU(unhex(t, x.command))
-				if want := unhex(t, x.response); !bytes.Equal(got, want) {
+				got := c.TPDU(hextest.Bytes(t, x.command))
+				if want := hextest.Bytes(t, x.response); !bytes.Equal(got, want) {
 					t.Errorf("%s: % X, want % X", x.command, got, want)
 				}
 			}
@@ -217,11 +219,11 @@ func TestT0Phases(t *testing.T) {
 // TestT0ResetDropsAll leaves a command half sent.
 func TestT0ResetDropsAll(t *testing.T) {
 	c := NewT0(newScript(t, exchange{"00 B0 00 00 01", "AA 90 00"}))
-	c.Stream(unhex(t, "00 A4 00 00 02 3F"))
+	c.Stream(hextest.Bytes(t, "00 A4 00 00 02 3F"))
 	c.Reset()
-	c.Stream(unhex(t, "00 A4 00"))
+	c.Stream(hextest.Bytes(t, "00 A4 00"))
 	c.Reset()
-	if out := c.Stream(unhex(t, "00 B0 00 00 01")); !bytes.Equal(out, unhex(t, "B0 AA 90 00")) {
+	if out := c.Stream(hextest.Bytes(t, "00 B0 00 00 01")); !bytes.Equal(out, hextest.Bytes(t, "B0 AA 90 00")) {
 		t.Errorf("% X", out)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"openct/internal/hextest"
 )
 
 // play sends the lines "H ..." of a conversation to the card and compares the
@@ -15,7 +17,7 @@ func play(t *testing.T, c *T1, conversation string) {
 	answered := true
 	for i, line := range strings.Split(strings.TrimSpace(conversation), "\n") {
 		who, hexes, _ := strings.Cut(strings.TrimSpace(line), " ")
-		block := unhex(t, hexes)
+		block := hextest.Bytes(t, hexes)
 		switch who {
 		case "H":
 			if !answered {
@@ -50,7 +52,7 @@ func spoil(how func([]byte) []byte, numbers ...int) func(int, []byte) []byte {
 
 // replace makes another block of it.
 func replace(t *testing.T, s string) func([]byte) []byte {
-	return func([]byte) []byte { return unhex(t, s) }
+	return func([]byte) []byte { return hextest.Bytes(t, s) }
 }
 
 const (

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"openct/internal/hextest"
 )
 
 // TestT1Strictness has what the vectors leave open.
@@ -242,7 +244,7 @@ func TestT1ResetBringsItBack(t *testing.T) {
 	if atr := c.Reset(); !bytes.Equal(atr, []byte{0x3B, 0x00}) {
 		t.Errorf("ATR % X", atr)
 	}
-	if out := c.Block(unhex(t, lrc("00 00 21"+strings.Repeat("55", 33)))); out != nil {
+	if out := c.Block(hextest.Bytes(t, lrc("00 00 21"+strings.Repeat("55", 33)))); out != nil {
 		t.Errorf("the card should be silent, sent % X", out)
 	}
 	c.Reset()
@@ -289,7 +291,7 @@ func TestT1TooMuch(t *testing.T) {
 	if out := c.Block([]byte{0x00, 0xE2, 0x00, 0xE2}); out[1]&^pcbNR != pcbR {
 		t.Fatalf("the card did not hand the turn back: % X", out)
 	}
-	if out := c.Block(appendEDC(append([]byte{0, ns, 7}, unhex(t, selectMF)...), false)); !bytes.Equal(out, unhex(t, "00 00 02 90 00 92")) {
+	if out := c.Block(appendEDC(append([]byte{0, ns, 7}, hextest.Bytes(t, selectMF)...), false)); !bytes.Equal(out, hextest.Bytes(t, "00 00 02 90 00 92")) {
 		t.Errorf("next command: % X", out)
 	}
 }
@@ -309,7 +311,7 @@ func allocations(f func()) float64 {
 
 func TestT1Allocations(t *testing.T) {
 	c := NewT1(NewEcho(), T1Options{MaxINF: 32})
-	blocks := [2][]byte{unhex(t, lrc("00 00 05 00 EE 00 10 00")), unhex(t, lrc("00 40 05 00 EE 00 10 00"))}
+	blocks := [2][]byte{hextest.Bytes(t, lrc("00 00 05 00 EE 00 10 00")), hextest.Bytes(t, lrc("00 40 05 00 EE 00 10 00"))}
 	n := 0
 	if got := allocations(func() {
 		c.Block(blocks[n%2])

@@ -3,28 +3,19 @@ package ccidreader
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"strings"
 	"testing"
 
+	"openct/internal/hextest"
 	"openct/internal/usb"
 	"openct/internal/vusb/card"
 )
 
-func unhex(t testing.TB, s string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
 // TestDescriptors compares P1 with its image, written down by hand.
 func TestDescriptors(t *testing.T) {
 	d := New(Profile{Features: 0x00010030, IFSD: 254}).Descriptors()
-	want := unhex(t, `
+	want := hextest.Bytes(t, `
 		09 02 5D 00 01 01 00 80 32 09 04 00 00 03 0B 00
 		00 00 36 21 10 01 00 07 03 00 00 00 A0 0F 00 00
 		A0 0F 00 00 00 01 2A 00 00 16 40 05 00 00 FE 00
@@ -60,11 +51,11 @@ func TestTranscript(t *testing.T) {
 		{"escape", "6B 02000000 00 08 00 00 00 AA BB", "83 02000000 00 08 00 00 00 AA BB"},
 		{"power off", "63 00000000 00 09 00 00 00", "81 00000000 00 09 01 00 00"},
 	} {
-		if err := r.Out(ctx, 0x02, unhex(t, c.out)); err != nil {
+		if err := r.Out(ctx, 0x02, hextest.Bytes(t, c.out)); err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
 		got, err := r.In(ctx, 0x81, 512)
-		if want := unhex(t, c.in); err != nil || !bytes.Equal(got, want) {
+		if want := hextest.Bytes(t, c.in); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s: % X, %v; want % X", c.name, got, err, want)
 		}
 	}
@@ -89,7 +80,7 @@ func TestStrict(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := New(Profile{Features: 0x00010030}, card.NewEcho())
 			for _, s := range c.out {
-				if err := r.Out(context.Background(), 0x02, unhex(t, s)); err != nil {
+				if err := r.Out(context.Background(), 0x02, hextest.Bytes(t, s)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -155,7 +146,7 @@ func TestNotifications(t *testing.T) {
 	} {
 		c.do()
 		got, err := r.In(ctx, 0x83, 8)
-		if want := unhex(t, c.want); !bytes.Equal(got, want) || (err == nil) != (c.want != "") {
+		if want := hextest.Bytes(t, c.want); !bytes.Equal(got, want) || (err == nil) != (c.want != "") {
 			t.Errorf("%s: % X, %v; want % X", c.name, got, err, want)
 		}
 	}

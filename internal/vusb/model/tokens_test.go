@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"openct/internal/driver"
+	"openct/internal/hextest"
 	"openct/internal/proto"
 	"openct/internal/reader"
 	"openct/internal/usb"
@@ -476,23 +477,14 @@ func TestRutokenFiles(t *testing.T) {
 		{"make object", "00DA016237 80021000 83020203 8503010203 8628" + zeros(40), "9000"},
 		{"object", "8030020300", "83020203 8503010203 8628" + zeros(40) + "9000"},
 	} {
-		got, err := slot.Transmit(t.Context(), hexBytes(t, x.apdu), nil)
+		got, err := slot.Transmit(t.Context(), hextest.Bytes(t, x.apdu), nil)
 		if err != nil {
 			t.Fatalf("%s: %v", x.name, err)
 		}
-		if want := hexBytes(t, x.want); !bytes.Equal(got, want) {
+		if want := hextest.Bytes(t, x.want); !bytes.Equal(got, want) {
 			t.Errorf("%s:\ngot  % X\nwant % X", x.name, got, want)
 		}
 	}
 }
 
 func zeros(n int) string { return fmt.Sprintf("%0*d", 2*n, 0) }
-
-func hexBytes(t *testing.T, s string) []byte {
-	t.Helper()
-	var b []byte
-	if _, err := fmt.Sscanf(string(bytes.ReplaceAll([]byte(s), []byte(" "), nil)), "%x", &b); err != nil {
-		t.Fatalf("%s: %v", s, err)
-	}
-	return b
-}
