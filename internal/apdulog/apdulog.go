@@ -1,4 +1,4 @@
-// Package apdulog is the only code that turns APDUs and blocks into text for
+// Package apdulog is the only code that turns APDUs into text for
 // logs, and it never shows what is in them.
 //
 // There is no list of dangerous commands, because a list has gaps: VERIFY and its
@@ -16,6 +16,8 @@ package apdulog
 import (
 	"fmt"
 	"strings"
+
+	"openct/internal/proto"
 )
 
 // Command describes a command APDU (ISO/IEC 7816-4, 5.1): header, the name of the
@@ -25,9 +27,10 @@ import (
 //
 //	00 A4 04 00 SELECT, 9 bytes of data, with Le
 func Command(apdu []byte) string {
-	lc, le, ok := parts(apdu)
+	c, err := proto.ParseCommand(apdu)
+	lc := len(c.Data)
 	switch {
-	case !ok:
+	case err != nil:
 		return fmt.Sprintf("malformed command, %s", count(len(apdu)))
 	case !isHeader(apdu, lc):
 		return fmt.Sprintf("unknown command, %s", count(len(apdu)))
@@ -43,7 +46,7 @@ func Command(apdu []byte) string {
 	if lc > 0 {
 		fmt.Fprintf(&b, ", %s of data", count(lc))
 	}
-	if le {
+	if c.Le > 0 {
 		b.WriteString(", with Le")
 	}
 	return b.String()
@@ -93,8 +96,8 @@ func all(bytes []byte, is func(byte) bool) bool {
 //	9000, 24 bytes
 func Response(command, response []byte) string {
 	n := len(response)
-	_, _, ok := parts(command)
-	if !ok || n < 2 || (response[n-2]&0xF0 != 0x60 && response[n-2]&0xF0 != 0x90) {
+	_, err := proto.ParseCommand(command)
+	if err != nil || n < 2 || (response[n-2]&0xF0 != 0x60 && response[n-2]&0xF0 != 0x90) {
 		return fmt.Sprintf("no status word, %s", count(n))
 	}
 	sw := fmt.Sprintf("%X", response[n-2:])
@@ -104,37 +107,9 @@ func Response(command, response []byte) string {
 	return fmt.Sprintf("%s, %s", sw, count(n-2))
 }
 
-// Block describes what travels below APDUs or instead of them: T=1 blocks, CCID
-// messages, PIN pad requests, memory card contents.
-func Block(b []byte) string { return count(len(b)) }
-
 func count(n int) string {
 	if n == 1 {
 		return "1 byte"
 	}
 	return fmt.Sprintf("%d bytes", n)
-}
-
-// parts splits a command (7816-4, 5.1): lc bytes of data, and whether Le is there.
-// A body that is not as long as its Lc says makes it not ok.
-func parts(apdu []byte) (lc int, le, ok bool) {
-	if len(apdu) < 4 {
-		return 0, false, false
-	}
-	body := apdu[4:]
-	switch n := len(body); {
-	case n == 0:
-		return 0, false, true
-	case n == 1:
-		return 0, true, true
-	case body[0] != 0:
-		lc = int(body[0])
-		return lc, n == 2+lc, n == 1+lc || n == 2+lc
-	case n == 3:
-		return 0, true, true
-	case n > 3:
-		lc = int(body[1])<<8 | int(body[2])
-		return lc, n == 5+lc, lc > 0 && (n == 3+lc || n == 5+lc)
-	}
-	return 0, false, false
 }

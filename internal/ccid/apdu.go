@@ -13,8 +13,8 @@ import (
 // apduEngine exchanges APDUs with a reader that speaks the card's protocol
 // itself (CCID 1.1, 3: short and extended APDU level exchanges).
 type apduEngine struct {
-	s    *slot
-	lost error
+	proto.Session
+	s *slot
 }
 
 var _ proto.Engine = (*apduEngine)(nil)
@@ -36,8 +36,8 @@ func (e *apduEngine) ID() proto.ID { return proto.ID(e.s.card.t) }
 
 // Transmit implements proto.Engine.
 func (e *apduEngine) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, error) {
-	if e.lost != nil {
-		return nil, e.lost
+	if err := e.Lost(); err != nil {
+		return nil, err
 	}
 	if len(apdu) < 4 || len(apdu) > proto.MaxCommand {
 		return nil, fmt.Errorf("%w: %d bytes", proto.ErrInvalidAPDU, len(apdu))
@@ -125,8 +125,7 @@ func (e *apduEngine) collect(ctx context.Context, r response, resp []byte) ([]by
 func (e *apduEngine) outcome(err error) error {
 	unknown := errors.Is(err, usb.ErrTimeout) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 	if unknown || errors.Is(err, ifd.ErrNoCard) || e.s.icc != iccActive {
-		e.lost = fmt.Errorf("%w (earlier: %v)", proto.ErrResetRequired, err)
-		return fmt.Errorf("%w: %w", err, proto.ErrResetRequired)
+		return e.Lose(err)
 	}
 	return err
 }

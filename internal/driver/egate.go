@@ -82,7 +82,7 @@ func (t *eGate) Reset(ctx context.Context) ([]byte, error) {
 			return nil, fmt.Errorf("reset step %d of 3: %w", i+1, err)
 		}
 	}
-	t.lost = nil
+	t.Session = proto.Session{}
 	return raw, nil
 }
 

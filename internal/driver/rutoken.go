@@ -78,7 +78,7 @@ func (t *rutoken) Reset(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reset: power on: %w", err)
 	}
-	t.lost = nil
+	t.Session = proto.Session{}
 	return raw, nil
 }
 

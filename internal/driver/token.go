@@ -91,8 +91,8 @@ const maxBusy = 3 * time.Minute
 // of its own. After a failed exchange nobody knows which of them it expects
 // next, and the card must be reset.
 type phases struct {
-	lost error     // what every exchange gets until the reset, nil while all is well
-	end  time.Time // until when the token may be busy with what it was told
+	proto.Session
+	end time.Time // until when the token may be busy with what it was told
 }
 
 // give begins something that the token may be busy with for so long.
@@ -113,21 +113,19 @@ func (ph *phases) engine(p proto.ID, x proto.Exchange) (proto.Engine, error) {
 		return nil, fmt.Errorf("protocol %d: %w", p, ifd.ErrNotSupported)
 	}
 	return proto.NewTransparent(func(ctx context.Context, apdu, resp []byte) ([]byte, error) {
-		if ph.lost != nil {
-			return nil, ph.lost
+		if err := ph.Lost(); err != nil {
+			return nil, err
 		}
 		ph.give(maxBusy)
 		out, err := x(ctx, apdu, resp)
 		if err != nil && !errors.Is(err, proto.ErrInvalidAPDU) {
-			ph.lost = fmt.Errorf("%w (earlier: %v)", proto.ErrResetRequired, err)
-			return nil, fmt.Errorf("%w; %w", err, proto.ErrResetRequired)
+			return nil, ph.Lose(err)
 		}
 		return out, err
 	}), nil
 }
 
-// tpdu is a short command APDU as T=0 carries it (ISO/IEC 7816-3, 12.2.1;
-// spec/protocols.md, 2.1).
+// tpdu is a short command APDU as T=0 carries it (ISO/IEC 7816-3, 12.2).
 type tpdu struct {
 	header [5]byte // CLA INS P1 P2 P3; P3 is Lc or else Le
 	data   []byte
@@ -135,33 +133,16 @@ type tpdu struct {
 }
 
 func parseTPDU(apdu []byte) (tpdu, error) {
-	var t tpdu
-	switch n := copy(t.header[:], apdu); {
-	case n < 4:
-		return t, fmt.Errorf("%w: %d bytes, need 4", proto.ErrInvalidAPDU, n)
-	case n == 4: // case 1
-		return t, nil
-	case len(apdu) == 5: // case 2
-		t.le = orMax(t.header[4])
-		return t, nil
+	c, err := proto.ParseCommand(apdu)
+	if err == nil && c.Extended {
+		err = fmt.Errorf("%w: this token takes no extended length", proto.ErrInvalidAPDU)
 	}
-	lc, body := int(t.header[4]), apdu[5:]
-	switch {
-	case lc == 0: // extended length
-		return t, badLc(len(apdu))
-	case len(body) == lc: // case 3
-	case len(body) == lc+1: // case 4
-		t.le = orMax(body[lc])
-	default:
-		return t, badLc(len(apdu))
+	if err != nil {
+		return tpdu{}, err
 	}
-	t.data = body[:lc:lc]
+	t := tpdu{data: c.Data, le: c.Le}
+	copy(t.header[:], apdu)
 	return t, nil
-}
-
-// badLc does not say what Lc is: a client may have sent a PIN without a header.
-func badLc(n int) error {
-	return fmt.Errorf("%w: its %d bytes do not fit its Lc, and this token takes no extended length", proto.ErrInvalidAPDU, n)
 }
 
 // orMax decodes a length in which 0 stands for 256.

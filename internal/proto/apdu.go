@@ -2,42 +2,42 @@ package proto
 
 import "fmt"
 
-// command is a command APDU taken apart (ISO/IEC 7816-4, 5.1).
-type command struct {
-	header   [4]byte // CLA INS P1 P2
-	data     []byte  // command data; nil in cases 1 and 2
-	le       int     // bytes of response data allowed, 0 for none
-	extended bool    // Lc and Le have the long form
+// Command is a command APDU taken apart (ISO/IEC 7816-4, 5.1).
+type Command struct {
+	Header   [4]byte // CLA INS P1 P2
+	Data     []byte  // command data; nil in cases 1 and 2
+	Le       int     // bytes of response data allowed, 0 for none
+	Extended bool    // Lc and Le have the long form
 }
 
-// parseAPDU tells the four cases of a command APDU apart, short and extended.
-func parseAPDU(apdu []byte) (command, error) {
+// ParseCommand tells the four cases of a command APDU apart, short and extended.
+func ParseCommand(apdu []byte) (Command, error) {
 	n := len(apdu)
 	if n < 4 {
-		return command{}, fmt.Errorf("%w: %d bytes, need 4", ErrInvalidAPDU, n)
+		return Command{}, fmt.Errorf("%w: %d bytes, need 4", ErrInvalidAPDU, n)
 	}
-	c := command{header: [4]byte(apdu)}
+	c := Command{Header: [4]byte(apdu)}
 	switch {
 	case n == 4: // case 1
 		return c, nil
 	case n == 5: // case 2
-		c.le = orMax(int(apdu[4]), 0x100)
+		c.Le = orMax(int(apdu[4]), 0x100)
 		return c, nil
 	}
 
 	lc, body, leLen, maxLe := int(apdu[4]), apdu[5:], 1, 0x100
 	if lc == 0 { // the long form
 		if n < 7 {
-			return command{}, badLc(n)
+			return Command{}, badLc(n)
 		}
-		c.extended = true
+		c.Extended = true
 		lc, body, leLen, maxLe = int(apdu[5])<<8|int(apdu[6]), apdu[7:], 2, 0x10000
 		if n == 7 { // case 2: what looks like Lc is Le
-			c.le = orMax(lc, maxLe)
+			c.Le = orMax(lc, maxLe)
 			return c, nil
 		}
 		if lc == 0 {
-			return command{}, badLc(n)
+			return Command{}, badLc(n)
 		}
 	}
 	switch len(body) {
@@ -47,11 +47,11 @@ func parseAPDU(apdu []byte) (command, error) {
 		for _, b := range body[lc:] {
 			le = le<<8 | int(b)
 		}
-		c.le = orMax(le, maxLe)
+		c.Le = orMax(le, maxLe)
 	default:
-		return command{}, badLc(n)
+		return Command{}, badLc(n)
 	}
-	c.data = body[:lc:lc]
+	c.Data = body[:lc:lc]
 	return c, nil
 }
 

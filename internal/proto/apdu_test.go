@@ -11,42 +11,42 @@ import (
 	"openct/internal/hextest"
 )
 
-func TestParseAPDU(t *testing.T) {
+func TestParseCommand(t *testing.T) {
 	h := [4]byte{0x00, 0xB0, 0x01, 0x02}
 	data := func(n int) []byte { return make([]byte, n) }
 	tests := []struct {
 		name string
 		tail string // behind the header
-		want command
+		want Command
 	}{
-		{"case 1", "", command{header: h}},
-		{"case 2", "04", command{header: h, le: 4}},
-		{"case 2, Le 256", "00", command{header: h, le: 256}},
-		{"case 3", "02 AABB", command{header: h, data: []byte{0xAA, 0xBB}}},
-		{"case 3, longest", "FF" + strings.Repeat("00", 255), command{header: h, data: data(255)}},
-		{"case 4", "02 AABB 07", command{header: h, data: []byte{0xAA, 0xBB}, le: 7}},
-		{"case 4, Le 256", "02 AABB 00", command{header: h, data: []byte{0xAA, 0xBB}, le: 256}},
-		{"extended case 2", "00 0123", command{header: h, le: 0x123, extended: true}},
-		{"extended case 2, Le 65536", "00 0000", command{header: h, le: 65536, extended: true}},
-		{"extended case 3", "00 0002 AABB", command{header: h, data: []byte{0xAA, 0xBB}, extended: true}},
-		{"extended case 3, longest", "00 FFFF" + strings.Repeat("00", 65535), command{header: h, data: data(65535), extended: true}},
-		{"extended case 4", "00 0002 AABB 0100", command{header: h, data: []byte{0xAA, 0xBB}, le: 256, extended: true}},
-		{"extended case 4, Le 65536", "00 0002 AABB 0000", command{header: h, data: []byte{0xAA, 0xBB}, le: 65536, extended: true}},
+		{"case 1", "", Command{Header: h}},
+		{"case 2", "04", Command{Header: h, Le: 4}},
+		{"case 2, Le 256", "00", Command{Header: h, Le: 256}},
+		{"case 3", "02 AABB", Command{Header: h, Data: []byte{0xAA, 0xBB}}},
+		{"case 3, longest", "FF" + strings.Repeat("00", 255), Command{Header: h, Data: data(255)}},
+		{"case 4", "02 AABB 07", Command{Header: h, Data: []byte{0xAA, 0xBB}, Le: 7}},
+		{"case 4, Le 256", "02 AABB 00", Command{Header: h, Data: []byte{0xAA, 0xBB}, Le: 256}},
+		{"extended case 2", "00 0123", Command{Header: h, Le: 0x123, Extended: true}},
+		{"extended case 2, Le 65536", "00 0000", Command{Header: h, Le: 65536, Extended: true}},
+		{"extended case 3", "00 0002 AABB", Command{Header: h, Data: []byte{0xAA, 0xBB}, Extended: true}},
+		{"extended case 3, longest", "00 FFFF" + strings.Repeat("00", 65535), Command{Header: h, Data: data(65535), Extended: true}},
+		{"extended case 4", "00 0002 AABB 0100", Command{Header: h, Data: []byte{0xAA, 0xBB}, Le: 256, Extended: true}},
+		{"extended case 4, Le 65536", "00 0002 AABB 0000", Command{Header: h, Data: []byte{0xAA, 0xBB}, Le: 65536, Extended: true}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := parseAPDU(append(h[:], hextest.Bytes(t, tt.tail)...))
+			got, err := ParseCommand(append(h[:], hextest.Bytes(t, tt.tail)...))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(command{})); diff != "" {
+			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
 		})
 	}
 }
 
-func TestParseAPDUErrors(t *testing.T) {
+func TestParseCommandErrors(t *testing.T) {
 	for _, tt := range []struct{ name, apdu string }{
 		{"nothing", ""},
 		{"three bytes", "00 A4 00"},
@@ -59,7 +59,7 @@ func TestParseAPDUErrors(t *testing.T) {
 		{"bytes behind extended Le", "00 A4 00 00 00 00 02 AA BB 00 00 00"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := parseAPDU(hextest.Bytes(t, tt.apdu)); !errors.Is(err, ErrInvalidAPDU) {
+			if _, err := ParseCommand(hextest.Bytes(t, tt.apdu)); !errors.Is(err, ErrInvalidAPDU) {
 				t.Errorf("error %v", err)
 			}
 		})
@@ -73,7 +73,7 @@ func TestErrorsShowNoBytes(t *testing.T) {
 		texts := map[string]bool{}
 		for digit := range byte(10) {
 			for _, b := range []byte{digit, '0' + digit} {
-				if _, err := parseAPDU(bytes.Repeat([]byte{b}, n)); err != nil {
+				if _, err := ParseCommand(bytes.Repeat([]byte{b}, n)); err != nil {
 					texts[err.Error()] = true
 				}
 			}

@@ -2,28 +2,19 @@ package proto
 
 import "fmt"
 
-// session remembers whether an engine and its card still understand each
-// other. It is the one place where that is lost and, by a resynchronisation,
-// found again.
-type session struct {
-	lost error // what every call gets from now on, nil while all is well
+// Session remembers whether host and card still know each other's state. Engines
+// embed it; so does a driver that exchanges APDUs by itself. The zero value is the
+// session of a card that was just reset.
+type Session struct {
+	lost error // what every exchange gets until the reset, nil while all is well
 }
 
-// lose ends the session because of err and returns what the failing call
+// Lost is what every exchange gets once the session was lost, nil before.
+func (s *Session) Lost() error { return s.lost }
+
+// Lose ends the session because of err and returns what the exchange under way
 // reports: err, still there for errors.Is, and ErrResetRequired.
-func (s *session) lose(protocol string, err error) error {
-	s.lost = fmt.Errorf("%s: %w (earlier: %v)", protocol, ErrResetRequired, err)
-	return &lostError{protocol, err}
+func (s *Session) Lose(err error) error {
+	s.lost = fmt.Errorf("%w (earlier: %v)", ErrResetRequired, err)
+	return fmt.Errorf("%w; %w", err, ErrResetRequired)
 }
-
-// lostError is the error of the call that lost the session.
-type lostError struct {
-	protocol string
-	err      error
-}
-
-func (e *lostError) Error() string {
-	return fmt.Sprintf("%s: %v; %v", e.protocol, e.err, ErrResetRequired)
-}
-
-func (e *lostError) Unwrap() []error { return []error{e.err, ErrResetRequired} }

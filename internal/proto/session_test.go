@@ -20,10 +20,10 @@ func TestErrorTexts(t *testing.T) {
 	}{
 		{"link", hSelect + "C!", []error{errLink},
 			"T=1: device did not answer in time; card must be reset first",
-			"T=1: card must be reset first (earlier: device did not answer in time)"},
+			"card must be reset first (earlier: T=1: device did not answer in time)"},
 		{"card", hSelect + "C\nH 00 81 00 81\nC\nH 00 81 00 81\nC\nH 00 C0 00 C0\nC\nH 00 C0 00 C0\nC\nH 00 C0 00 C0\nC", nil,
 			"T=1: card does not follow the protocol: block is too short, and 3 resynchronisations did not help; card must be reset first",
-			"T=1: card must be reset first (earlier: card does not follow the protocol: block is too short, and 3 resynchronisations did not help)"},
+			"card must be reset first (earlier: T=1: card does not follow the protocol: block is too short, and 3 resynchronisations did not help)"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -49,7 +49,7 @@ const (
 // leaves status words to the client. Extended APDUs work as far as T=0 can
 // carry them without ENVELOPE: any Le, up to 255 bytes of data.
 type T0Engine struct {
-	session
+	Session
 	link   Link
 	params T0Params
 	send   [5 + 255]byte // a TPDU
@@ -82,14 +82,14 @@ func (e *T0Engine) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, err
 	if e.lost != nil {
 		return nil, e.lost
 	}
-	c, err := parseAPDU(apdu)
+	c, err := ParseCommand(apdu)
 	if err != nil {
 		return nil, fmt.Errorf("T=0: %w", err)
 	}
-	if len(c.data) > 255 {
-		return nil, fmt.Errorf("T=0: %w: %d bytes of data, T=0 carries 255", ErrInvalidAPDU, len(c.data))
+	if len(c.Data) > 255 {
+		return nil, fmt.Errorf("T=0: %w: %d bytes of data, T=0 carries 255", ErrInvalidAPDU, len(c.Data))
 	}
-	if ins := c.header[1] & 0xF0; e.params.Stream && (ins == 0x60 || ins == 0x90) {
+	if ins := c.Header[1] & 0xF0; e.params.Stream && (ins == 0x60 || ins == 0x90) {
 		// Its procedure byte would be taken for a status (ISO/IEC 7816-3, 10.3.2).
 		return nil, fmt.Errorf("T=0: %w: instructions 6X and 9X cannot be sent", ErrInvalidAPDU)
 	}
@@ -101,7 +101,7 @@ func (e *T0Engine) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, err
 	clear(e.send[:]) // there may be a PIN
 	clear(e.recv)
 	if err != nil {
-		return nil, e.lose("T=0", err)
+		return nil, e.Lose(fmt.Errorf("T=0: %w", err))
 	}
 	return append(x.resp, byte(sw>>8), byte(sw)), nil
 }
@@ -110,8 +110,8 @@ func (e *T0Engine) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, err
 type t0Exchange struct {
 	e    *T0Engine
 	ctx  context.Context
-	c    command
-	resp []byte // response data so far, at most c.le bytes
+	c    Command
+	resp []byte // response data so far, at most c.Le bytes
 }
 
 // run maps the APDU to TPDUs (spec/protocols.md, 2.2). Every error ends the
@@ -119,25 +119,25 @@ type t0Exchange struct {
 func (x *t0Exchange) run() (sw uint16, err error) {
 	c := x.c
 	switch {
-	case c.data == nil && c.le == 0: // case 1
-		return x.tpdu(c.header, 0, nil, 0)
-	case c.data == nil: // case 2
-		sw, err = x.fetch(c.header, c.le)
-		if err != nil || !c.extended || sw>>8 != sw1More {
+	case c.Data == nil && c.Le == 0: // case 1
+		return x.tpdu(c.Header, 0, nil, 0)
+	case c.Data == nil: // case 2
+		sw, err = x.fetch(c.Header, c.Le)
+		if err != nil || !c.Extended || sw>>8 != sw1More {
 			return sw, err
 		}
 		return x.getResponses(sw)
 	}
-	sw, err = x.tpdu(c.header, byte(len(c.data)), c.data, c.le)
+	sw, err = x.tpdu(c.Header, byte(len(c.Data)), c.Data, c.Le)
 	switch {
-	case err != nil, c.le == 0: // case 3
+	case err != nil, c.Le == 0: // case 3
 		return sw, err
 	case len(x.resp) > 0: // a token that fetched the response by itself
 		return sw, nil
 	case sw>>8 == sw1More:
 		return x.getResponses(sw)
 	case sw == swOK:
-		again, err := x.getResponse(c.le)
+		again, err := x.getResponse(c.Le)
 		if err == nil && len(x.resp) == 0 && again>>12 == 6 && again>>8 != sw1More {
 			// The card had nothing to say; its refusal to repeat that must
 			// not hide that the command was done.
@@ -154,10 +154,10 @@ func (x *t0Exchange) run() (sw uint16, err error) {
 // getResponses fetches what the card announces, piece by piece, until it has
 // no more or Le is reached.
 func (x *t0Exchange) getResponses(sw uint16) (uint16, error) {
-	for sw>>8 == sw1More && len(x.resp) < x.c.le {
+	for sw>>8 == sw1More && len(x.resp) < x.c.Le {
 		before := len(x.resp)
 		var err error
-		sw, err = x.getResponse(min(x.c.le-before, orMax(int(sw&0xFF), 0x100)))
+		sw, err = x.getResponse(min(x.c.Le-before, orMax(int(sw&0xFF), 0x100)))
 		if err != nil {
 			return 0, err
 		}
@@ -170,7 +170,7 @@ func (x *t0Exchange) getResponses(sw uint16) (uint16, error) {
 
 // getResponse fetches up to n bytes.
 func (x *t0Exchange) getResponse(n int) (uint16, error) {
-	cla := x.c.header[0]
+	cla := x.c.Header[0]
 	if cla&0xE0 == 0 {
 		cla &^= 0x1C // neither chained nor secured (ISO/IEC 7816-4, 5.4.1)
 	}

@@ -73,7 +73,7 @@ const (
 // 7816-3, 11. It recovers from damaged, lost and repeated blocks as the
 // standard says, with bounded effort.
 type T1Engine struct {
-	session
+	Session
 	link   Link
 	params T1Params
 	format t1Format
@@ -175,7 +175,7 @@ func (e *T1Engine) NegotiateIFSD(ctx context.Context, n int) error {
 		return fmt.Errorf("T=1: card did not accept a block size of %d: %w: %v", n, ErrProtocol, err)
 	}
 	if err != nil {
-		return e.lose("T=1", err)
+		return e.Lose(fmt.Errorf("T=1: %w", err))
 	}
 	return nil
 }
@@ -218,14 +218,14 @@ func (e *T1Engine) Resynchronise(ctx context.Context) error {
 	for range t1Resynchs {
 		fault, err := e.resynch(ctx)
 		if err != nil {
-			return e.lose("T=1", err)
+			return e.Lose(fmt.Errorf("T=1: %w", err))
 		}
 		if last = fault; last == nil {
 			e.lost = nil
 			return nil
 		}
 	}
-	return e.lose("T=1", fmt.Errorf("%w: %w (%v)", ErrProtocol, faultResynch, last))
+	return e.Lose(fmt.Errorf("T=1: %w: %w (%v)", ErrProtocol, faultResynch, last))
 }
 
 // resynch makes one attempt at a resynchronisation. Only the one right block

@@ -57,7 +57,7 @@ func (x *t1Exchange) run(ctx context.Context) error {
 	for {
 		b, fault, err := e.exchange(ctx)
 		if err != nil {
-			return e.lose("T=1", err)
+			return e.Lose(fmt.Errorf("T=1: %w", err))
 		}
 		verdict := t1Refuse
 		if fault == nil {
@@ -74,9 +74,9 @@ func (x *t1Exchange) run(ctx context.Context) error {
 		case t1Ended:
 			return fmt.Errorf("T=1: %w", ErrAborted)
 		case t1Flood:
-			return e.lose("T=1", fmt.Errorf("%w: no end after %d bytes", ErrTooLong, x.received))
+			return e.Lose(fmt.Errorf("T=1: %w: no end after %d bytes", ErrTooLong, x.received))
 		case t1Busy:
-			return e.lose("T=1", fmt.Errorf("%w: it asked for more than %v", ErrProtocol, t1MaxBusy))
+			return e.Lose(fmt.Errorf("T=1: %w: it asked for more than %v", ErrProtocol, t1MaxBusy))
 		}
 
 		// Nothing gained. Repeat or ask for a repetition, then resynchronise.
@@ -87,7 +87,7 @@ func (x *t1Exchange) run(ctx context.Context) error {
 			continue
 		}
 		if err := x.resynch(ctx, fault); err != nil {
-			return e.lose("T=1", err)
+			return e.Lose(fmt.Errorf("T=1: %w", err))
 		}
 		if x.phase == t1Aborting {
 			return fmt.Errorf("T=1: %w", ErrAborted)
