@@ -168,10 +168,6 @@ func TestFailures(t *testing.T) {
 			wantIs(t, failure(c.m, response{status: 0x42, code: c.code}), want)
 		})
 	}
-	err := error(&Error{Reader: "/dev/bus/usb/001/004", Slot: 1, Op: "IccPowerOn", Code: 0xFE, Err: ifd.ErrNoATR})
-	if got, want := err.Error(), "/dev/bus/usb/001/004: slot 1: IccPowerOn: card does not answer to reset (reader's code FE)"; got != want {
-		t.Errorf("text %q, want %q", got, want)
-	}
 }
 
 // TestInterruptMessages: slots 0 to 4 of a notification, and what is none

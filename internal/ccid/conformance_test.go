@@ -347,6 +347,15 @@ func TestConformance(t *testing.T) {
 			}
 			b.transmit(b.engine(0), selectMF, okSW)
 		}},
+		{"17d an error tells reader, slot, message and the reader's code", func(t *testing.T) {
+			b := plug(t, profile(t, "P3"), &testCard{atr: atrT0}).start()
+			b.model.Inject(ccidreader.Fault{On: 0x62, Fail: true, Code: 0xF6, Times: -1})
+			_, err := b.slot(0).Reset(background)
+			want := b.dev.Descriptor().ID() + ": slot 0: IccPowerOn: device does not behave like this kind of reader (reader's code F6)"
+			if err == nil || err.Error() != want {
+				t.Errorf("got  %v\nwant %s", err, want)
+			}
+		}},
 		{"17c reader takes no abort, and wakes up later", func(t *testing.T) {
 			b, e := simple(t, "P3")
 			b.model.Inject(ccidreader.Fault{On: 0x6F, Lose: true})

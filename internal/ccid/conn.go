@@ -136,29 +136,30 @@ func (c *conn) leave() { c.stop() }
 func (c *conn) run(ctx context.Context, slot byte, m message, timeout time.Duration) (response, error) {
 	cl := c.slots[slot]
 	if err := c.take(ctx, cl.turn); err != nil {
-		return response{}, c.wrap(slot, m, -1, err)
+		return response{}, c.wrap(slot, m, err)
 	}
 	defer func() { cl.turn <- struct{}{} }()
 	for try := 1; ; try++ {
 		r, err := c.once(ctx, cl, m, timeout)
 		if err != nil {
-			return response{}, c.wrap(slot, m, -1, err)
+			return response{}, c.wrap(slot, m, err)
 		}
 		if r.command() == commandOK {
 			return r, nil
 		}
 		err = failure(m, r)
 		if !errors.Is(err, errBusy) || try > busyTries {
-			return r, c.wrap(slot, m, int(r.code), err)
+			return r, c.wrap(slot, m, fmt.Errorf("%w (reader's code %02X)", err, r.code))
 		}
 		if err := c.pause(ctx, cl, busyPause); err != nil {
-			return response{}, c.wrap(slot, m, -1, err)
+			return response{}, c.wrap(slot, m, err)
 		}
 	}
 }
 
-func (c *conn) wrap(slot byte, m message, code int, err error) error {
-	return &Error{Reader: c.t.name(), Slot: int(slot), Op: m.name(), Code: code, Err: err}
+// wrap names the reader, the slot and the message that failed.
+func (c *conn) wrap(slot byte, m message, err error) error {
+	return usb.Wrap(fmt.Sprintf("slot %d: %s", slot, m.name()), c.t.name(), err)
 }
 
 // take waits for an entry in one of conn's channels of turns.

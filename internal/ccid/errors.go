@@ -57,25 +57,6 @@ var (
 	errBusy        = fmt.Errorf("slot stays busy: %w", usb.ErrTimeout)
 )
 
-// Error is what went wrong between this host and a reader: on which reader
-// and slot, at which command, and why.
-type Error struct {
-	Reader string // as its transport names it, "/dev/bus/usb/001/004"
-	Slot   int
-	Op     string // the message, "IccPowerOn"
-	Code   int    // the reader's bError, or -1 when it said nothing
-	Err    error
-}
-
-func (e *Error) Error() string {
-	if e.Code < 0 {
-		return fmt.Sprintf("%s: slot %d: %s: %v", e.Reader, e.Slot, e.Op, e.Err)
-	}
-	return fmt.Sprintf("%s: slot %d: %s: %v (reader's code %02X)", e.Reader, e.Slot, e.Op, e.Err, e.Code)
-}
-
-func (e *Error) Unwrap() error { return e.Err }
-
 // failure translates a failed answer to m. What the slot holds decides before
 // the code does: readers send the same code for a card that stays silent and
 // one that is not there.

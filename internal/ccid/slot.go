@@ -142,7 +142,7 @@ func (s *slot) powerOn(ctx context.Context, v voltage) ([]byte, error) {
 		}
 		return nil, err
 	case len(r.data) == 0:
-		return nil, s.c.wrap(s.number, m, -1, fmt.Errorf("empty ATR: %w", ifd.ErrNoATR))
+		return nil, s.c.wrap(s.number, m, fmt.Errorf("empty ATR: %w", ifd.ErrNoATR))
 	}
 	s.powered, s.voltage, s.present, s.mute = true, v, true, false
 	return append([]byte(nil), r.data[:min(len(r.data), atr.MaxLen)]...), nil

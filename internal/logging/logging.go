@@ -161,7 +161,7 @@ func line(message string, own []field) string {
 	sep := ", "
 	cause := ""
 	for _, f := range own {
-		if f.key == "error" || f.key == "err" {
+		if f.key == "error" {
 			cause = f.value
 			continue
 		}

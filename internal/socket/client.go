@@ -22,20 +22,12 @@ var (
 	ErrNoReply = errors.New("handler closed the connection")
 )
 
-// Error says which command failed. Err is a Code if the handler refused it.
-type Error struct {
-	Op  string
-	Err error
-}
-
-func (e *Error) Error() string { return e.Op + ": " + e.Err.Error() }
-func (e *Error) Unwrap() error { return e.Err }
-
+// opError says which command failed. It returns nil for a nil err.
 func opError(op string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &Error{Op: op, Err: err}
+	return fmt.Errorf("%s: %w", op, err)
 }
 
 // Client is one connection to a handler. Its methods may be called

@@ -141,7 +141,7 @@ func (s *Server) Serve(l net.Listener) error {
 				return fmt.Errorf("accepting clients: %w", err)
 			}
 			delay = min(max(2*delay, minAcceptDelay), maxAcceptDelay)
-			s.opt.Log.Warn("cannot accept a client, trying again", "err", err, "delay", delay)
+			s.opt.Log.Warn("cannot accept a client, trying again", "error", err, "delay", delay)
 			select {
 			case <-time.After(delay):
 			case <-s.ctx.Done():
@@ -178,7 +178,7 @@ func retryAccept(err error) bool {
 func (s *Server) admit(nc net.Conn) *Conn {
 	cred, err := s.opt.Credentials(nc)
 	if err != nil {
-		s.opt.Log.Debug("no credentials of a client", "err", err)
+		s.opt.Log.Debug("no credentials of a client", "error", err)
 		cred = Cred{UID: UnknownID, GID: UnknownID}
 	}
 	if s.opt.Allow != nil && !s.opt.Allow(cred) {

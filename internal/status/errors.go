@@ -35,22 +35,13 @@ var (
 	ErrClosed = errors.New("status file is closed")
 )
 
-// Error is what every operation on the status file and its neighbours returns:
-// what failed, on which file, and why.
-type Error struct {
-	Op   string // "open", "create", "lock" ...
-	Path string
-	Err  error
-}
-
-func (e *Error) Error() string { return fmt.Sprintf("can't %s %s: %v", e.Op, e.Path, e.Err) }
-func (e *Error) Unwrap() error { return e.Err }
-
+// wrap says what failed ("open", "create", "lock" ...) and on which file. It
+// returns nil for a nil err.
 func wrap(op, path string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &Error{Op: op, Path: path, Err: err}
+	return fmt.Errorf("can't %s %s: %w", op, path, err)
 }
 
 // ServedError: another living daemon serves the device already.
