@@ -1,0 +1,376 @@
+package serialtest
+
+import (
+	"bufio"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"openct/internal/serial"
+)
+
+// Phase says which part of a scenario a window is.
+type Phase uint8
+
+// Phases.
+const (
+	Open    Phase = iota // until the handler's socket is there
+	Request              // from a client's request to its reply
+	Idle                 // between them
+	Stop                 // the handler is told to end
+)
+
+// Window is a part of a scenario that is compared at once.
+type Window struct {
+	Scenario string
+	File     string
+	Line     int // of File, where it begins
+	Phase    Phase
+	Meaning  string
+
+	Steps []Step
+
+	Request []byte // command, unit and arguments (internal/socket)
+	Reply   []byte // the reply's arguments
+	Failed  bool   // the request was refused; of Open: the handler ended
+}
+
+func (w *Window) String() string {
+	return fmt.Sprintf("%s:%d (%s: %s)", filepath.Base(w.File), w.Line, w.Scenario, w.Meaning)
+}
+
+// moves says whether a modem line changes in the window.
+func (w *Window) moves() bool {
+	return slices.ContainsFunc(w.Steps, func(s Step) bool { return s.Kind == Inputs })
+}
+
+// Kind of a step.
+type Kind uint8
+
+// Kinds. The driver does those before Answer, the reader the others.
+const (
+	Write Kind = iota
+	Set
+	Lines
+	Break
+	Answer
+	Inputs
+	Unplug
+)
+
+// Step is one thing that driver or reader did.
+type Step struct {
+	Kind   Kind
+	Data   []byte        // Write, Answer
+	Echo   []byte        // Write: what the line gave back
+	Params serial.Params // Set
+	DTR    bool          // Lines
+	RTS    bool          // Lines
+	On     bool          // Break
+	Inputs serial.Inputs // Inputs
+	After  time.Duration // Answer: how long the reader took
+	Bad    bool          // Answer: with wrong parity, each byte
+}
+
+// String is the step as Steps reads it.
+func (s Step) String() string {
+	switch s.Kind {
+	case Write:
+		sign := ">"
+		if len(s.Echo) > 0 {
+			sign = ">>"
+		}
+		return fmt.Sprintf("%s %x", sign, s.Data)
+	case Answer:
+		sign := "<"
+		if s.Bad {
+			sign = "<!"
+		}
+		return fmt.Sprintf("%s %x", sign, s.Data)
+	case Unplug:
+		return "unplug"
+	case Set:
+		text := "set " + s.Params.String()
+		if s.Params.CheckParity {
+			text += " check"
+		}
+		return text
+	case Lines:
+		return fmt.Sprintf("lines %d%d", bit(s.DTR), bit(s.RTS))
+	case Break:
+		return fmt.Sprintf("break %d", bit(s.On))
+	default:
+		return fmt.Sprintf("inputs %d%d", bit(s.Inputs.CTS), bit(s.Inputs.DSR))
+	}
+}
+
+func bit(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Steps reads steps, one a line:
+//
+//	> 00a4      the driver writes
+//	>> 00a4     the driver writes, and the line gives it back
+//	< 9000      the reader answers
+//	<! 90       it answers with a wrong parity
+//	unplug      the adapter is pulled
+//	set 9600 8E2 [check]
+//	lines 10    DTR, RTS
+//	break 1
+//	inputs 10   CTS, DSR
+func Steps(text string) ([]Step, error) {
+	var steps []Step
+	for i, line := range strings.Split(text, "\n") {
+		words := strings.Fields(line)
+		if len(words) == 0 {
+			continue
+		}
+		s, err := parseStep(words[0], words[1:])
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %q: %w", i+1, line, err)
+		}
+		steps = append(steps, s)
+	}
+	return steps, nil
+}
+
+func parseStep(word string, args []string) (s Step, err error) {
+	bits := func() (a, b bool, err error) {
+		if len(args) != 1 || strings.Trim(args[0], "01") != "" || len(args[0]) == 0 {
+			return false, false, fmt.Errorf("bits are missing")
+		}
+		return args[0][0] == '1', args[0][len(args[0])-1] == '1', nil
+	}
+	switch word {
+	case "unplug":
+		s.Kind = Unplug
+	case ">", ">>", "<", "<!":
+		s.Kind = Write
+		if word[0] == '<' {
+			s.Kind, s.Bad = Answer, word == "<!"
+		}
+		if s.Data, err = hex.DecodeString(strings.Join(args, "")); word == ">>" {
+			s.Echo = s.Data
+		}
+	case "set":
+		s.Kind = Set
+		if len(args) < 2 {
+			return s, fmt.Errorf("speed and format are missing")
+		}
+		s.Params, err = parseParams(args[0], args[1])
+		s.Params.CheckParity = len(args) == 3 && args[2] == "check"
+	case "lines":
+		s.Kind = Lines
+		s.DTR, s.RTS, err = bits()
+	case "break":
+		s.Kind = Break
+		s.On, _, err = bits()
+	case "inputs":
+		s.Kind = Inputs
+		s.Inputs.CTS, s.Inputs.DSR, err = bits()
+	default:
+		err = fmt.Errorf("no such step")
+	}
+	return s, err
+}
+
+func parseParams(speed, format string) (p serial.Params, err error) {
+	var parity string
+	if _, err := fmt.Sscanf(speed, "%d", &p.Speed); err != nil {
+		return p, err
+	}
+	if _, err := fmt.Sscanf(format, "%1d%1s%1d", &p.Bits, &parity, &p.StopBits); err != nil {
+		return p, err
+	}
+	i := strings.Index("NEO", parity)
+	if i < 0 {
+		return p, fmt.Errorf("parity %q", parity)
+	}
+	p.Parity = serial.Parity(i)
+	return p, nil
+}
+
+// event is a line of a recording.
+type event struct {
+	Time    int    `json:"t_ms"`
+	Who     string `json:"who"`
+	Op      string `json:"op"`
+	What    string `json:"what"`
+	Data    string `json:"data"`
+	Meaning string `json:"meaning"`
+	Echo    any    `json:"echo"` // true, or what came back
+	Speed   uint32 `json:"speed"`
+	Format  string `json:"format"`
+	Iflag   string `json:"iflag"`
+	On      any    `json:"on"`
+	DTR     *int   `json:"dtr"`
+	RTS     *int   `json:"rts"`
+	CTS     *int   `json:"cts"`
+	DSR     *int   `json:"dsr"`
+	Error   any    `json:"error"`
+	Exit    *int   `json:"exit"`
+}
+
+// slow is from where on a reader's answer took its time; what is less is the
+// machine's on which it was recorded.
+const slow = 100 * time.Millisecond
+
+// Load reads the windows of recordings; further files go on where the first
+// one ends.
+func Load(files ...string) ([]*Window, error) {
+	var l loader
+	for _, file := range files {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, err
+		}
+		sc := bufio.NewScanner(f)
+		sc.Buffer(nil, 1<<20)
+		for n := 1; sc.Scan(); n++ {
+			var e event
+			err := json.Unmarshal(sc.Bytes(), &e)
+			if err == nil {
+				err = l.add(&e, file, n)
+			}
+			if err != nil {
+				f.Close()
+				return nil, fmt.Errorf("%s:%d: %w", file, n, err)
+			}
+		}
+		f.Close()
+		if err := sc.Err(); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	if len(l.windows) == 0 {
+		return nil, fmt.Errorf("%v: no scenario", files)
+	}
+	return l.windows, nil
+}
+
+type loader struct {
+	windows  []*Window
+	scenario string
+	now      *Window
+	set      serial.Params // as it stands
+	dtr, rts bool
+	in       serial.Inputs
+	last     int // when the driver or the client last did something
+}
+
+func (l *loader) begin(phase Phase, meaning, file string, n int) {
+	l.now = &Window{Scenario: l.scenario, File: file, Line: n, Phase: phase, Meaning: meaning}
+	l.windows = append(l.windows, l.now)
+}
+
+func (l *loader) step(s Step) { l.now.Steps = append(l.now.Steps, s) }
+
+func (l *loader) add(e *event, file string, n int) (err error) {
+	if l.now == nil && e.Who+e.Op != "rigscenario" {
+		return fmt.Errorf("not in a scenario")
+	}
+	switch e.Who + " " + e.Op {
+	case "rig scenario":
+		l.scenario = e.Data
+		l.set, l.dtr, l.rts, l.in = serial.Default, true, true, serial.Inputs{}
+		l.begin(Open, "open", file, n)
+	case "client connected":
+		l.begin(Idle, "idle", file, n)
+	case "client request":
+		l.begin(Request, e.Meaning, file, n)
+		l.now.Request, err = hex.DecodeString(e.Data)
+	case "client reply":
+		l.now.Failed = e.Error != any(0.0)
+		l.now.Reply, err = hex.DecodeString(e.Data)
+		l.begin(Idle, "idle", file, n)
+	case "client note":
+		if l.now.Phase == Open && e.Exit != nil {
+			l.now.Failed = true
+		}
+	case "client stop":
+		l.begin(Stop, "stop", file, n)
+	case "driver write", "driver set", "reader write":
+		err = l.traffic(e)
+	case "line set", "line read":
+		l.inputs(e)
+	}
+	if e.Who != "reader" && e.Who != "line" {
+		l.last = e.Time
+	}
+	return err
+}
+
+func (l *loader) inputs(e *event) {
+	in := l.in
+	if e.CTS != nil {
+		in.CTS = *e.CTS == 1
+	}
+	if e.DSR != nil {
+		in.DSR = *e.DSR == 1
+	}
+	if in != l.in {
+		l.in = in
+		l.step(Step{Kind: Inputs, Inputs: in})
+	}
+}
+
+func (l *loader) traffic(e *event) (err error) {
+	var s Step
+	switch {
+	case e.Who == "reader":
+		s.Kind = Answer
+		if s.Data, err = hex.DecodeString(e.Data); len(s.Data) == 0 {
+			return err
+		}
+		if took := time.Duration(e.Time-l.last) * time.Millisecond; took >= slow {
+			s.After = took
+		}
+	case e.Op == "write":
+		s.Kind = Write
+		if s.Data, err = hex.DecodeString(e.Data); err != nil {
+			return err
+		}
+		switch echo := e.Echo.(type) {
+		case bool:
+			s.Echo = s.Data
+		case string:
+			s.Echo, err = hex.DecodeString(echo)
+		}
+	case e.What == "termios":
+		s.Kind = Set
+		if s.Params, err = parseParams(fmt.Sprint(e.Speed), e.Format); err != nil {
+			return err
+		}
+		s.Params.CheckParity = strings.Contains(e.Iflag, "PARMRK")
+		if same(s.Params, l.set) {
+			return nil
+		}
+		l.set = s.Params
+	case e.What == "lines" && e.DTR != nil && e.RTS != nil:
+		s = Step{Kind: Lines, DTR: *e.DTR == 1, RTS: *e.RTS == 1}
+		if s.DTR == l.dtr && s.RTS == l.rts {
+			return nil
+		}
+		l.dtr, l.rts = s.DTR, s.RTS
+	case e.What == "break":
+		s = Step{Kind: Break, On: e.On == any(true) || e.On == any(1.0)}
+	default: // open, close, flush, drain
+		return nil
+	}
+	l.step(s)
+	return err
+}
+
+// same compares settings with zeros filled in.
+func same(a, b serial.Params) bool {
+	return a.String() == b.String() && a.CheckParity == b.CheckParity
+}
