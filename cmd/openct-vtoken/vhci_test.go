@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"openct/internal/usb"
-	"openct/internal/usb/watch"
+	"openct/internal/usb/usbfs"
 )
 
 // lines hands on each line the command prints.
@@ -37,7 +37,7 @@ func TestRealKernel(t *testing.T) {
 			t.Fatal(err)
 		}
 		seen = append(seen, as.DevNode)
-		w, err := watch.Open(as.DevNode)
+		w, err := usbfs.Look(as.DevNode)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -25,7 +25,7 @@ import (
 	"openct/internal/status"
 	"openct/internal/usb"
 	"openct/internal/usb/sysfs"
-	"openct/internal/usb/watch"
+	"openct/internal/usb/usbfs"
 )
 
 // Control is one run of openct-control.
@@ -187,7 +187,7 @@ func (c *Control) process(t devname.Target) *daemon.Process {
 
 // identify looks at a device for its id and the driver's name.
 func (c *Control) identify(t *devname.Target) error {
-	w, err := watch.Open(t.Path)
+	w, err := usbfs.Look(t.Path)
 	if err != nil {
 		return err
 	}

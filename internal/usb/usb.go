@@ -1,6 +1,6 @@
 // Package usb is what drivers know of a USB device: descriptors, the three
 // transfer types a reader uses, and typed errors. It imports no USB library.
-// usb/gousbdev opens real devices through libusb, vusb makes virtual ones.
+// usb/gousbdev opens real devices, vusb makes virtual ones.
 package usb
 
 import (

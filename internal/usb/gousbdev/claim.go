@@ -5,6 +5,7 @@ package gousbdev
 import (
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/google/gousb"
 
@@ -19,12 +20,7 @@ const classVendor = 0xFF
 // gets it back on Release and Close; drivers of other classes, a keyboard's
 // above all, stay, and the claim is refused.
 func (d *device) Claim(number, alt uint8) error {
-	_, err := d.run(fmt.Sprintf("claim interface %d", number), func() (int, error) {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		return 0, d.claimLocked(number, alt)
-	})
-	return err
+	return d.withLibusb(fmt.Sprintf("claim interface %d", number), func() error { return d.claimLocked(number, alt) })
 }
 
 func (d *device) claimLocked(number, alt uint8) error {
@@ -43,7 +39,7 @@ func (d *device) claimLocked(number, alt uint8) error {
 		if err == nil {
 			d.claims[number] = &claim{iface: iface}
 		}
-		return err
+		return mapError(err)
 	}
 
 	busy := thisMachine.busy(d.dir, d.path, number)
@@ -55,7 +51,7 @@ func (d *device) claimLocked(number, alt uint8) error {
 		return d.config.Interface(int(number), int(alt))
 	})
 	if err != nil {
-		return fmt.Errorf("%w, which cannot be detached: %w", busy, mapError(err, false))
+		return fmt.Errorf("%w, which cannot be detached: %w", busy, mapError(err))
 	}
 	d.log.Info("interface taken from its kernel driver", "interface", number, "driver", driver)
 	d.claims[number] = &claim{iface: iface, detached: driver}
@@ -104,16 +100,13 @@ func (d *device) configureLocked() error {
 	if d.config != nil {
 		return nil
 	}
-	number, err := d.dev.ActiveConfigNum()
-	if err != nil {
-		return err
-	}
+	number, _ := strconv.Atoi(attribute(d.dir, "bConfigurationValue")) // empty where none is active
 	if _, ok := d.dev.Desc.Configs[number]; !ok {
-		number = int(d.watch.Descriptors[18+5]) // bConfigurationValue of the first
+		number = int(d.node.Descriptors[18+5]) // bConfigurationValue of the first
 	}
 	config, err := d.dev.Config(number)
 	if err != nil {
-		return err
+		return mapError(err)
 	}
 	config.Desc.Interfaces = byNumber(config.Desc.Interfaces)
 	d.config = config
@@ -136,13 +129,10 @@ func byNumber(interfaces []gousb.InterfaceDesc) []gousb.InterfaceDesc {
 
 // Release implements usb.Device.
 func (d *device) Release(number uint8) error {
-	_, err := d.run(fmt.Sprintf("release interface %d", number), func() (int, error) {
-		d.mu.Lock()
-		defer d.mu.Unlock()
+	return d.withLibusb(fmt.Sprintf("release interface %d", number), func() error {
 		d.releaseLocked(number)
-		return 0, nil
+		return nil
 	})
-	return err
 }
 
 func (d *device) releaseLocked(number uint8) {

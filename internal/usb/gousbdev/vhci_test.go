@@ -6,6 +6,7 @@
 package gousbdev_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -403,6 +404,27 @@ func TestSideBySide(t *testing.T) {
 	wantErr(t, <-waiting, context.Canceled)
 }
 
+// Transfers that usbfs takes in pieces, and empty ones.
+func TestBulkSizes(t *testing.T) {
+	_, dev := plugOpen(t, standard())
+	must(t, dev.Claim(0, 0))
+	for _, size := range []int{0, 1, 64, 16384, 40000, 49152} {
+		data := make([]byte, size)
+		for i := range data {
+			data[i] = byte(i / 7)
+		}
+		n, err := dev.Bulk(t.Context(), 0x02, data, 10*time.Second)
+		if must(t, err); n != size {
+			t.Errorf("%d of %d bytes went out", n, size)
+		}
+		back := make([]byte, size)
+		n, err = dev.Bulk(t.Context(), 0x82, back, 10*time.Second)
+		if must(t, err); n != size || !bytes.Equal(back, data) {
+			t.Errorf("%d of %d bytes came back, or others", n, size)
+		}
+	}
+}
+
 func TestInterfaceNumbers(t *testing.T) {
 	config := append(ifaceDesc(1, 0, false), ifaceDesc(1, 1, true)...)
 	_, dev := plugOpen(t, newGadget(0x1209, 0x0002, config...))
@@ -585,22 +607,6 @@ func TestIdleDeviceSleeps(t *testing.T) {
 	if n > 60 {
 		t.Error("the idle device does not sleep")
 	}
-}
-
-// A device that udev has seen comes out of libusb's own list, and not by
-// wrapping its node.
-func TestDeviceInUdevDatabase(t *testing.T) {
-	_, a := plug(t, standard())
-	record := fmt.Sprintf("/run/udev/data/c189:%d", (a.Bus-1)*128+a.Address-1)
-	if _, err := os.Stat(record); errors.Is(err, os.ErrNotExist) {
-		must(t, os.MkdirAll(filepath.Dir(record), 0o755))
-		must(t, os.WriteFile(record, []byte("I:1\n"), 0o644))
-		defer os.Remove(record)
-	}
-	dev := open(t, a.Node)
-	must(t, dev.Claim(0, 0))
-	_, err := dev.Control(t.Context(), usb.Setup{RequestType: usb.VendorDeviceIn, Request: 1}, make([]byte, 8), time.Second)
-	must(t, err)
 }
 
 // More than one virtual host controller has ports for, all at the same moment.

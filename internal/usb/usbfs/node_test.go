@@ -1,4 +1,4 @@
-package watch
+package usbfs
 
 import (
 	"errors"
@@ -11,24 +11,6 @@ import (
 	"openct/internal/usb"
 )
 
-// hangUpPair gives a watch on a pipe and the other end, whose closing is
-// what an unplug is on a usbfs node: POLLHUP and nothing to read.
-func hangUpPair(t *testing.T) (*Watch, *os.File) {
-	t.Helper()
-	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
-		t.Fatal(err)
-	}
-	other := os.NewFile(uintptr(p[1]), "other end")
-	t.Cleanup(func() { other.Close() })
-	w, err := start(os.NewFile(uintptr(p[0]), "node"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.Close() })
-	return w, other
-}
-
 func isClosed(c <-chan struct{}) bool {
 	select {
 	case <-c:
@@ -39,34 +21,34 @@ func isClosed(c <-chan struct{}) bool {
 }
 
 func TestGone(t *testing.T) {
-	w, other := hangUpPair(t)
-	if w.Check() || isClosed(w.Gone()) {
+	n, k := testNode(t)
+	if n.Check() || isClosed(n.Gone()) {
 		t.Fatal("gone before anything happened")
 	}
-	other.Close()
-	<-w.Gone()
-	if !w.Check() {
+	k.unplug()
+	<-n.Gone()
+	if !n.Check() {
 		t.Error("Check does not know it")
 	}
-	if err := w.Close(); err != nil {
+	if err := n.Close(); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestCheckSeesItFirst(t *testing.T) {
-	w, other := hangUpPair(t)
-	other.Close()
-	if !w.Check() || !isClosed(w.Gone()) {
+	n, k := testNode(t)
+	k.unplug()
+	if !n.Check() || !isClosed(n.Gone()) {
 		t.Error("Check after the hang-up did not report it")
 	}
 }
 
 func TestCloseEndsTheWatch(t *testing.T) {
-	w, _ := hangUpPair(t)
-	if err := w.Close(); err != nil {
+	n, _ := testNode(t)
+	if err := n.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if isClosed(w.Gone()) || w.Check() {
+	if isClosed(n.Gone()) || n.Check() {
 		t.Error("a closed watch says that the device is gone")
 	}
 }
@@ -95,9 +77,10 @@ func TestOpenErrors(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			w, err := Open(tt.path)
-			if !errors.Is(err, tt.want) {
-				t.Errorf("got %v, %v; want %v", w, err, tt.want)
+			for _, open := range []func(string) (*Node, error){Open, Look} {
+				if n, err := open(tt.path); n != nil || !errors.Is(err, tt.want) {
+					t.Errorf("got %v, %v; want %v", n, err, tt.want)
+				}
 			}
 		})
 	}

@@ -1,0 +1,390 @@
+package usbfs
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"openct/internal/usb"
+)
+
+const (
+	setupSize = 8 // USB 2.0, 9.3
+
+	// maxControl is the longest data stage that is passed on: usbfs's own limit
+	// for a control transfer, one page (Linux, drivers/usb/core/devio.c,
+	// do_proc_control).
+	maxControl = 4096
+
+	// maxBulk is the longest piece of a bulk transfer: what kernels before 3.3
+	// allow (MAX_USBFS_BUFFER_SIZE of drivers/usb/core/devio.c), and what others
+	// find memory for. It is a multiple of every packet size.
+	maxBulk = 16384
+)
+
+// transfer is a place for one transfer at a time. The kernel writes to urb and
+// buf, which are pinned for that.
+type transfer struct {
+	urb  urb
+	buf  []byte
+	pins runtime.Pinner
+	step func(fd uintptr) bool // Node.step of this transfer
+
+	// news tells the goroutine that wants the transfer that it is over, or that
+	// it is this goroutine's turn to wait in the poller. It has room for one.
+	news chan struct{}
+
+	timer *time.Timer
+
+	// Under Node.mu.
+	taken      bool
+	use        uint64    // counts the transfers that were made here
+	deadline   time.Time // zero: for ever
+	state      state
+	cause      error // why it is to end early
+	err        error // why there is no result
+	discarding int   // calls under way that discard it
+	lost       bool  // the kernel may have it still: not to be used again
+}
+
+type state int
+
+const (
+	prepared  state = iota
+	submitted       // the kernel has it
+	over            // taken back, or never submitted
+)
+
+// Control makes a control transfer: see usb.Device.
+func (n *Node) Control(ctx context.Context, s usb.Setup, data []byte, timeout time.Duration) (int, error) {
+	if len(data) > maxControl {
+		return 0, fmt.Errorf("%w: a data stage of %d bytes, the kernel allows %d", usb.ErrIO, len(data), maxControl)
+	}
+	var setup [setupSize]byte // USB 2.0, table 9-2
+	setup[0], setup[1] = s.RequestType, s.Request
+	binary.LittleEndian.PutUint16(setup[2:], s.Value)
+	binary.LittleEndian.PutUint16(setup[4:], s.Index)
+	binary.LittleEndian.PutUint16(setup[6:], uint16(len(data)))
+	return n.transfer(ctx, kindControl, 0, s.In(), setup[:], data, time.Now().Add(timeout))
+}
+
+// Bulk makes a bulk transfer: see usb.Device. A long one is made in pieces.
+func (n *Node) Bulk(ctx context.Context, ep uint8, data []byte, timeout time.Duration) (int, error) {
+	deadline := time.Now().Add(timeout)
+	for total := 0; ; {
+		piece := data[total:min(len(data), total+maxBulk)]
+		got, err := n.transfer(ctx, kindBulk, ep, ep&0x80 != 0, nil, piece, deadline)
+		total += got
+		if err != nil || got < len(piece) || total == len(data) {
+			return total, err
+		}
+	}
+}
+
+// Interrupt makes an interrupt transfer: see usb.Device.
+func (n *Node) Interrupt(ctx context.Context, ep uint8, buf []byte) (int, error) {
+	return n.transfer(ctx, kindInterrupt, ep, ep&0x80 != 0, nil, buf, time.Time{})
+}
+
+// ClearHalt clears a stalled endpoint: the request to the device and the data
+// toggle on the host's side, which a plain CLEAR_FEATURE would leave.
+func (n *Node) ClearHalt(ep uint8) error {
+	n.mu.Lock()
+	if n.ended {
+		n.mu.Unlock()
+		return usb.ErrClosed
+	}
+	n.running.Add(1)
+	defer n.running.Done()
+	n.mu.Unlock()
+	if err := n.kernel.clearHalt(ep); err != nil {
+		return failure(err)
+	}
+	return nil
+}
+
+// transfer makes one transfer to its end, its deadline, the end of ctx, or End.
+// The data follows head, the setup packet of a control transfer.
+func (n *Node) transfer(ctx context.Context, kind, ep uint8, in bool, head, data []byte, deadline time.Time) (int, error) {
+	if ctx.Err() != nil {
+		return 0, endOf(ctx)
+	}
+	t, err := n.take(len(head)+len(data), deadline)
+	if err != nil {
+		return 0, err
+	}
+	defer n.put(t)
+	t.urb = urb{kind: kind, endpoint: ep, buffer: unsafe.Pointer(unsafe.SliceData(t.buf)), bufferLength: int32(len(head) + len(data))}
+	copy(t.buf, head)
+	body := t.buf[len(head):]
+	if !in {
+		copy(body, data)
+	}
+	if !deadline.IsZero() {
+		t.timer.Reset(time.Until(deadline))
+		defer t.timer.Stop()
+	}
+	if ctx.Done() != nil {
+		use := t.use
+		defer context.AfterFunc(ctx, func() {
+			n.discard(t, endOf(ctx), func() bool { return t.use == use })
+		})()
+	}
+
+	n.run(t)
+	if t.err != nil {
+		return 0, t.err
+	}
+	got := min(max(int(t.urb.actualLength), 0), len(data))
+	if in {
+		copy(data, body[:got])
+	}
+	return got, t.result()
+}
+
+// result is how a transfer ended that was taken back.
+func (t *transfer) result() error {
+	switch errno := unix.Errno(-t.urb.status); errno {
+	case 0, unix.EREMOTEIO: // EREMOTEIO: a short packet
+		return nil
+	case unix.ENOENT, unix.ECONNRESET:
+		if t.cause != nil {
+			return t.cause
+		}
+		return fmt.Errorf("%w: the kernel ended it", usb.ErrIO)
+	default:
+		return failure(errno)
+	}
+}
+
+// failure gives an error number of a transfer its sentinel (Linux,
+// Documentation/driver-api/usb/error-codes.rst).
+func failure(err error) error {
+	switch err {
+	case unix.ENODEV, unix.ESHUTDOWN:
+		return usb.ErrUnplugged
+	case unix.EPIPE:
+		return usb.ErrStall
+	case unix.EOVERFLOW:
+		return usb.ErrOverflow
+	case unix.ETIMEDOUT:
+		return usb.ErrTimeout
+	case unix.EPERM:
+		return usb.ErrAccess
+	}
+	return fmt.Errorf("%w: %w", usb.ErrIO, err)
+}
+
+// endOf is the error of a transfer that ended because ctx did.
+func endOf(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("%w: %w", usb.ErrTimeout, ctx.Err())
+	}
+	return ctx.Err()
+}
+
+// take returns a place whose buffer has room for size bytes.
+func (n *Node) take(size int, deadline time.Time) (*transfer, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ended {
+		return nil, usb.ErrClosed
+	}
+	n.running.Add(1)
+	var t *transfer
+	if last := len(n.idle) - 1; last >= 0 {
+		t, n.idle = n.idle[last], n.idle[:last]
+	} else {
+		t = &transfer{news: make(chan struct{}, 1)}
+		t.step = func(uintptr) bool { return n.step(t) }
+		t.timer = time.AfterFunc(time.Hour, func() {
+			// A call that comes late meets another transfer.
+			n.discard(t, usb.ErrTimeout, func() bool { return !t.deadline.IsZero() && !time.Now().Before(t.deadline) })
+		})
+		t.timer.Stop()
+	}
+	t.taken, t.state, t.deadline, t.cause, t.err = true, prepared, deadline, nil, nil
+	if t.buf == nil || len(t.buf) < size {
+		t.pins.Unpin()
+		t.buf = make([]byte, max(size, 512))
+		t.pins.Pin(t)
+		t.pins.Pin(unsafe.SliceData(t.buf))
+	}
+	return t, nil
+}
+
+// put gives a place back for the next transfer.
+func (n *Node) put(t *transfer) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	t.use++
+	t.taken = false
+	n.settle(t)
+	n.running.Done()
+}
+
+// settle keeps t for the next transfer. A discard that is under way would hit
+// that one; it calls settle again when it is over.
+func (n *Node) settle(t *transfer) {
+	switch {
+	case t.taken || t.discarding > 0:
+	case t.lost:
+		n.lost = append(n.lost, t)
+	default:
+		n.idle = append(n.idle, t)
+	}
+}
+
+// run submits t and returns when it is over. Where others are flying, one
+// goroutine waits in the poller for all of them.
+func (n *Node) run(t *transfer) {
+	n.mu.Lock()
+	mine := n.waiter == nil // the turn to wait in the poller
+	if mine {
+		n.waiter = t
+	} else {
+		n.submit(t)
+	}
+	ended := t.state == over
+	n.mu.Unlock()
+	if !mine && !ended {
+		<-t.news
+		n.mu.Lock()
+		mine = t.state != over
+		n.mu.Unlock()
+	}
+	if !mine {
+		return
+	}
+
+	err := n.conn.Write(t.step)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err != nil { // closed, though Close waits for the transfers
+		n.abandon(usb.ErrClosed)
+		t.state, t.err = over, usb.ErrClosed
+	}
+	n.waiter = nil
+	if len(n.flying) > 0 {
+		n.waiter = n.flying[0]
+		n.waiter.news <- struct{}{}
+	}
+}
+
+// step is called by the poller for the goroutine whose turn it is: first after
+// it has forgotten what it knew of the descriptor, then at each news. It reports
+// whether t is over; where it is not, the poller waits for the next news. News
+// come once, so everything that is over has to be taken back before that.
+func (n *Node) step(t *transfer) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if t.state == prepared {
+		alone := len(n.flying) == 0
+		n.submit(t)
+		if alone {
+			return t.state == over // there cannot have been news before
+		}
+	}
+	for t.state != over {
+		if !n.reap() {
+			return false
+		}
+	}
+	return true
+}
+
+// submit gives t to the kernel, or says in t.err why not.
+func (n *Node) submit(t *transfer) {
+	switch {
+	case t.cause != nil:
+		t.err = t.cause
+	case n.ended:
+		t.err = usb.ErrClosed
+	default:
+		if err := n.kernel.submit(&t.urb); err != nil {
+			t.err = failure(err)
+		}
+	}
+	if t.err != nil {
+		t.state = over
+		return
+	}
+	t.state = submitted
+	n.flying = append(n.flying, t)
+}
+
+// reap takes one transfer back and tells its owner. False: there is none.
+func (n *Node) reap() bool {
+	addr, err := n.kernel.reap()
+	switch {
+	case err == unix.EAGAIN:
+		return false
+	case err != nil:
+		n.abandon(failure(err))
+		return true
+	}
+	for i, t := range n.flying {
+		if uintptr(unsafe.Pointer(&t.urb)) == addr {
+			n.flying = slices.Delete(n.flying, i, i+1)
+			n.finish(t)
+			break
+		}
+	}
+	return true
+}
+
+// abandon ends all transfers when the kernel gives none back any more.
+func (n *Node) abandon(err error) {
+	for _, t := range n.flying {
+		t.err, t.lost = err, true
+		n.finish(t)
+	}
+	n.flying = nil
+}
+
+func (n *Node) finish(t *transfer) {
+	t.state = over
+	if t != n.waiter {
+		t.news <- struct{}{}
+	}
+}
+
+// discard ends t early, if it still is the one that is meant.
+func (n *Node) discard(t *transfer, cause error, meant func() bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if t.state == over || t.cause != nil || !meant() {
+		return
+	}
+	t.cause = cause
+	if t.state == prepared {
+		return // submit sees it
+	}
+	n.running.Add(1)
+	defer n.running.Done()
+	t.discarding++
+	n.mu.Unlock()
+	n.kernel.discard(&t.urb) // an error says that it is over, or the device gone
+	n.mu.Lock()
+	t.discarding--
+	n.settle(t)
+}
+
+// End ends all transfers, and those to come, with usb.ErrClosed. It returns when
+// the last one is over.
+func (n *Node) End() {
+	n.mu.Lock()
+	n.ended = true
+	for _, t := range n.flying {
+		go n.discard(t, usb.ErrClosed, func() bool { return true })
+	}
+	n.mu.Unlock()
+	n.running.Wait()
+}
