@@ -335,3 +335,15 @@ int card_query(struct card *c, struct oct_request *r, struct oct_reply *reply)
 	pthread_mutex_unlock(&c->busy);
 	return rc;
 }
+
+unsigned int card_max_command(struct card *c)
+{
+	struct oct_request r;
+	struct oct_reply reply;
+	unsigned int max;
+
+	oct_request_init(&r, CT_CMD_LIMITS, c->slot);
+	if (card_query(c, &r, &reply) < 0 || !oct_reply_int(&reply, CT_TAG_MAX_COMMAND, &max))
+		return SHORT_APDU_MAX;
+	return max < OCT_APDU_MAX ? max : OCT_APDU_MAX;
+}

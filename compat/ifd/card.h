@@ -18,7 +18,10 @@
 
 #include "internal.h"
 
-enum { ATR_MAX = 33 };
+enum {
+	ATR_MAX = 33,
+	SHORT_APDU_MAX = 261, /* header, Lc, 255 bytes of data, Le (ISO/IEC 7816-4, 5.1) */
+};
 
 struct card {
 	unsigned int slot;
@@ -64,5 +67,10 @@ int card_request(struct card *c, struct oct_request *r, unsigned char tag, void 
 
 /* A request that does not touch the card; works without power and lock. */
 int card_query(struct card *c, struct oct_request *r, struct oct_reply *reply);
+
+/* The longest command APDU that reader, driver and card carry together. It is
+ * SHORT_APDU_MAX, too, when the daemon cannot tell: C OpenCT's carries no more
+ * than 514 bytes back. */
+unsigned int card_max_command(struct card *c);
 
 #endif

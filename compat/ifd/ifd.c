@@ -25,6 +25,7 @@ enum {
 #pragma GCC visibility pop
 #include <PCSC/reader.h>
 
+#include <stdio.h>
 #include <string.h>
 
 static RESPONSECODE to_ifd(int rc)
@@ -134,34 +135,68 @@ static RESPONSECODE give_byte(unsigned int value, PDWORD Length, PUCHAR Value)
 	return give(&byte, 1, Length, Value);
 }
 
+static RESPONSECODE give_number(uint32_t value, PDWORD Length, PUCHAR Value)
+{
+	return give(&value, sizeof value, Length, Value);
+}
+
+/* What the reader's daemon tells of the device, in the form that libccid gives
+ * it: the serial number with its NUL, bcdDevice in the upper half of the
+ * version, and 0x0020 (USB), bus and device number as channel (PC/SC part 3,
+ * 3.1.4). */
+static RESPONSECODE get_of_device(int reader, pid_t pid, DWORD Tag, PDWORD Length, PUCHAR Value)
+{
+	const unsigned int n = (unsigned int)reader;
+	unsigned int a, b;
+	char text[128];
+
+	switch (reader < 0 ? 0 : Tag) {
+	case SCARD_ATTR_VENDOR_IFD_SERIAL_NO:
+		if (place_tells(n, pid, "serial", text, sizeof text))
+			return give(text, strlen(text) + 1, Length, Value);
+		break;
+	case SCARD_ATTR_VENDOR_IFD_VERSION:
+		if (place_tells(n, pid, "id", text, sizeof text) &&
+				sscanf(text, "usb:%*4x/%*4x/%4x", &a) == 1)
+			return give_number(a << 16, Length, Value);
+		break;
+	case SCARD_ATTR_CHANNEL_ID:
+		if (place_tells(n, pid, "device", text, sizeof text) &&
+				sscanf(text, "/dev/bus/usb/%3u/%3u", &a, &b) == 2)
+			return give_number(0x00200000u | (a & 0xff) << 8 | (b & 0xff), Length, Value);
+		break;
+	}
+	*Length = 0;
+	return IFD_ERROR_TAG;
+}
+
 static RESPONSECODE get_of_reader(struct channel *c, DWORD Tag, PDWORD Length, PUCHAR Value)
 {
 	unsigned char atr[ATR_MAX];
-	size_t atr_len = card_atr(&c->card, atr);
 	ct_info_t info;
-	bool card;
+	int reader = channel_info(c, &info);
+	bool card = c->card.slot < info.ct_slots && info.ct_card[c->card.slot];
 
-	channel_info(c, &info);
-	card = c->card.slot < info.ct_slots && info.ct_card[c->card.slot];
 	switch (Tag) {
 	case TAG_IFD_ATR:
 	case SCARD_ATTR_ATR_STRING:
-		return give(atr, atr_len, Length, Value);
+		return give(atr, card_atr(&c->card, atr), Length, Value);
 	case TAG_IFD_SLOTS_NUMBER:
 		return give_byte(info.ct_slots ? info.ct_slots : 1, Length, Value);
 	case SCARD_ATTR_ICC_PRESENCE: /* 0: no card, 2: a card in place */
 		return give_byte(card ? 2 : 0, Length, Value);
 	case SCARD_ATTR_ICC_INTERFACE_STATUS:
-		return give_byte(atr_len ? 1 : 0, Length, Value);
+		return give_byte(card_atr(&c->card, atr) ? 1 : 0, Length, Value);
 	case SCARD_ATTR_VENDOR_NAME:
 		return give("OpenCT", sizeof "OpenCT", Length, Value);
 	case SCARD_ATTR_VENDOR_IFD_TYPE:
 		return give(info.ct_name, strlen(info.ct_name) + 1, Length, Value);
-	case SCARD_ATTR_MAXINPUT: {
-		uint32_t max = OCT_APDU_MAX;
-
-		return give(&max, sizeof max, Length, Value);
-	}
+	case SCARD_ATTR_VENDOR_IFD_VERSION:
+	case SCARD_ATTR_VENDOR_IFD_SERIAL_NO:
+	case SCARD_ATTR_CHANNEL_ID:
+		return get_of_device(reader, info.ct_pid, Tag, Length, Value);
+	case SCARD_ATTR_MAXINPUT:
+		return give_number(card_max_command(&c->card), Length, Value);
 	default:
 		*Length = 0;
 		return IFD_ERROR_TAG;

@@ -14,7 +14,7 @@ enum {
 	PIN_DATA_MAX = 3 + 5 + 255 + 1, /* control and places, short APDU */
 	HEADER_LEN = 5,                 /* CLA INS P1 P2 Lc, before the data */
 	KEY_ENDS_ENTRY = 0x02,          /* bEntryValidationCondition */
-	APDU_DATA_MAX = OCT_APDU_MAX - 9, /* extended header and Le */
+	EXTENDED_LEN = 9,               /* CLA INS P1 P2, three bytes of Lc, two of Le */
 };
 
 /* PIN structures */
@@ -209,6 +209,14 @@ static size_t put_property(unsigned char *p, unsigned char tag, unsigned char le
 	return 2u + len;
 }
 
+/* dwMaxAPDUDataSize (PC/SC part 10, 2.6.14): 0 is a reader of short APDUs. */
+static unsigned long max_apdu_data(struct channel *c)
+{
+	unsigned int max = card_max_command(&c->card);
+
+	return max > SHORT_APDU_MAX ? max - EXTENDED_LEN : 0;
+}
+
 static size_t tlv_properties(struct channel *c, unsigned char *p)
 {
 	unsigned int vendor, product;
@@ -221,7 +229,8 @@ static size_t tlv_properties(struct channel *c, unsigned char *p)
 		n += put_property(p + n, PCSCv2_PART10_PROPERTY_bTimeOut2, 1, 0);
 	}
 	n += put_property(p + n, PCSCv2_PART10_PROPERTY_bPPDUSupport, 1, 0);
-	n += put_property(p + n, PCSCv2_PART10_PROPERTY_dwMaxAPDUDataSize, 4, APDU_DATA_MAX);
+	n += put_property(p + n, PCSCv2_PART10_PROPERTY_dwMaxAPDUDataSize, 4,
+			max_apdu_data(c));
 	if (sscanf(c->card.place.id, "usb:%4x/%4x", &vendor, &product) == 2) {
 		n += put_property(p + n, PCSCv2_PART10_PROPERTY_wIdVendor, 2, vendor);
 		n += put_property(p + n, PCSCv2_PART10_PROPERTY_wIdProduct, 2, product);

@@ -234,6 +234,17 @@ bool place_announces(unsigned int reader, pid_t pid)
 	return yes;
 }
 
+bool place_tells(unsigned int reader, pid_t pid, const char *key, char *out, size_t size)
+{
+	char *json = side_file_of(reader, pid);
+	bool told = json && place_json_text(json, key, out, size) && *out;
+
+	for (const char *p = out; told && *p; p++)
+		told = (unsigned char)*p >= ' ' && *p != 0x7f;
+	free(json);
+	return told;
+}
+
 bool place_find(const struct place *p, unsigned int *reader)
 {
 	ct_info_t entries[OPENCT_MAX_READERS];

@@ -34,6 +34,10 @@ bool place_find(const struct place *p, unsigned int *reader);
  * so in its side file: "announces": true. */
 bool place_announces(unsigned int reader, pid_t pid);
 
+/* What the daemon of a reader tells of it in its side file: the text of a member.
+ * False when it tells nothing, or nothing printable. */
+bool place_tells(unsigned int reader, pid_t pid, const char *key, char *out, size_t size);
+
 /* place_find that waits for a reader that is still starting, at most ms. */
 bool place_wait(const struct place *p, unsigned int *reader, int ms);
 

@@ -116,8 +116,7 @@ int ct_card_lock(ct_handle *h, unsigned int slot, int type, ct_lock_handle *out)
 {
 	struct oct_request r;
 	struct oct_reply reply;
-	const unsigned char *value;
-	size_t n;
+	unsigned int handle;
 	int rc;
 
 	if (!unit_ok(slot))
@@ -129,11 +128,9 @@ int ct_card_lock(ct_handle *h, unsigned int slot, int type, ct_lock_handle *out)
 	rc = oct_call(h, &r, &reply);
 	if (rc < 0)
 		return rc;
-	if (oct_tlv_find(reply.payload, reply.len, CT_TAG_LOCK, &value, &n) != 1)
+	if (!oct_reply_int(&reply, CT_TAG_LOCK, &handle))
 		return IFD_ERROR_GENERIC;
-	*out = 0;
-	for (size_t i = 0; i < n; i++)
-		*out = *out << 8 | value[i];
+	*out = handle;
 	return 0;
 }
 

@@ -72,6 +72,10 @@ void oct_put_bytes(struct oct_request *r, unsigned char tag, const void *data, s
 int oct_tlv_find(const unsigned char *payload, size_t len, unsigned char tag,
 		const unsigned char **value, size_t *value_len);
 
+/* A number: big endian, of which the low 32 bits count. False when it is
+ * missing or the reply malformed. */
+bool oct_reply_int(const struct oct_reply *r, unsigned char tag, unsigned int *value);
+
 /* Copies the value to out. Its length; IFD_ERROR_GENERIC when it is missing or
  * the reply malformed; IFD_ERROR_BUFFER_TOO_SMALL. */
 int oct_reply_bytes(const struct oct_reply *r, unsigned char tag, void *out, size_t size);

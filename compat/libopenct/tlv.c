@@ -74,6 +74,19 @@ int oct_tlv_find(const unsigned char *payload, size_t len, unsigned char tag,
 	return found;
 }
 
+bool oct_reply_int(const struct oct_reply *r, unsigned char tag, unsigned int *value)
+{
+	const unsigned char *bytes;
+	size_t n;
+
+	if (oct_tlv_find(r->payload, r->len, tag, &bytes, &n) != 1)
+		return false;
+	*value = 0;
+	for (size_t i = 0; i < n; i++)
+		*value = *value << 8 | bytes[i];
+	return true;
+}
+
 int oct_reply_bytes(const struct oct_reply *r, unsigned char tag, void *out, size_t size)
 {
 	const unsigned char *value;

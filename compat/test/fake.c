@@ -497,6 +497,19 @@ static void answer_unlock(struct server *s, struct client *c, uint32_t xid, unsi
 	reply(c, xid, -8, NULL, 0);
 }
 
+static void answer_limits(struct client *c, uint32_t xid, unsigned int max)
+{
+	const unsigned char payload[] = {
+		0x06, 4, (unsigned char)(max >> 24), (unsigned char)(max >> 16 & 0xff),
+		(unsigned char)(max >> 8 & 0xff), (unsigned char)(max & 0xff), 0x07, 1, 200,
+	};
+
+	if (max)
+		reply(c, xid, 0, payload, sizeof payload);
+	else
+		reply(c, xid, -101, NULL, 0);
+}
+
 static void answer_reader(struct server *s, struct client *c, uint32_t xid,
 		const unsigned char *p, size_t len)
 {
@@ -508,7 +521,7 @@ static void answer_reader(struct server *s, struct client *c, uint32_t xid,
 	atomic_store(&r->logged, n + 1);
 	free(text);
 
-	if (p[0] != 0x01 && p[0] != 0x02 && locked(s, c, p[1], false)) {
+	if (p[0] != 0x01 && p[0] != 0x02 && p[0] != 0x24 && locked(s, c, p[1], false)) {
 		reply(c, xid, -7, NULL, 0);
 		return;
 	}
@@ -518,6 +531,9 @@ static void answer_reader(struct server *s, struct client *c, uint32_t xid,
 		break;
 	case 0x02:
 		answer_unlock(s, c, xid, p[len - 1]);
+		break;
+	case 0x24:
+		answer_limits(c, xid, r->max_command);
 		break;
 	case 0x10:
 		answer_text(c, xid, 0x03, r->atr[p[1] & 1]);

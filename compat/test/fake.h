@@ -49,6 +49,7 @@ void fake_end(pid_t server);
 struct fake_reader {
 	char atr[2][80];             /* hex; "" for a card without */
 	bool knows_change_pin;
+	unsigned int max_command;    /* 0: a daemon that does not know LIMITS */
 	char verify_reply[16];       /* hex, or "!-12" */
 	atomic_uint connections;
 	atomic_uint release;

@@ -18,8 +18,17 @@ static void side_file(unsigned int reader, unsigned int device, bool announces)
 	/* As the daemon writes it; the nested and quoted ones are no keys. */
 	snprintf(json, sizeof json, "{\"pid\":%d,\"driver\":\"device\",\"locks\":[{\"device\":\"/dev/bus/usb/009/009\"}],"
 			"\"type\":\"usb\",\"last_error\":\"\\\"device\\\": x\",\"device\":\"/dev/bus/usb/001/%03u\","
-			"\"id\":\"usb:0529/0600/0100\",\"announces\":%s}\n",
+			"\"id\":\"usb:0529/0600/0100\",\"serial\":\"A1B2\",\"announces\":%s}\n",
 			getpid(), device, announces ? "true" : "false");
+	world_side_file(reader, json);
+}
+
+/* With these members and our own process id. */
+static void world_side_file_of_us(unsigned int reader, const char *members)
+{
+	char json[512];
+
+	snprintf(json, sizeof json, "{\"pid\":%d,%s}", getpid(), members);
 	world_side_file(reader, json);
 }
 
@@ -231,9 +240,15 @@ static void capabilities(DWORD lun)
 		{ "no ATR yet", TAG_IFD_ATR, "" },
 		{ "vendor", SCARD_ATTR_VENDOR_NAME, "4f70656e435400" },
 		{ "kind", SCARD_ATTR_VENDOR_IFD_TYPE, "4b61616e00" },
-		{ "longest APDU", SCARD_ATTR_MAXINPUT, "ef0f0000" },
+		{ "longest APDU, of a daemon that tells none", SCARD_ATTR_MAXINPUT, "05010000" },
+		{ "serial number", SCARD_ATTR_VENDOR_IFD_SERIAL_NO, "4131423200" },
+		{ "version", SCARD_ATTR_VENDOR_IFD_VERSION, "00000001" },
+		{ "channel", SCARD_ATTR_CHANNEL_ID, "04012000" },
 		{ "card there", SCARD_ATTR_ICC_PRESENCE, "02" },
 		{ "no power", SCARD_ATTR_ICC_INTERFACE_STATUS, "00" },
+	};
+	static const DWORD device[] = {
+		SCARD_ATTR_VENDOR_IFD_SERIAL_NO, SCARD_ATTR_VENDOR_IFD_VERSION, SCARD_ATTR_CHANNEL_ID,
 	};
 	unsigned char value[64];
 	DWORD len;
@@ -244,6 +259,23 @@ static void capabilities(DWORD lun)
 		CHECK_INT(get(lun, table[i].tag, &len, value), IFD_SUCCESS);
 		CHECK_HEX(value, len, table[i].want);
 	}
+	check_case("a device that its daemon tells nothing of");
+	world_side_file(0, "{\"pid\":1,\"serial\":\"of another daemon\"}");
+	for (size_t i = 0; i < sizeof device / sizeof device[0]; i++) {
+		len = sizeof value;
+		CHECK_INT(get(lun, device[i], &len, value), IFD_ERROR_TAG);
+		CHECK_INT(len, 0);
+	}
+	check_case("a device of which nonsense is told");
+	world_side_file_of_us(0, "\"serial\":\"\x1b[2J\",\"id\":\"usb:0529\",\"device\":\"/dev/ttyS0\"");
+	for (size_t i = 0; i < sizeof device / sizeof device[0]; i++) {
+		len = sizeof value;
+		CHECK_INT(get(lun, device[i], &len, value), IFD_ERROR_TAG);
+	}
+	world_side_file_of_us(0, "\"serial\":\"\"");
+	len = sizeof value;
+	CHECK_INT(get(lun, SCARD_ATTR_VENDOR_IFD_SERIAL_NO, &len, value), IFD_ERROR_TAG);
+	side_file(0, 4, true);
 	check_case("unknown tag, short buffer");
 	len = sizeof value;
 	CHECK_INT(get(lun, 0x1234, &len, value), IFD_ERROR_TAG);

@@ -49,6 +49,16 @@ static void keypad(struct fake_reader *r, DWORD lun)
 		{ "user cancels", "!-13", "6401" }, { "PINs differ", "!-14", "6402" },
 		{ "reader is confused", "!-5", "!612" },
 	};
+	/* dwMaxAPDUDataSize: what reader, driver and protocol carry together, as the
+	 * daemon tells it; 0 is short APDUs alone. */
+	static const struct { const char *name; unsigned int told; const char *want; } limits[] = {
+		{ "largest APDU: a daemon that tells none", 0, "00000000" },
+		{ "largest APDU: short ones alone", 261, "00000000" },
+		{ "largest APDU: less than a short one", 70, "00000000" },
+		{ "largest APDU: extended ones", 300, "23010000" },
+		{ "largest APDU: all that a packet carries", 4079, "e60f0000" },
+		{ "largest APDU: nonsense", 0xffffffff, "e60f0000" },
+	};
 	DWORD code;
 	unsigned int log;
 
@@ -56,10 +66,18 @@ static void keypad(struct fake_reader *r, DWORD lun)
 	CHECK_INT(feature(lun, FEATURE_VERIFY_PIN_DIRECT), 0);
 	code = feature(lun, FEATURE_GET_TLV_PROPERTIES);
 	CHECK(code != 0);
-	CHECK_STR(control_hex(lun, code, ""), "090100" "0a04e60f0000");
+	for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+		char want[64];
+
+		check_case(limits[i].name);
+		r->max_command = limits[i].told;
+		snprintf(want, sizeof want, "090100" "0a04%s", limits[i].want);
+		CHECK_STR(control_hex(lun, code, ""), want);
+	}
 	CHECK_STR(control_hex(lun, SCARD_CTL_CODE(3506), verify[0].tx), "!606");
 	CHECK_STR(control_hex(lun, SCARD_CTL_CODE(1), "00"), "!606");
 
+	r->max_command = 0;
 	world_entries[0].ct_keypad = 1;
 	check_case("with one");
 	code = feature(lun, FEATURE_VERIFY_PIN_DIRECT);

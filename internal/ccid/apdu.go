@@ -21,8 +21,7 @@ var _ proto.Engine = (*apduEngine)(nil)
 
 // Limits of one exchange.
 const (
-	maxShortAPDU = 261 // header, Lc, 255 bytes of data, Le
-	minSW        = 2
+	minSW = 2
 
 	// A response comes in at most this many blocks: the longest response
 	// through the smallest messages, and more is a reader running in circles.
@@ -43,9 +42,9 @@ func (e *apduEngine) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, e
 		return nil, fmt.Errorf("%w: %d bytes", proto.ErrInvalidAPDU, len(apdu))
 	}
 	room := e.s.plan.MaxMessage - headerSize
-	if e.s.plan.Level == ShortAPDU && (isExtended(apdu) || len(apdu) > min(room, maxShortAPDU)) {
+	if most := e.s.Limits().Command; e.s.plan.Level == ShortAPDU && (isExtended(apdu) || len(apdu) > most) {
 		return nil, fmt.Errorf("%w: the reader takes APDUs of up to %d bytes, not extended ones: %w",
-			proto.ErrInvalidAPDU, min(room, maxShortAPDU), ifd.ErrNotSupported)
+			proto.ErrInvalidAPDU, most, ifd.ErrNotSupported)
 	}
 	r, err := e.send(ctx, apdu, room)
 	if err == nil {

@@ -58,6 +58,9 @@ var (
 	_ ifd.Presence = cardSlot{}
 	_ ifd.Verifier = verifySlot{}
 	_ ifd.Modifier = modifySlot{}
+
+	_ proto.Limiter = (*slot)(nil)
+	_ proto.Limiter = cardSlot{}
 )
 
 // asSlot gives s the methods its reader has a use for.
@@ -71,6 +74,15 @@ func (s *slot) asSlot() ifd.Slot {
 		return s
 	}
 	return cardSlot{s}
+}
+
+// Limits implements proto.Limiter: what the reader carries, whatever the card.
+func (s *slot) Limits() proto.Limits {
+	if s.plan.Level != ShortAPDU {
+		return proto.Limits{Command: proto.MaxCommand, Response: proto.MaxResponse}
+	}
+	short := proto.ShortAPDU
+	return proto.Limits{Command: min(s.plan.MaxMessage-headerSize, short.Command), Response: short.Response}
 }
 
 func (s *slot) run(ctx context.Context, m message, timeout time.Duration) (response, error) {

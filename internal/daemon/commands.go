@@ -51,6 +51,7 @@ var commands = map[socket.Command]command{
 	socket.CmdTransactOld: {"TRANSACT_OLD", onCardAlone, nil, (*client).transactOld},
 	socket.CmdTransact:    {"TRANSACT", onCard, []socket.Tag{socket.TagCardRequest}, (*client).transact},
 	socket.CmdSetProtocol: {"SET_PROTOCOL", onCard, []socket.Tag{socket.TagProtocol}, (*client).setProtocol},
+	socket.CmdLimits:      {"LIMITS", onSlot, nil, (*client).limits},
 }
 
 // request is what a command's function gets.
@@ -105,6 +106,14 @@ func (c *client) status(ctx context.Context, r request) error {
 		bits |= socket.StatusChanged
 	}
 	r.reply.Int(socket.TagCardStatus, bits)
+	return nil
+}
+
+// limits tells what programs may send; it asks neither card nor reader.
+func (c *client) limits(_ context.Context, r request) error {
+	most := r.slot.Limits()
+	r.reply.Int(socket.TagMaxCommand, uint32(min(most.Command, socket.MaxAPDU)))
+	r.reply.Int(socket.TagMaxResponse, uint32(min(most.Response, socket.MaxResponse)))
 	return nil
 }
 

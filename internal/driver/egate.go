@@ -57,6 +57,8 @@ type eGate struct {
 	dev usb.Device
 }
 
+var _ proto.Limiter = (*eGate)(nil)
+
 func openEGate(dev usb.Device, o ifd.Options) (ifd.Reader, error) {
 	return openToken(dev, &eGate{dev: dev}, o)
 }

@@ -54,6 +54,8 @@ type rutoken struct {
 	dev usb.Device
 }
 
+var _ proto.Limiter = (*rutoken)(nil)
+
 func openRutoken(dev usb.Device, o ifd.Options) (ifd.Reader, error) {
 	return openToken(dev, &rutoken{dev: dev}, o)
 }

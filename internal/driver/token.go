@@ -125,6 +125,9 @@ func (ph *phases) engine(p proto.ID, x proto.Exchange) (proto.Engine, error) {
 	}), nil
 }
 
+// Limits implements proto.Limiter: such a token takes short APDUs (parseTPDU).
+func (ph *phases) Limits() proto.Limits { return proto.ShortAPDU }
+
 // tpdu is a short command APDU as T=0 carries it (ISO/IEC 7816-3, 12.2).
 type tpdu struct {
 	header [5]byte // CLA INS P1 P2 P3; P3 is Lc or else Le

@@ -57,7 +57,10 @@ type T0Engine struct {
 	one    [1]byte       // stream mode: procedure or status byte
 }
 
-var _ Engine = (*T0Engine)(nil)
+var (
+	_ Engine  = (*T0Engine)(nil)
+	_ Limiter = (*T0Engine)(nil)
+)
 
 // NewT0 makes the engine for a card that was just reset.
 func NewT0(link Link, p T0Params) *T0Engine {
@@ -75,6 +78,9 @@ func NewT0(link Link, p T0Params) *T0Engine {
 
 // ID is T0.
 func (e *T0Engine) ID() ID { return T0 }
+
+// Limits implements Limiter: a TPDU carries 255 bytes of data.
+func (e *T0Engine) Limits() Limits { return Limits{ShortAPDU.Command, MaxResponse} }
 
 // Transmit sends a command APDU of 4 bytes or more. resp must not share memory
 // with apdu.

@@ -204,6 +204,61 @@ func TestRemovalEndsTheSession(t *testing.T) {
 	}
 }
 
+// shortSlot is a slot of a reader that takes short APDUs alone.
+type shortSlot struct{ fakeSlot }
+
+func (*shortSlot) Limits() proto.Limits { return proto.ShortAPDU }
+
+// What the card's protocol carries holds for that card alone.
+func TestLimits(t *testing.T) {
+	ctx := context.Background()
+	all := proto.Limits{Command: proto.MaxCommand, Response: proto.MaxResponse}
+	t0 := proto.NewT0(nil, proto.T0Params{})
+	card := &removable{st: ifd.Status{Present: true}, fakeSlot: fakeSlot{protocol: func(p proto.ID) (proto.Engine, error) {
+		if p == proto.T1 {
+			return echo(), nil
+		}
+		return t0, nil
+	}}}
+	told := make(news, 8)
+	r := &notifyingReader{fakeReader: fakeReader{slots: []ifd.Slot{card}}, events: make(chan ifd.Event)}
+	s := open(t, r, told)
+	expect := func(when string, want proto.Limits) {
+		t.Helper()
+		if got := s.Limits(); got != want {
+			t.Errorf("%s: got %+v, want %+v", when, got, want)
+		}
+	}
+	expect("before a reset", all)
+	if _, err := s.Reset(ctx); err != nil {
+		t.Fatal(err)
+	}
+	expect("after a reset to T=0", t0.Limits())
+	if err := s.Eject(ctx, 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	expect("without power", t0.Limits())
+	if _, err := s.Reset(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SetProtocol(ctx, proto.T1); err != nil {
+		t.Fatal(err)
+	}
+	expect("in another protocol", all)
+	if _, err := s.Reset(ctx); err != nil {
+		t.Fatal(err)
+	}
+	told.wait(t, true)
+	r.events <- ifd.Event{Slot: 0}
+	told.wait(t, false)
+	expect("when the card is out", all)
+
+	short := open(t, &fakeReader{slots: []ifd.Slot{&shortSlot{}}}, told)
+	if got := short.Limits(); got != proto.ShortAPDU {
+		t.Errorf("reader that takes short APDUs: got %+v, want %+v", got, proto.ShortAPDU)
+	}
+}
+
 func TestSilentReaderIsAsked(t *testing.T) {
 	card := &removable{}
 	told := make(news, 8)

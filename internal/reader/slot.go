@@ -38,6 +38,9 @@ type Slot struct {
 	status ifd.Status // Changed: not yet told to a Status call
 	gen    uint64     // counts cards taken out, so that a card's engine dies with it
 	genNow uint64     // of the engine; guarded by turn
+
+	limits    proto.Limits // of the card's last engine; Command 0: there was none
+	limitsGen uint64       // of the card
 }
 
 func newSlot(r *Reader, i int, card ifd.Slot) *Slot {
@@ -97,6 +100,7 @@ func (s *Slot) reset(ctx context.Context, power func(context.Context) ([]byte, e
 		log.Warn("card was reset, but APDUs cannot be sent", "error", err)
 		return raw, nil
 	}
+	s.noteLimits(s.engine)
 	log.Debug("card was reset", "protocol", s.engine.ID().String())
 	return raw, nil
 }
@@ -126,6 +130,7 @@ func (s *Slot) SetProtocol(ctx context.Context, p proto.ID) error {
 		return fmt.Errorf("set protocol %d: %w", p, err)
 	}
 	s.engine, s.asked, s.genNow = e, p, s.generation()
+	s.noteLimits(e)
 	return nil
 }
 
@@ -167,6 +172,26 @@ func (s *Slot) Status(ctx context.Context) (ifd.Status, error) {
 	st := s.status
 	s.status.Changed = false
 	return st, nil
+}
+
+// Limits are the longest APDUs that the reader, its driver and the protocol of
+// the card carry together. They hold as long as the card is the same, powered
+// or not; without a card, or before its first reset, they are the reader's.
+func (s *Slot) Limits() proto.Limits {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := proto.LimitsOf(s.card)
+	if s.limitsGen == s.gen && s.limits.Command > 0 {
+		l = l.Min(s.limits)
+	}
+	return l
+}
+
+// noteLimits remembers what the engine of the card that is in carries.
+func (s *Slot) noteLimits(e proto.Engine) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limits, s.limitsGen = proto.LimitsOf(e), s.gen
 }
 
 // Present is what is known of the card without asking anybody.

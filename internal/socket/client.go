@@ -131,6 +131,24 @@ func (c *Client) CardStatus(ctx context.Context, slot int) (present, changed boo
 	return present, changed, err
 }
 
+// Limits are the longest APDUs that slot carries, in bytes. C OpenCT's handlers
+// answer InvalidCmd.
+func (c *Client) Limits(ctx context.Context, slot int) (command, response int, err error) {
+	err = c.call(ctx, "limits", CmdLimits, slot, nil, func(t TLV) error {
+		maxCommand, ok := t.Int(TagMaxCommand)
+		if !ok {
+			return missing("longest command")
+		}
+		maxResponse, ok := t.Int(TagMaxResponse)
+		if !ok {
+			return missing("longest response")
+		}
+		command, response = int(min(maxCommand, MaxAPDU)), int(min(maxResponse, MaxResponse))
+		return nil
+	})
+	return command, response, err
+}
+
 // Lock locks slot and returns the handle for Unlock. It does not wait: Locked
 // if another client is in the way.
 func (c *Client) Lock(ctx context.Context, slot int, exclusive bool) (handle uint32, err error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -100,6 +101,14 @@ func TestClientCommands(t *testing.T) {
 			}
 			return "", err
 		}, ""},
+		{"limits", exchange{"2401", "06020105 07020102", 0}, func(c *Client) (string, error) {
+			command, response, err := c.Limits(ctx, 1)
+			return fmt.Sprint(command, response), err
+		}, "261 258"},
+		{"limits that no packet has room for", exchange{"2400", "0604ffffffff 07027530", 0}, func(c *Client) (string, error) {
+			command, response, err := c.Limits(ctx, 0)
+			return fmt.Sprint(command, response), err
+		}, "4079 4081"},
 		{"lock shared", exchange{"0100c2000100", "44000100", 0}, func(c *Client) (string, error) {
 			h, err := c.Lock(ctx, 0, false)
 			return string(rune('0' + h)), err

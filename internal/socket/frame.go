@@ -35,6 +35,7 @@ const (
 	CmdTransactOld Command = 0x20 // bytes instead of arguments
 	CmdTransact    Command = 0x21
 	CmdSetProtocol Command = 0x22
+	CmdLimits      Command = 0x24 // no other OpenCT server has it
 )
 
 // requestOverhead is the bytes before the arguments: command and unit.

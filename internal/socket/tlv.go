@@ -16,6 +16,8 @@ const (
 	TagATR          Tag = 0x03 // bytes
 	TagLock         Tag = 0x04 // integer, handle
 	TagCardResponse Tag = 0x05 // bytes
+	TagMaxCommand   Tag = 0x06 // number of bytes; C OpenCT has no tag for it
+	TagMaxResponse  Tag = 0x07 // the same
 	TagTimeout      Tag = 0x80 // integer, seconds
 	TagMessage      Tag = 0x81 // string
 	TagLockType     Tag = 0x82 // integer, LockShared or LockExclusive

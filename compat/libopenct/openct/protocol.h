@@ -19,6 +19,7 @@
 #define CT_CMD_TRANSACT_OLD     0x20
 #define CT_CMD_TRANSACT         0x21
 #define CT_CMD_SET_PROTOCOL     0x22
+#define CT_CMD_LIMITS           0x24
 
 /* Units: card slots count from ICC1 */
 #define CT_UNIT_ICC1            0x00
@@ -36,6 +37,8 @@
 #define CT_TAG_ATR              0x03
 #define CT_TAG_LOCK             0x04
 #define CT_TAG_CARD_RESPONSE    0x05
+#define CT_TAG_MAX_COMMAND      0x06
+#define CT_TAG_MAX_RESPONSE     0x07
 
 /* Tags of requests (DATA also in replies) */
 #define CT_TAG_TIMEOUT          0x80
