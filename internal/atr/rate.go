@@ -6,13 +6,10 @@ import "time"
 // 372 clocks per bit it makes 9600 bit/s.
 const DefaultClock = 3_571_200
 
-// Clock rate conversion Fi and the highest clock for it, by FI (ISO/IEC
-// 7816-3, table 7). 0: reserved.
-var fiTable = [16]struct{ fi, maxHz int }{
-	0x0: {372, 4_000_000}, 0x1: {372, 5_000_000}, 0x2: {558, 6_000_000},
-	0x3: {744, 8_000_000}, 0x4: {1116, 12_000_000}, 0x5: {1488, 16_000_000},
-	0x6: {1860, 20_000_000}, 0x9: {512, 5_000_000}, 0xA: {768, 7_500_000},
-	0xB: {1024, 10_000_000}, 0xC: {1536, 15_000_000}, 0xD: {2048, 20_000_000},
+// Clock rate conversion Fi by FI (ISO/IEC 7816-3, table 7). 0: reserved.
+var fiTable = [16]int{
+	0: 372, 1: 372, 2: 558, 3: 744, 4: 1116, 5: 1488, 6: 1860,
+	9: 512, 10: 768, 11: 1024, 12: 1536, 13: 2048,
 }
 
 // Baud rate adjustment Di by DI (ISO/IEC 7816-3, table 8). 0: reserved.
@@ -23,17 +20,8 @@ func Fi(code byte) (fi int, ok bool) {
 	if code > 15 {
 		return 0, false
 	}
-	fi = fiTable[code].fi
+	fi = fiTable[code]
 	return fi, fi != 0
-}
-
-// MaxClock is the highest clock in Hz that a card with this FI takes.
-func MaxClock(code byte) (hz int, ok bool) {
-	if code > 15 {
-		return 0, false
-	}
-	hz = fiTable[code].maxHz
-	return hz, hz != 0
 }
 
 // Di decodes DI, the low nibble of TA1; ok is false for reserved codes.

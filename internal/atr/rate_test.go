@@ -64,22 +64,20 @@ func TestTables(t *testing.T) {
 		name string
 		code byte
 		fi   int
-		mhz  float64
 		di   int
 	}{
-		{"0", 0x0, 372, 4, 0}, {"1", 0x1, 372, 5, 1}, {"2", 0x2, 558, 6, 2}, {"3", 0x3, 744, 8, 4},
-		{"4", 0x4, 1116, 12, 8}, {"5", 0x5, 1488, 16, 16}, {"6", 0x6, 1860, 20, 32}, {"7", 0x7, 0, 0, 64},
-		{"8", 0x8, 0, 0, 12}, {"9", 0x9, 512, 5, 20}, {"A", 0xA, 768, 7.5, 0}, {"B", 0xB, 1024, 10, 0},
-		{"C", 0xC, 1536, 15, 0}, {"D", 0xD, 2048, 20, 0}, {"E", 0xE, 0, 0, 0}, {"F", 0xF, 0, 0, 0},
-		{"not a nibble", 0x10, 0, 0, 0},
+		{"0", 0x0, 372, 0}, {"1", 0x1, 372, 1}, {"2", 0x2, 558, 2}, {"3", 0x3, 744, 4},
+		{"4", 0x4, 1116, 8}, {"5", 0x5, 1488, 16}, {"6", 0x6, 1860, 32}, {"7", 0x7, 0, 64},
+		{"8", 0x8, 0, 12}, {"9", 0x9, 512, 20}, {"A", 0xA, 768, 0}, {"B", 0xB, 1024, 0},
+		{"C", 0xC, 1536, 0}, {"D", 0xD, 2048, 0}, {"E", 0xE, 0, 0}, {"F", 0xF, 0, 0},
+		{"not a nibble", 0x10, 0, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			fi, okF := Fi(tt.code)
-			hz, okH := MaxClock(tt.code)
 			di, okD := Di(tt.code)
-			if fi != tt.fi || okF != (tt.fi != 0) || hz != int(tt.mhz*1e6) || okH != okF || di != tt.di || okD != (tt.di != 0) {
-				t.Errorf("Fi %d %v, max %d Hz %v, Di %d %v", fi, okF, hz, okH, di, okD)
+			if fi != tt.fi || okF != (tt.fi != 0) || di != tt.di || okD != (tt.di != 0) {
+				t.Errorf("Fi %d %v, Di %d %v", fi, okF, di, okD)
 			}
 		})
 	}

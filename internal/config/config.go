@@ -19,10 +19,9 @@ type Config struct {
 
 	// The programs and users of the handlers that openct-control starts itself;
 	// a systemd unit has its own.
-	Program   string   // handler to start; empty: the one beside openct-control
-	ForcePoll bool     // accepted from older files; readers report events here
-	User      string   // handlers' user and owner of the status file; empty: the caller
-	Groups    []string // handlers' groups, the first is the primary one
+	Program string   // handler to start; empty: the one beside openct-control
+	User    string   // handlers' user and owner of the status file; empty: the caller
+	Groups  []string // handlers' groups, the first is the primary one
 
 	Readers []Reader    // attached by init, in file order
 	Unknown bool        // a statement names a driver that is not there
@@ -43,8 +42,6 @@ type Config struct {
 	CCID   CCIDMode
 	Escape bool // clients may send vendor escape commands to readers
 	PCSC   PCSCMode
-
-	Proxy Proxy
 }
 
 // Reader is a reader that is not found by itself: "reader NAME { ... };"
@@ -64,12 +61,6 @@ type DriverIDs struct {
 	Name  string
 	IDs   []devname.ID
 	Where string // FILE:LINE of the first such statement
-}
-
-// Proxy is ifdproxy's part.
-type Proxy struct {
-	ServerPort string // socket for applications
-	DevicePort string // address for devices
 }
 
 // CCIDMode says whether devices are taken because of their class, chip card
@@ -101,7 +92,6 @@ func Default() *Config {
 		LockWait:     2 * time.Second,
 		CCID:         CCIDAuto,
 		PCSC:         PCSCBridge,
-		Proxy:        Proxy{ServerPort: "proxy", DevicePort: ":6666"},
 	}
 }
 

@@ -84,7 +84,6 @@ driver	etoken64 {
 func TestClassicFile(t *testing.T) {
 	want := Default()
 	want.Program = "/usr/sbin/ifdhandler"
-	want.ForcePoll = true
 	want.User = "openctd"
 	want.Groups = []string{"usb", "scard"}
 	want.Readers = []Reader{{Name: "old", Driver: "towitoko", Device: "serial:/dev/ttyS0", Where: "openct.conf:25"}}
@@ -156,9 +155,7 @@ func TestValues(t *testing.T) {
 		}},
 		{"wait in seconds", "lock { wait = 0; };", func(c *Config) { c.LockWait = 0 }},
 		{"ccid and pcsc", "ccid = off; pcsc = ignore;", func(c *Config) { c.CCID, c.PCSC = CCIDOff, PCSCIgnore }},
-		{"proxy", "ifdproxy { server-port = /x; device-port = :1; };", func(c *Config) {
-			c.Proxy = Proxy{ServerPort: "/x", DevicePort: ":1"}
-		}},
+		{"without effect", "hotplug = yes; ifdhandler { force_poll = on; }; ifdproxy { server-port = /x; device-port = :1; };", func(*Config) {}},
 		{"device with colons", "reader r { driver = ccid; device = serial:/dev/by-path/pci-0000:00:14.0; };", func(c *Config) {
 			c.Readers = []Reader{{Name: "r", Driver: "ccid", Device: "serial:/dev/by-path/pci-0000:00:14.0", Where: "openct.conf:1"}}
 		}},
@@ -205,7 +202,7 @@ func TestMistakes(t *testing.T) {
 		{"too deep", deep, ErrSyntax, `1: syntax error: more than 32 groups in each other; the statement "a" is skipped`},
 		{"debug", "debug = much;", nil, `1: "debug": "much" is not a number from 0; the statement is skipped`},
 		{"negative debug", "debug = -1;", nil, `1: "debug": "-1" is not a number from 0; the statement is skipped`},
-		{"boolean", "ifdhandler {\n force_poll = On; };", nil, `2: "ifdhandler.force_poll": "On" is not on, yes, 1, off, no or 0; the statement is skipped`},
+		{"boolean", "lock {\n enforce = On; wait = 7s; };", nil, `2: "lock.enforce": "On" is not on, yes, 1, off, no or 0; the statement is skipped`},
 		{"mode", "socket { mode = 0888; };", nil, `1: "socket.mode": "0888" is not a file mode such as 0660; the statement is skipped`},
 		{"mode with more bits", "socket { mode = 4755; };", nil, `1: "socket.mode": "4755" is not a file mode such as 0660; the statement is skipped`},
 		{"time", "lock { wait = 1h; wait = 7s; };", nil, `1: "lock.wait": "1h" is not a time from 0 to 5m, such as 3s; the statement is skipped`},

@@ -69,6 +69,10 @@ func value(set func(c *Config, v string) error) key {
 	}}
 }
 
+// ignored is a key with one value that has no effect here: C OpenCT's way to ask
+// for a reader's events, and its ifdproxy.
+var ignored = value(func(*Config, string) error { return nil })
+
 // block is a group of keys.
 func block(keys map[string]key) key {
 	return key{read: func(r *collector, n *node) error {
@@ -108,13 +112,13 @@ var topKeys = map[string]key{
 	"hotplug": {read: func(*collector, *node) error { return nil }}, // never had an effect
 	"ifdhandler": block(map[string]key{
 		"program":    value(func(c *Config, v string) error { c.Program = v; return nil }),
-		"force_poll": value(func(c *Config, v string) error { return assign(&c.ForcePoll, v, boolean) }),
+		"force_poll": ignored,
 		"user":       value(func(c *Config, v string) error { c.User = v; return nil }),
 		"groups":     {read: readGroups},
 	}),
 	"ifdproxy": block(map[string]key{
-		"server-port": value(func(c *Config, v string) error { c.Proxy.ServerPort = v; return nil }),
-		"device-port": value(func(c *Config, v string) error { c.Proxy.DevicePort = v; return nil }),
+		"server-port": ignored,
+		"device-port": ignored,
 	}),
 	"socket": block(map[string]key{
 		"owner":    value(func(c *Config, v string) error { c.DirOwner = v; return nil }),

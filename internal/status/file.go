@@ -110,9 +110,6 @@ func mapFile(dir string, fd int, st *unix.Stat_t, mode int) (*File, error) {
 	}, nil
 }
 
-// Dir is the socket directory the file was opened in.
-func (f *File) Dir() string { return f.dir }
-
 // Close gives the mapping back. Entries claimed through it must be released
 // before; afterwards their methods fail with ErrClosed.
 func (f *File) Close() error {
