@@ -83,7 +83,7 @@ func (t *blockTransport) fail(op string, err error) error {
 	return usb.Wrap(op, t.path, err)
 }
 
-// fileError translates what a character device or a serial port may answer.
+// fileError translates what a character device may answer.
 func fileError(err error) error {
 	switch {
 	case err == nil:
@@ -96,8 +96,6 @@ func fileError(err error) error {
 		return fmt.Errorf("%w: %w", usb.ErrAccess, err)
 	case errors.Is(err, unix.EBADF), errors.Is(err, os.ErrClosed):
 		return fmt.Errorf("%w: %w", usb.ErrClosed, err)
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("%w: %w", usb.ErrTimeout, err)
 	}
 	return fmt.Errorf("%w: %w", usb.ErrIO, err)
 }

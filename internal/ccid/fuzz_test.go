@@ -10,6 +10,7 @@ import (
 	"openct/internal/atr"
 	"openct/internal/ifd"
 	"openct/internal/proto"
+	"openct/internal/serial"
 	"openct/internal/usb"
 )
 
@@ -181,16 +182,18 @@ func FuzzResponse(f *testing.F) {
 
 // noise is a serial line on which only these bytes ever come.
 type noise struct {
+	serial.Line
 	rest    []byte
 	written int
+	gone    chan struct{}
 }
 
-func (n *noise) name() string                            { return "noise" }
-func (n *noise) setSpeed(uint32) error                   { return nil }
-func (n *noise) close() error                            { return nil }
-func (n *noise) write(_ context.Context, b []byte) error { n.written += len(b); return nil }
-func (n *noise) read(_ context.Context, buf []byte, _ time.Duration) (int, error) {
+func (n *noise) Name() string                            { return "noise" }
+func (n *noise) Gone() <-chan struct{}                   { return n.gone }
+func (n *noise) Write(_ context.Context, b []byte) error { n.written += len(b); return nil }
+func (n *noise) Read(_ context.Context, buf []byte, _ time.Duration) (int, error) {
 	if len(n.rest) == 0 {
+		close(n.gone)
 		return 0, usb.ErrUnplugged
 	}
 	c := copy(buf, n.rest)
@@ -208,7 +211,7 @@ func FuzzSerial(f *testing.F) {
 		f.Add(fromHex(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		n := &noise{rest: b}
+		n := &noise{rest: b, gone: make(chan struct{})}
 		tr := newSerialTransport(n)
 		if err := tr.send(t.Context(), getSlotStatus().append(nil, 0, 1)); err != nil {
 			t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"openct/internal/ifd"
+	"openct/internal/serial"
 	"openct/internal/usb"
 )
 
@@ -61,6 +62,12 @@ const (
 	serialSlowSpeed = 9600
 )
 
+// serialParams are 8 data bits, no parity, 2 stop bits, as libccid has it
+// (ccid_serial.c).
+func serialParams(speed uint32) serial.Params {
+	return serial.Params{Speed: speed, StopBits: 2}
+}
+
 // Waits while a reader is looked for.
 const (
 	helloTimeout  = 2 * time.Second
@@ -76,11 +83,11 @@ func OpenSerial(path string, opts ifd.Options) (ifd.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := openTTY(path)
+	l, err := serial.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	return openSerial(p, model, opts)
+	return openSerial(l, model, opts)
 }
 
 // serialName takes a device name apart.
@@ -117,17 +124,30 @@ func (m serialModel) rates(slot int) []uint32 {
 	return nil
 }
 
-func openSerial(p port, m serialModel, opts ifd.Options) (ifd.Reader, error) {
-	return openTransport(newSerialTransport(p), m.descriptor(), m.rates, func(ctx context.Context, c *conn) error {
-		return m.greet(ctx, c, p)
+// openSerial takes the line over, also when it fails. RTS goes down at once:
+// while it is up, readers send their plug-and-play identification.
+func openSerial(l serial.Line, m serialModel, opts ifd.Options) (ifd.Reader, error) {
+	err := l.SetLines(true, false)
+	if err == nil {
+		err = l.Set(serialParams(serialSpeed))
+	}
+	if err == nil {
+		err = l.Flush(serial.Both)
+	}
+	if err != nil {
+		_ = l.Close()
+		return nil, err
+	}
+	return openTransport(newSerialTransport(l), m.descriptor(), m.rates, func(ctx context.Context, c *conn) error {
+		return m.greet(ctx, c, l)
 	}, opts)
 }
 
 // greet finds out whether the reader is there, and has it tell of cards only
 // between a command and its answer, where they do not get lost.
-func (m serialModel) greet(ctx context.Context, c *conn, p port) error {
+func (m serialModel) greet(ctx context.Context, c *conn, l serial.Line) error {
 	if m.startSlow {
-		if err := m.speedUp(ctx, c, p); err != nil {
+		if err := m.speedUp(ctx, c, l); err != nil {
 			return err
 		}
 	}
@@ -147,9 +167,9 @@ func (m serialModel) greet(ctx context.Context, c *conn, p port) error {
 
 // speedUp finds a reader that still has its slow line speed and gives it the
 // usual one.
-func (m serialModel) speedUp(ctx context.Context, c *conn, p port) error {
-	if err := p.setSpeed(serialSlowSpeed); err != nil {
-		return usb.Wrap("set speed", p.name(), err)
+func (m serialModel) speedUp(ctx context.Context, c *conn, l serial.Line) error {
+	if err := l.Set(serialParams(serialSlowSpeed)); err != nil {
+		return err
 	}
 	_, err := c.run(ctx, 0, getSlotStatus(), slowProbe)
 	switch {
@@ -163,5 +183,5 @@ func (m serialModel) speedUp(ctx context.Context, c *conn, p port) error {
 			return ctx.Err()
 		}
 	}
-	return usb.Wrap("set speed", p.name(), p.setSpeed(serialSpeed))
+	return l.Set(serialParams(serialSpeed))
 }

@@ -15,6 +15,8 @@ import (
 
 	"openct/internal/ifd"
 	"openct/internal/proto"
+	"openct/internal/serial"
+	"openct/internal/serial/serialtest"
 	"openct/internal/usb"
 	"openct/internal/vusb/ccidreader"
 )
@@ -61,20 +63,33 @@ func (r *serialReader) take(b []byte) []byte {
 type line struct {
 	r      *serialReader
 	bytes  chan byte
-	speed  uint32
+	params serial.Params
 	speeds []uint32
+	rts    bool
 	mute   func() bool // the reader does not understand this speed
 	gone   chan struct{}
 	closed bool
 }
 
 func newLine(r *serialReader) *line {
-	return &line{r: r, bytes: make(chan byte, 1<<17), speed: serialSpeed, gone: make(chan struct{})}
+	return &line{r: r, bytes: make(chan byte, 1<<17), rts: true, gone: make(chan struct{})}
 }
 
-func (l *line) name() string { return "/dev/ttyTEST" }
+var _ serial.Line = (*line)(nil)
 
-func (l *line) write(_ context.Context, b []byte) error {
+func (l *line) Name() string                               { return "/dev/ttyTEST" }
+func (l *line) Gone() <-chan struct{}                      { return l.gone }
+func (l *line) Break(context.Context, time.Duration) error { return serial.ErrUnsupported }
+func (l *line) Drain(context.Context) error                { return nil }
+func (l *line) Flush(serial.Queue) error                   { return nil }
+func (l *line) Lines() (serial.Inputs, error)              { return serial.Inputs{}, serial.ErrNoLines }
+
+func (l *line) SetLines(dtr, rts bool) error {
+	l.rts = rts
+	return nil
+}
+
+func (l *line) Write(_ context.Context, b []byte) error {
 	select {
 	case <-l.gone:
 		return usb.ErrUnplugged
@@ -89,7 +104,7 @@ func (l *line) write(_ context.Context, b []byte) error {
 	return nil
 }
 
-func (l *line) read(_ context.Context, buf []byte, timeout time.Duration) (int, error) {
+func (l *line) Read(_ context.Context, buf []byte, timeout time.Duration) (int, error) {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	select {
@@ -106,13 +121,13 @@ func (l *line) read(_ context.Context, buf []byte, timeout time.Duration) (int, 
 	}
 }
 
-func (l *line) setSpeed(baud uint32) error {
-	l.speed = baud
-	l.speeds = append(l.speeds, baud)
+func (l *line) Set(p serial.Params) error {
+	l.params = p
+	l.speeds = append(l.speeds, p.Speed)
 	return nil
 }
 
-func (l *line) close() error {
+func (l *line) Close() error {
 	if !l.closed {
 		l.closed = true
 		close(l.bytes)
@@ -171,8 +186,8 @@ func TestSerialModels(t *testing.T) {
 					if err != nil || !st.Present {
 						t.Errorf("status %+v, %v", st, err)
 					}
-					if l.speed != serialSpeed {
-						t.Errorf("line at %d", l.speed)
+					if got := l.params.String(); got != "115200 8N2" || l.rts {
+						t.Errorf("line at %s, RTS %v", got, l.rts)
 					}
 					if _, ok := b.reader.(ifd.Notifier); ok {
 						t.Error("Notifier")
@@ -226,21 +241,21 @@ func TestSerialSlowStart(t *testing.T) {
 		l := newLine(r)
 		fast := false
 		l.mute = func() bool {
-			if l.speed == serialSlowSpeed && len(r.frames) == 2 {
+			if l.params.Speed == serialSlowSpeed && len(r.frames) == 2 {
 				fast = true
 			}
-			return fast != (l.speed == serialSpeed)
+			return fast != (l.params.Speed == serialSpeed)
 		}
 		b := &bench{t: t, model: r.model}
 		// It hears GetSlotStatus and the speed command at 9600, the rest at 115200.
-		l.mute = func() bool { return (len(r.frames) < 2) != (l.speed == serialSlowSpeed) }
+		l.mute = func() bool { return (len(r.frames) < 2) != (l.params.Speed == serialSlowSpeed) }
 		reader, err := openSerial(l, m, b.options())
 		if err != nil {
 			t.Fatal(err)
 		}
 		b.reader = reader
 		b.transmit(b.engine(0), selectMF, okSW)
-		if fmt.Sprint(l.speeds) != "[9600 115200]" {
+		if fmt.Sprint(l.speeds) != "[115200 9600 115200]" {
 			t.Errorf("speeds %v", l.speeds)
 		}
 		if err := reader.Close(); err != nil {
@@ -359,27 +374,9 @@ func control(t testing.TB, file *os.File, f func(fd int) error) {
 	}
 }
 
-// openPTY makes a pseudo-terminal.
-func openPTY(t testing.TB) (master *os.File, slave string) {
-	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var n int
-	control(t, master, func(fd int) (err error) {
-		if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
-			return err
-		}
-		n, err = unix.IoctlGetInt(fd, unix.TIOCGPTN)
-		return err
-	})
-	return master, fmt.Sprintf("/dev/pts/%d", n)
-}
-
 // TestSerialPTY: the real terminal code, from open to hang-up.
 func TestSerialPTY(t *testing.T) {
-	master, slave := openPTY(t)
+	master, slave := serialtest.Pty(t)
 	r := &serialReader{echo: true, model: ccidreader.New(ccidreader.Profile{Features: 0x00010230, IFSD: 254}, &testCard{atr: atrT1})}
 	ended := make(chan struct{})
 	go func() {
@@ -412,10 +409,10 @@ func TestSerialPTY(t *testing.T) {
 	}
 	var tio *unix.Termios
 	control(t, master, func(fd int) (err error) {
-		tio, err = unix.IoctlGetTermios(fd, unix.TCGETS)
+		tio, err = unix.IoctlGetTermios(fd, unix.TCGETS2)
 		return err
 	})
-	if tio.Cflag&unix.CBAUD != unix.B115200 || tio.Cflag&unix.CSIZE != unix.CS8 || tio.Cflag&unix.CSTOPB == 0 ||
+	if tio.Ospeed != 115200 || tio.Cflag&unix.CSIZE != unix.CS8 || tio.Cflag&unix.CSTOPB == 0 ||
 		tio.Cflag&unix.CRTSCTS != 0 || tio.Lflag != 0 {
 		t.Errorf("terminal %+v", tio)
 	}
@@ -430,34 +427,8 @@ func TestSerialPTY(t *testing.T) {
 	if err := reader.Close(); err != nil {
 		t.Errorf("Close: %v", err)
 	}
-	if _, err := OpenSerial("/dev/tty-that-is-not-there", b.options()); !errors.Is(err, usb.ErrUnplugged) {
+	if _, err := OpenSerial("/dev/tty-that-is-not-there", b.options()); !errors.Is(err, usb.ErrNotFound) {
 		t.Errorf("no such port: %v", err)
-	}
-}
-
-// TestTTYContext: a context ends a read at once, and the next read is not hit.
-func TestTTYContext(t *testing.T) {
-	master, slave := openPTY(t)
-	defer master.Close()
-	port, err := openTTY(slave)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer port.close()
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error)
-	go func() {
-		_, err := port.read(ctx, make([]byte, 1), time.Hour)
-		ended <- err
-	}()
-	cancel()
-	wantErr(t, "read", <-ended, context.Canceled)
-	if _, err := master.Write([]byte{7}); err != nil {
-		t.Fatal(err)
-	}
-	var b [1]byte
-	if n, err := port.read(t.Context(), b[:], time.Minute); n != 1 || err != nil || b[0] != 7 {
-		t.Errorf("next read: %d, % X, %v", n, b, err)
 	}
 }
 
@@ -576,14 +547,11 @@ func TestFileErrors(t *testing.T) {
 	}{
 		{nil, nil}, {unix.ENODEV, usb.ErrUnplugged}, {unix.ENXIO, usb.ErrUnplugged}, {unix.ENOENT, usb.ErrUnplugged},
 		{unix.EBUSY, usb.ErrBusy}, {unix.EACCES, usb.ErrAccess}, {unix.EPERM, usb.ErrAccess}, {unix.EBADF, usb.ErrClosed},
-		{os.ErrClosed, usb.ErrClosed}, {os.ErrDeadlineExceeded, usb.ErrTimeout}, {unix.EIO, usb.ErrIO}, {unix.EINVAL, usb.ErrIO},
+		{os.ErrClosed, usb.ErrClosed}, {unix.EIO, usb.ErrIO}, {unix.EINVAL, usb.ErrIO},
 	} {
 		if got := fileError(c.in); !errors.Is(got, c.want) {
 			t.Errorf("%v: %v, want %v", c.in, got, c.want)
 		}
-	}
-	if err := ttyError(unix.EIO); !errors.Is(err, usb.ErrUnplugged) {
-		t.Errorf("EIO of a terminal: %v", err)
 	}
 	if _, err := OpenBlock("/dev/cmx-that-is-not-there", ifd.Options{}); !errors.Is(err, usb.ErrUnplugged) {
 		t.Errorf("no such device: %v", err)

@@ -7,18 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"openct/internal/serial"
 	"openct/internal/usb"
 )
-
-// port is a serial line, so that a test can be the reader on it.
-type port interface {
-	name() string
-	write(ctx context.Context, b []byte) error
-	// read returns what has come, one byte at least.
-	read(ctx context.Context, buf []byte, timeout time.Duration) (int, error)
-	setSpeed(baud uint32) error
-	close() error
-}
 
 // A message on a serial line: SYNC, a control byte, the message, and the
 // exclusive-or of all bytes before (GemCore's serial CCID; spec/ccid.md, 14).
@@ -39,9 +30,7 @@ const (
 
 // serialTransport carries messages over a serial line.
 type serialTransport struct {
-	p    port
-	away chan struct{}
-	left sync.Once
+	line serial.Line
 
 	buf  [256]byte
 	have []byte // of buf, not yet looked at
@@ -57,21 +46,12 @@ type serialTransport struct {
 
 var _ transport = (*serialTransport)(nil)
 
-func newSerialTransport(p port) *serialTransport {
-	return &serialTransport{p: p, away: make(chan struct{})}
-}
+func newSerialTransport(l serial.Line) *serialTransport { return &serialTransport{line: l} }
 
-func (t *serialTransport) name() string                            { return t.p.name() }
+func (t *serialTransport) name() string                            { return t.line.Name() }
 func (t *serialTransport) abort(context.Context, byte, byte) error { return errNoAbort }
-func (t *serialTransport) gone() <-chan struct{}                   { return t.away }
-func (t *serialTransport) close() error                            { return t.p.close() }
-
-func (t *serialTransport) fail(op string, err error) error {
-	if errors.Is(err, usb.ErrUnplugged) {
-		t.left.Do(func() { close(t.away) })
-	}
-	return usb.Wrap(op, t.p.name(), err)
-}
+func (t *serialTransport) gone() <-chan struct{}                   { return t.line.Gone() }
+func (t *serialTransport) close() error                            { return t.line.Close() }
 
 func (t *serialTransport) send(ctx context.Context, msg []byte) error {
 	t.mu.Lock()
@@ -81,7 +61,7 @@ func (t *serialTransport) send(ctx context.Context, msg []byte) error {
 	t.frame = append(t.frame, msg...)
 	t.frame = append(t.frame, xorOf(t.frame))
 	t.repeats, t.echoed, t.moved, t.answered = 0, false, false, false
-	return t.fail("write", t.p.write(ctx, t.frame))
+	return t.line.Write(ctx, t.frame)
 }
 
 // repeat sends the last command again.
@@ -92,7 +72,7 @@ func (t *serialTransport) repeat(ctx context.Context) error {
 		return fmt.Errorf("%w: reader does not understand the command", errMalformed)
 	}
 	t.echoed, t.moved = false, false
-	return t.fail("write", t.p.write(ctx, t.frame))
+	return t.line.Write(ctx, t.frame)
 }
 
 func xorOf(b []byte) (sum byte) {
@@ -220,14 +200,11 @@ func (t *serialTransport) fill(ctx context.Context, n int) error {
 func (t *serialTransport) byte(ctx context.Context, timeout time.Duration) (byte, error) {
 	if len(t.have) == 0 {
 		if timeout <= 0 {
-			return 0, usb.Wrap("read", t.p.name(), usb.ErrTimeout)
+			return 0, usb.Wrap("read", t.line.Name(), usb.ErrTimeout)
 		}
-		n, err := t.p.read(ctx, t.buf[:], timeout)
+		n, err := t.line.Read(ctx, t.buf[:], timeout)
 		if err != nil {
-			return 0, t.fail("read", err)
-		}
-		if n == 0 {
-			return 0, t.fail("read", usb.ErrUnplugged)
+			return 0, err
 		}
 		t.have = t.buf[:n]
 	}
