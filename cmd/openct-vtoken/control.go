@@ -14,8 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"openct/internal/socket"
 	"openct/internal/vusb"
 )
 
@@ -30,22 +29,20 @@ const (
 // line, "ok ..." or "error ...", and the connection is over.
 
 // listen makes the control socket, for its owner alone. A socket that a
-// killed process left behind is replaced, one that is served is not.
+// killed process left behind is replaced; one that is served is not, and neither
+// is any other file.
 func listen(path string) (net.Listener, error) {
-	l, err := net.Listen("unix", path)
-	if errors.Is(err, unix.EADDRINUSE) {
-		if conn, derr := net.Dial("unix", path); derr == nil {
+	switch st, err := os.Lstat(path); {
+	case err == nil && st.Mode().Type() != os.ModeSocket:
+		return nil, fmt.Errorf("control socket: %s is there and is no socket", path)
+	case err == nil:
+		if conn, err := net.Dial("unix", path); err == nil {
 			conn.Close()
-			return nil, fmt.Errorf("control socket: %w", err)
+			return nil, fmt.Errorf("control socket: %s is in use", path)
 		}
-		os.Remove(path)
-		l, err = net.Listen("unix", path)
 	}
+	l, err := socket.Listen(path, socket.ListenOptions{Mode: 0o600, UID: -1, GID: -1})
 	if err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		l.Close()
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	return l, nil

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"openct/internal/socket"
 	"openct/internal/usb"
 	"openct/internal/vusb"
 	"openct/internal/vusb/model"
@@ -282,13 +282,21 @@ func TestListen(t *testing.T) {
 	if _, err := listen(path); err == nil {
 		t.Error("took a socket that is served")
 	}
-	first.(*net.UnixListener).SetUnlinkOnClose(false) // as if it was killed
-	first.Close()
+	first.(*socket.Listener).UnixListener.Close() // as if it was killed
 	second, err := listen(path)
 	if err != nil {
 		t.Fatalf("a socket left behind: %v", err)
 	}
 	second.Close()
+	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listen(path); err == nil {
+		t.Error("took the place of a file")
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "precious" {
+		t.Errorf("the file is %q now, %v", b, err)
+	}
 }
 
 func TestCommandLine(t *testing.T) {

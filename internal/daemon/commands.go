@@ -177,13 +177,19 @@ func (c *client) output(ctx context.Context, r request) error {
 
 func (c *client) transact(ctx context.Context, r request) error {
 	apdu, _ := r.Args.Bytes(socket.TagCardRequest)
-	resp, err := r.slot.Transmit(ctx, apdu, c.response)
-	return answer(resp, err, func(resp []byte) { r.reply.Bytes(socket.TagCardResponse, resp) })
+	return c.transmit(ctx, r, apdu, func(resp []byte) { r.reply.Bytes(socket.TagCardResponse, resp) })
 }
 
 func (c *client) transactOld(ctx context.Context, r request) error {
-	resp, err := r.slot.Transmit(ctx, r.Raw, c.response)
-	return answer(resp, err, r.reply.Raw)
+	return c.transmit(ctx, r, r.Raw, r.reply.Raw)
+}
+
+func (c *client) transmit(ctx context.Context, r request, apdu []byte, put func([]byte)) error {
+	resp, err := r.slot.Transmit(ctx, apdu, c.response)
+	err = answer(resp, err, put)
+	clear(resp) // may be elsewhere, where it was long
+	clear(c.response[:cap(c.response)])
+	return err
 }
 
 func (c *client) setProtocol(ctx context.Context, r request) error {

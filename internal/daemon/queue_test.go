@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"testing"
@@ -98,4 +99,27 @@ func TestPatienceEnds(t *testing.T) {
 			t.Errorf("waited %v, want %v", waited, patience)
 		}
 	})
+}
+
+// A card's response, which may be a secret, is not kept longer than it takes to
+// answer.
+func TestResponsesAreCleared(t *testing.T) {
+	h, _ := queue(t, 0)
+	c := h.Connect(&socket.Conn{ID: 1}).(*client)
+	reply := &socket.Reply{}
+	for _, req := range []*socket.Request{
+		{Cmd: socket.CmdReset},
+		{Cmd: socket.CmdTransactOld, Raw: []byte{0x00, 0xEE, 0x00, 0xF0, 0x00}},
+	} {
+		reply.Builder = socket.NewBuilder(make([]byte, 0, socket.MaxPayload), true)
+		if code := c.Handle(context.Background(), req, reply); code != socket.Success {
+			t.Fatalf("%s: %v", commands[req.Cmd].name, code)
+		}
+	}
+	if n := reply.Len(); n != 0xF0+2 {
+		t.Fatalf("response of %d bytes", n)
+	}
+	if i := bytes.IndexFunc(c.response[:cap(c.response)], func(r rune) bool { return r != 0 }); i >= 0 {
+		t.Errorf("response left at byte %d", i)
+	}
 }

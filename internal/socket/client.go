@@ -426,7 +426,9 @@ func (c *Client) roundTrip(ctx context.Context) ([]byte, error) {
 	}
 	packet := c.builder.Built()
 	PutHeader(packet, Header{XID: c.xid, Count: uint16(len(packet) - HeaderSize)})
-	if n, err := c.nc.Write(packet); err != nil {
+	n, err := c.nc.Write(packet)
+	clear(packet) // there may be a PIN
+	if err != nil {
 		err = fmt.Errorf("%w: %w", NotConnected, ctxOr(ctx, err))
 		if n == 0 && ctx.Err() != nil {
 			return nil, err // nothing is lost, the next request may work

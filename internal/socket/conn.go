@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -52,6 +53,8 @@ type Conn struct {
 
 	srv     *Server
 	nc      net.Conn
+	raw     syscall.RawConn // of nc; nil if it is no Unix socket
+	user    uint32          // by whom it counts: its uid or a range of subordinate ids
 	session Session
 
 	// The connection's goroutine alone uses these.
@@ -62,12 +65,14 @@ type Conn struct {
 	large bool // the client has used a large argument: all replies do
 	req   Request
 	reply Reply
+	write writing
 
 	// A request's reply is sent once, by the goroutine or by Server.Fail.
-	mu      sync.Mutex
-	state   connState
-	head    Header // of the reply that is due
-	closing bool   // no further request is handled
+	mu       sync.Mutex
+	state    connState
+	head     Header        // of the reply that is due
+	closing  bool          // no further request is handled
+	patience time.Duration // with a client that does not read its reply
 }
 
 type connState byte
@@ -77,6 +82,15 @@ const (
 	connHandles                  // a request is being handled, its reply is due
 	connReplies                  // the goroutine sends the reply
 )
+
+func newConn(s *Server, nc net.Conn, cred Cred) *Conn {
+	c := &Conn{Cred: cred, Since: time.Now(), srv: s, nc: nc, patience: s.opt.WriteTimeout}
+	if uc, ok := nc.(*net.UnixConn); ok {
+		c.raw, _ = uc.SyscallConn()
+	}
+	c.write.now = c.write.try
+	return c
+}
 
 // serve is the goroutine of the connection. It ends at the end of the
 // client's bytes, at any error of the socket, or when the server closes.
@@ -89,6 +103,12 @@ func (c *Conn) serve(session Session) {
 			return
 		}
 	}
+}
+
+// clear forgets all that passed through the connection: there may be a PIN.
+func (c *Conn) clear() {
+	clear(c.in[:])
+	clear(c.out[:])
 }
 
 // process handles all complete requests in the buffer and keeps the rest. It
@@ -124,7 +144,9 @@ func (c *Conn) process() bool {
 		}
 		buf = buf[HeaderSize+count:]
 	}
-	c.fill = copy(c.in[:], buf)
+	n := copy(c.in[:], buf)
+	clear(c.in[n:c.fill]) // there may be a PIN
+	c.fill = n
 	return true
 }
 
@@ -177,17 +199,68 @@ func (c *Conn) finish(code Code, n int) bool {
 
 	head.Error, head.Count = code, uint16(n)
 	PutHeader(c.out[:], head)
-	// net.Conn writes all or fails; a client that does not read costs its own
-	// connection only.
-	err := c.nc.SetWriteDeadline(time.Now().Add(c.srv.opt.WriteTimeout))
-	if err == nil {
-		_, err = c.nc.Write(c.out[:HeaderSize+n])
-	}
+	err := c.send(c.out[:HeaderSize+n])
+	clear(c.out[:max(HeaderSize+n, len(c.reply.Built()))]) // there may be a secret
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.state = connIdle
 	return err == nil && !c.closing
+}
+
+// send sends all of b or fails; a client that does not read costs its own
+// connection only. What the socket's buffer takes at once needs no deadline.
+func (c *Conn) send(b []byte) error {
+	n, err := c.write.run(c.raw, b)
+	if err != nil || n == len(b) {
+		return err
+	}
+	c.mu.Lock()
+	err = c.nc.SetWriteDeadline(time.Now().Add(c.patience))
+	c.mu.Unlock()
+	if err == nil {
+		_, err = c.nc.Write(b[n:])
+	}
+	if err == nil {
+		err = c.nc.SetWriteDeadline(time.Time{})
+	}
+	return err
+}
+
+// writing is one write(2) that does not wait.
+type writing struct {
+	now func(fd uintptr) bool // try, made once
+	b   []byte
+	n   int
+	err error
+}
+
+// run writes what the socket takes at once, which may be nothing.
+func (w *writing) run(raw syscall.RawConn, b []byte) (int, error) {
+	if raw == nil {
+		return 0, nil
+	}
+	w.b = b
+	if err := raw.Write(w.now); err != nil {
+		return 0, err
+	}
+	return w.n, w.err
+}
+
+func (w *writing) try(fd uintptr) bool {
+	for {
+		w.n, w.err = unix.Write(int(fd), w.b)
+		if !errors.Is(w.err, unix.EINTR) {
+			break
+		}
+	}
+	if w.err != nil {
+		w.n = 0
+	}
+	if errors.Is(w.err, unix.EAGAIN) {
+		w.err = nil
+	}
+	return true // never wait
 }
 
 // fail answers the request being handled, if there is one, and closes. A
@@ -199,6 +272,7 @@ func (c *Conn) fail(code Code) {
 	deadline := time.Now().Add(failTimeout)
 	switch c.state {
 	case connReplies:
+		c.patience = failTimeout
 		_ = c.nc.SetWriteDeadline(deadline) // then the goroutine closes
 		return
 	case connHandles:
@@ -227,16 +301,11 @@ func (c *Conn) drain() {
 // HungUp tells whether the client has closed its end altogether. Closing only
 // the sending side does not count: the client may still read.
 func (c *Conn) HungUp() bool {
-	uc, ok := c.nc.(*net.UnixConn)
-	if !ok {
+	if c.raw == nil {
 		return false
 	}
-	raw, err := uc.SyscallConn()
-	if err != nil {
-		return true
-	}
 	gone := false
-	if err := raw.Control(func(fd uintptr) {
+	if err := c.raw.Control(func(fd uintptr) {
 		p := []unix.PollFd{{Fd: int32(fd)}}
 		if n, err := unix.Poll(p, 0); err == nil && n > 0 {
 			gone = p[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0

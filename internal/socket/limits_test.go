@@ -3,9 +3,13 @@ package socket
 import (
 	"context"
 	"errors"
+	"io"
+	"iter"
 	"math/rand/v2"
 	"net"
 	"os"
+	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -15,7 +19,7 @@ import (
 func TestPerUserLimit(t *testing.T) {
 	uids := make(chan uint32, 100)
 	h := newHandler(parrot)
-	_, path := start(t, h, Options{MaxPerUID: 3, Credentials: func(net.Conn) (Cred, error) {
+	_, path := start(t, h, Options{MaxPerUser: 3, Credentials: func(net.Conn) (Cred, error) {
 		return Cred{UID: <-uids}, nil
 	}})
 	as := func(uid uint32) net.Conn {
@@ -142,11 +146,145 @@ func TestListenerFailsForGood(t *testing.T) {
 	}
 }
 
+// crowd is a server whose clients say who they are.
+type crowd struct {
+	t    *testing.T
+	h    *funcHandler
+	path string
+	uids chan uint32
+}
+
+func newCrowd(t *testing.T, opt Options) *crowd {
+	c := &crowd{t: t, h: newHandler(parrot), uids: make(chan uint32, 1)}
+	opt.Credentials = func(net.Conn) (Cred, error) { return Cred{UID: <-c.uids}, nil }
+	_, c.path = start(t, c.h, opt)
+	return c
+}
+
+// as connects as a user and tells whether he is served.
+func (c *crowd) as(uid uint32) (nc net.Conn, served bool) {
+	c.t.Helper()
+	c.uids <- uid
+	nc = dial(c.t, c.path)
+	if _, err := nc.Write(packet(Header{XID: 1}, []byte{0x10, 0})); err != nil {
+		return nc, false
+	}
+	n, err := io.ReadFull(nc, make([]byte, HeaderSize))
+	if err != nil && n != 0 {
+		c.t.Fatalf("half a reply: %v", err)
+	}
+	return nc, err == nil
+}
+
+// fill connects as one user after the other, until the first is turned away.
+func (c *crowd) fill(uids iter.Seq[uint32]) (served int) {
+	c.t.Helper()
+	for uid := range uids {
+		if _, ok := c.as(uid); !ok {
+			break
+		}
+		served++
+	}
+	return served
+}
+
+func same(uid uint32) iter.Seq[uint32] {
+	return func(yield func(uint32) bool) {
+		for yield(uid) {
+		}
+	}
+}
+
+func from(uid uint32) iter.Seq[uint32] {
+	return func(yield func(uint32) bool) {
+		for ; yield(uid); uid++ {
+		}
+	}
+}
+
+// However many connections others hold, as however many users, root is served;
+// and so is a user who has none, unless as many users as there is room for each
+// have one.
+func TestNobodyIsLockedOut(t *testing.T) {
+	// A quarter of 40 is kept for newcomers.
+	const limit, perUser = 40, 15
+	subuid := filepath.Join(shortDir(t), "subuid")
+	if err := os.WriteFile(subuid, []byte("mallory:100000:65536\nmallory:165536:65536\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name     string
+		floods   []iter.Seq[uint32]
+		served   []int
+		newcomer bool
+	}{
+		{"one user", []iter.Seq[uint32]{same(1000)}, []int{perUser}, true},
+		{"a few users", []iter.Seq[uint32]{same(1000), same(1001), same(1002)}, []int{perUser, perUser, 1}, true},
+		{"subordinate users of one", []iter.Seq[uint32]{from(100000)}, []int{perUser}, true},
+		{"a user and his subordinates", []iter.Seq[uint32]{same(1000), from(100000), from(165536)}, []int{perUser, perUser, 1}, true},
+		{"as many people", []iter.Seq[uint32]{from(2000)}, []int{limit}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := newCrowd(t, Options{MaxConns: limit, MaxPerUser: perUser, Subuid: subuid})
+			for i, flood := range tt.floods {
+				if n := c.fill(flood); n != tt.served[i] {
+					t.Errorf("flood %d: %d connections, want %d", i, n, tt.served[i])
+				}
+			}
+			if _, ok := c.as(5000); ok != tt.newcomer {
+				t.Errorf("a user who has no connection is served: %t, want %t", ok, tt.newcomer)
+			}
+			for i := range rootReserve {
+				if _, ok := c.as(0); !ok {
+					t.Errorf("root's connection %d is refused", i+1)
+				}
+			}
+		})
+	}
+}
+
+func TestSubordinateRange(t *testing.T) {
+	file := filepath.Join(shortDir(t), "subuid")
+	content := "alice:100000:65536\n" +
+		"1001:165536:65536\n" +
+		"# not a line\n" +
+		"bob:x:y\n" +
+		"carol:300000\n" +
+		"root:0:70000\n" +
+		"all:4294967295:18446744073709551615\n"
+	if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name      string
+		uid, want uint32
+	}{
+		{"root", 0, 0},
+		{"a person", 1000, 1000},
+		{"first of a range", 100000, 100000},
+		{"last of a range", 165535, 100000},
+		{"the next range", 165536, 165536},
+		{"behind all ranges", 231072, 231072},
+		{"in a line that is broken", 300000, 300000},
+		{"in a range that begins at root", 65536, 65536},
+		{"the same, further on", 69999, 65536},
+		{"unknown", UnknownID, UnknownID},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := subordinateRange(file, tt.uid); got != tt.want {
+				t.Errorf("got %d, want %d", got, tt.want)
+			}
+		})
+	}
+	if got := subordinateRange(file+".none", 100000); got != 100000 {
+		t.Errorf("without a file: %d", got)
+	}
+}
+
 // TestTenThousand has more clients than any limit: those there are served
-// on, the others wait or are told to try again, and when all are gone a new
-// one is served.
+// on, the others are turned away, and when all are gone a new one is served.
 func TestTenThousand(t *testing.T) {
-	_, path := start(t, newHandler(parrot), Options{Credentials: func(net.Conn) (Cred, error) { return Cred{}, nil }})
+	srv, path := start(t, newHandler(parrot), Options{Credentials: func(net.Conn) (Cred, error) { return Cred{}, nil }})
 	first := dial(t, path)
 	works(t, first)
 
@@ -166,46 +304,45 @@ func TestTenThousand(t *testing.T) {
 		fds = nil
 	}
 	defer closeAll()
-	connected := 0
+	most := 0
 	for range want {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		fds = append(fds, fd)
-		switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); {
-		case err == nil:
-			connected++
-		case errors.Is(err, unix.EAGAIN):
-		default:
-			t.Fatalf("client %d: %v", len(fds), err)
+		for end := time.Now().Add(patience); ; runtime.Gosched() {
+			err := unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, unix.EAGAIN) || time.Now().After(end) {
+				t.Fatalf("client %d: %v", len(fds), err)
+			}
 		}
+		most = max(most, len(srv.Conns()))
 	}
-	if most := DefaultMaxConns + backlog + 2; connected == 0 || connected > most {
-		t.Errorf("%d of %d connected, at most %d should", connected, want, most)
+	if limit := DefaultMaxConns + rootReserve; most != limit {
+		t.Errorf("%d connections at once, want %d", most, limit)
 	}
 	works(t, first)
 
-	// One more waits until the others are gone.
-	type dialled struct {
-		c   *Client
-		err error
-	}
-	late := make(chan dialled)
+	closeAll()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	go func() {
+	for { // until the server has seen the others leave
 		c, err := Dial(ctx, path)
-		late <- dialled{c, err}
-	}()
-	closeAll()
-	d := <-late
-	if d.err != nil {
-		t.Fatal(d.err)
-	}
-	defer d.c.Close()
-	if _, err := d.c.Reset(ctx, 0); err != nil {
-		t.Errorf("the late client: %v", err)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Reset(ctx, 0)
+		c.Close()
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, ErrNoReply) && !errors.Is(err, NotConnected) {
+			t.Fatalf("the late client: %v", err)
+		}
 	}
 	works(t, first)
 }

@@ -20,6 +20,8 @@ const (
 	// backlog is how many clients may wait to be accepted while all
 	// connections are in use. OpenCT had 5.
 	backlog = 128
+	// firstMode is the mode a socket is bound with.
+	firstMode = 0o600
 )
 
 // ListenOptions says who may connect to a socket. Only the owner and root can
@@ -27,6 +29,8 @@ const (
 type ListenOptions struct {
 	Mode     fs.FileMode // permission bits; 0 means 0666: access is the directory's affair
 	UID, GID int
+
+	bound func(path string) // for tests: called when the socket has a name
 }
 
 // Listener is the socket of one reader.
@@ -39,6 +43,10 @@ type Listener struct {
 // Listen makes the socket at path, in place of whatever file an earlier
 // handler left there. Nobody can connect before it has its mode and owner,
 // and at no time is there a socket that others than these can connect to.
+//
+// The directory may belong to somebody with fewer rights than the caller, who
+// can exchange any name in it at any moment. So mode and owner are given to the
+// inode that bind has made, through a descriptor of it, and never to a name.
 func Listen(path string, opt ListenOptions) (*Listener, error) {
 	l, err := listen(path, opt)
 	if err != nil {
@@ -63,7 +71,7 @@ func listen(path string, opt ListenOptions) (_ *Listener, err error) {
 
 	// Bound under another name first: the right file appears all at once.
 	// The mode set on the descriptor is the one bind starts from.
-	if err := unix.Fchmod(fd, 0o600); err != nil {
+	if err := unix.Fchmod(fd, firstMode); err != nil {
 		return nil, os.NewSyscallError("fchmod", err)
 	}
 	dirName, name := filepath.Split(path)
@@ -82,20 +90,15 @@ func listen(path string, opt ListenOptions) (_ *Listener, err error) {
 			os.Remove(tmp)
 		}
 	}()
-	if opt.UID != -1 || opt.GID != -1 {
-		if err := os.Lchown(tmp, opt.UID, opt.GID); err != nil {
-			return nil, err
-		}
+	if opt.bound != nil {
+		opt.bound(tmp)
 	}
-	if err := os.Chmod(tmp, opt.Mode.Perm()); err != nil {
+	st, err := own(tmp, opt)
+	if err != nil {
 		return nil, err
 	}
 	if err := unix.Listen(fd, backlog); err != nil {
 		return nil, os.NewSyscallError("listen", err)
-	}
-	var st unix.Stat_t
-	if err := unix.Lstat(tmp, &st); err != nil {
-		return nil, os.NewSyscallError("lstat", err)
 	}
 	nl, err := net.FileListener(f)
 	if err != nil {
@@ -111,6 +114,38 @@ func listen(path string, opt ListenOptions) (_ *Listener, err error) {
 		return nil, err
 	}
 	return &Listener{UnixListener: ul, path: path, dev: uint64(st.Dev), ino: st.Ino}, nil
+}
+
+// errNotOurs says that the name just bound leads to something else.
+var errNotOurs = errors.New("another file has taken the place of the socket")
+
+// own gives the socket that was just bound at path its owner and mode. It looks
+// at the file once, without following a link, and acts on what it has seen.
+func own(path string, opt ListenOptions) (*unix.Stat_t, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("open", err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, os.NewSyscallError("fstat", err)
+	}
+	// Made a moment ago, by us, and not a second name of an older socket.
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK || int(st.Uid) != unix.Geteuid() || st.Nlink != 1 || st.Mode&0o7777&^firstMode != 0 {
+		return nil, errNotOurs
+	}
+	if opt.UID != -1 || opt.GID != -1 {
+		if err := unix.Fchownat(fd, "", opt.UID, opt.GID, unix.AT_EMPTY_PATH); err != nil {
+			return nil, os.NewSyscallError("fchownat", err)
+		}
+	}
+	// fchmod takes no descriptor of this sort; the link in /proc leads to the
+	// same inode, wherever its name is now (open(2), O_PATH).
+	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), uint32(opt.Mode.Perm())); err != nil {
+		return nil, os.NewSyscallError("chmod", err)
+	}
+	return &st, nil
 }
 
 // bind binds fd to path, which may be longer than an address can hold: then

@@ -126,6 +126,76 @@ func TestListenReplaces(t *testing.T) {
 	}
 }
 
+// The owner of the directory may put anything in the socket's place once it is
+// bound: it keeps its mode and owner, and so does what it leads to.
+func TestListenChangesNoOtherFile(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		swap func(t *testing.T, dir, tmp, victim string)
+	}{
+		{"symbolic link", func(t *testing.T, _, tmp, victim string) {
+			if err := os.Symlink(victim, tmp); err != nil {
+				t.Error(err)
+			}
+		}},
+		{"hard link", func(t *testing.T, _, tmp, victim string) {
+			if err := os.Link(victim, tmp); err != nil {
+				t.Error(err)
+			}
+		}},
+		{"symbolic link to a socket", func(t *testing.T, dir, tmp, _ string) {
+			if err := os.Symlink(filepath.Join(dir, "other"), tmp); err != nil {
+				t.Error(err)
+			}
+		}},
+		{"second name of a socket", func(t *testing.T, dir, tmp, _ string) {
+			if err := os.Link(filepath.Join(dir, "other"), tmp); err != nil {
+				t.Error(err)
+			}
+		}},
+		{"pipe", func(t *testing.T, _, tmp, _ string) {
+			if err := unix.Mkfifo(tmp, 0o600); err != nil {
+				t.Error(err)
+			}
+		}},
+		{"nothing", func(*testing.T, string, string, string) {}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := shortDir(t)
+			victim := filepath.Join(dir, "victim")
+			if err := os.WriteFile(victim, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			other := mustListen(t, filepath.Join(dir, "other"), ListenOptions{Mode: 0o600, UID: -1, GID: -1})
+			swap := func(tmp string) {
+				if err := os.Remove(tmp); err != nil {
+					t.Error(err)
+				}
+				tt.swap(t, dir, tmp, victim)
+			}
+			uid := -1
+			if os.Getuid() == 0 {
+				uid = 1001
+			}
+			l, err := Listen(filepath.Join(dir, "0"), ListenOptions{Mode: 0o666, UID: uid, GID: -1, bound: swap})
+			if err == nil {
+				l.Close()
+				t.Error("the socket is said to be there")
+			}
+			for _, path := range []string{victim, other.Path()} {
+				var st unix.Stat_t
+				if err := unix.Lstat(path, &st); err != nil {
+					t.Fatal(err)
+				}
+				if st.Mode&0o7777 != 0o600 || int(st.Uid) != os.Getuid() {
+					t.Errorf("%s has now mode %o and owner %d", path, st.Mode&0o7777, st.Uid)
+				}
+			}
+			only(t, dir, "other", "victim")
+		})
+	}
+}
+
 func TestListenPathLength(t *testing.T) {
 	dir := shortDir(t)
 	for len(dir) < 90 {

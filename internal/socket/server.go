@@ -34,10 +34,17 @@ type Session interface {
 
 // Limits of a server.
 const (
-	// DefaultMaxConns is as many clients as OpenCT's poll set could hold.
+	// DefaultMaxConns is as many clients as C OpenCT's poll set could hold
+	// (mainloop.c).
 	DefaultMaxConns = 256
-	// DefaultMaxPerUID leaves half of them to other users.
-	DefaultMaxPerUID = 128
+	// DefaultMaxPerUser leaves half of them to other users.
+	DefaultMaxPerUser = 128
+	// rootReserve is how many more connections only root may have.
+	rootReserve = 16
+	// newcomerShare is the part of all connections that is kept for users who
+	// have none yet: one in so many.
+	newcomerShare = 4
+
 	// DefaultWriteTimeout is how long a client may leave its reply unread
 	// once the socket's buffer is full.
 	DefaultWriteTimeout = 10 * time.Second
@@ -48,10 +55,12 @@ const (
 	warnInterval   = time.Minute // between reports of the same trouble
 )
 
-// Options of a server; the zero value is good.
+// Options of a server; the zero value is good. A client for which there is no
+// room is closed at once.
 type Options struct {
-	MaxConns     int           // beyond it clients wait in the backlog
-	MaxPerUID    int           // beyond it a user's client is closed at once; root is exempt
+	MaxConns     int           // of all users; the last of them are for users who have none, and root has some more
+	MaxPerUser   int           // of one user and of one range of subordinate ids; root is exempt
+	Subuid       string        // file with the ranges of subordinate ids; "" means /etc/subuid
 	WriteTimeout time.Duration // for one reply
 
 	// Credentials says who connected; nil means PeerCred. Its error is not
@@ -70,15 +79,14 @@ type Server struct {
 	opt     Options
 	ctx     context.Context // of every Handle
 	cancel  context.CancelCauseFunc
-	slots   chan struct{} // one element for each connection in use
 
 	mu       sync.Mutex
 	conns    map[*Conn]struct{}
-	perUID   map[uint32]int
+	perUser  map[uint32]int // connections of each user, by Conn.user
 	lastID   uint64
 	listener net.Listener
 	warned   time.Time     // when a user's limit was last reported
-	stopped  bool          // nothing is accepted any more
+	stopped  chan struct{} // closed when nothing is accepted any more
 	idle     chan struct{} // closed when the server is stopped and conns is empty
 }
 
@@ -90,8 +98,11 @@ func NewServer(h Handler, opt Options) *Server {
 	if opt.MaxConns <= 0 {
 		opt.MaxConns = DefaultMaxConns
 	}
-	if opt.MaxPerUID <= 0 {
-		opt.MaxPerUID = DefaultMaxPerUID
+	if opt.MaxPerUser <= 0 {
+		opt.MaxPerUser = DefaultMaxPerUser
+	}
+	if opt.Subuid == "" {
+		opt.Subuid = subuidFile
 	}
 	if opt.WriteTimeout <= 0 {
 		opt.WriteTimeout = DefaultWriteTimeout
@@ -105,10 +116,10 @@ func NewServer(h Handler, opt Options) *Server {
 	s := &Server{
 		handler: h,
 		opt:     opt,
-		slots:   make(chan struct{}, opt.MaxConns),
 		conns:   make(map[*Conn]struct{}),
-		perUID:  make(map[uint32]int),
+		perUser: make(map[uint32]int),
 		idle:    make(chan struct{}),
+		stopped: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	return s
@@ -124,16 +135,8 @@ func (s *Server) Serve(l net.Listener) error {
 	defer s.stop()
 	var delay time.Duration
 	for {
-		// With all connections in use the listener is left alone: who comes
-		// now waits in the backlog.
-		select {
-		case s.slots <- struct{}{}:
-		case <-s.ctx.Done():
-			return ErrServerClosed
-		}
 		nc, err := l.Accept()
 		if err != nil {
-			<-s.slots
 			switch {
 			case s.isStopped():
 				return ErrServerClosed
@@ -144,22 +147,17 @@ func (s *Server) Serve(l net.Listener) error {
 			s.opt.Log.Warn("cannot accept a client, trying again", "error", err, "delay", delay)
 			select {
 			case <-time.After(delay):
-			case <-s.ctx.Done():
+			case <-s.stopped:
 				return ErrServerClosed
 			}
 			continue
 		}
 		delay = 0
-		c := s.admit(nc)
-		if c == nil {
+		if c := s.admit(nc); c != nil {
+			go s.run(c)
+		} else {
 			nc.Close()
-			<-s.slots
-			continue
 		}
-		go func() {
-			defer func() { <-s.slots }()
-			s.run(c)
-		}()
 	}
 }
 
@@ -194,42 +192,59 @@ func (s *Server) run(c *Conn) {
 	c.serve(session)
 	session.Disconnect()
 	c.nc.Close() // a client that sees the end has no lock any more
+	c.clear()
 	s.remove(c)
 }
 
 func (s *Server) add(nc net.Conn, cred Cred) *Conn {
+	user := subordinateRange(s.opt.Subuid, cred.UID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopped {
+	if s.isStopped() {
 		return nil
 	}
-	if cred.UID != 0 && s.perUID[cred.UID] >= s.opt.MaxPerUID {
+	if !s.roomLocked(user) {
 		if now := time.Now(); now.Sub(s.warned) >= warnInterval {
 			s.warned = now
-			s.opt.Log.Warn("too many connections of one user", "uid", cred.UID, "pid", cred.PID, "limit", s.opt.MaxPerUID)
+			s.opt.Log.Warn("too many connections, a client is turned away", "uid", cred.UID, "pid", cred.PID,
+				"of its user", s.perUser[user], "of all", len(s.conns))
 		}
 		return nil
 	}
 	s.lastID++
-	c := &Conn{Cred: cred, ID: s.lastID, Since: time.Now(), srv: s, nc: nc}
+	c := newConn(s, nc, cred)
+	c.ID, c.user = s.lastID, user
 	s.conns[c] = struct{}{}
-	s.perUID[cred.UID]++
+	s.perUser[user]++
 	return c
+}
+
+// roomLocked tells whether a user may have one more connection. However many
+// users one person plays, root gets in, and so does a user who has no connection.
+func (s *Server) roomLocked(user uint32) bool {
+	limit, own := s.opt.MaxConns, s.perUser[user]
+	switch {
+	case user == 0:
+		return len(s.conns) < limit+rootReserve
+	case own == 0:
+		return len(s.conns) < limit
+	}
+	return own < s.opt.MaxPerUser && len(s.conns) < limit-limit/newcomerShare
 }
 
 func (s *Server) remove(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
-	if s.perUID[c.UID]--; s.perUID[c.UID] == 0 {
-		delete(s.perUID, c.UID)
+	if s.perUser[c.user]--; s.perUser[c.user] == 0 {
+		delete(s.perUser, c.user)
 	}
 	s.idleLocked()
 }
 
 // idleLocked tells Wait when the last connection is over.
 func (s *Server) idleLocked() {
-	if s.stopped && len(s.conns) == 0 {
+	if s.isStopped() && len(s.conns) == 0 {
 		select {
 		case <-s.idle:
 		default:
@@ -241,7 +256,7 @@ func (s *Server) idleLocked() {
 func (s *Server) listen(l net.Listener) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopped {
+	if s.isStopped() {
 		return false
 	}
 	s.listener = l
@@ -249,9 +264,12 @@ func (s *Server) listen(l net.Listener) bool {
 }
 
 func (s *Server) isStopped() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.stopped
+	select {
+	case <-s.stopped:
+		return true
+	default:
+		return false
+	}
 }
 
 // stop ends accepting, once, and returns the connections there are. The name of
@@ -259,8 +277,8 @@ func (s *Server) isStopped() bool {
 func (s *Server) stop() []*Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.stopped {
-		s.stopped = true
+	if !s.isStopped() {
+		close(s.stopped)
 		if s.listener != nil {
 			s.listener.Close()
 		}

@@ -24,6 +24,8 @@ const patience = 30 * time.Second
 type funcHandler struct {
 	handle func(ctx context.Context, c *Conn, req *Request, reply *Reply) Code
 
+	leaves func(*Conn) // called by Disconnect, if set
+
 	mu   sync.Mutex
 	here map[uint64]bool
 	gone chan uint64 // IDs of the disconnected
@@ -56,6 +58,9 @@ type funcSession struct {
 }
 
 func (s *funcSession) Disconnect() {
+	if s.h.leaves != nil {
+		s.h.leaves(s.c)
+	}
 	s.h.mu.Lock()
 	defer s.h.mu.Unlock()
 	if !s.h.here[s.c.ID] {
