@@ -95,6 +95,7 @@ func (e *apduEngine) collect(ctx context.Context, r response, resp []byte) ([]by
 		if tooLong = tooLong || len(resp)+len(r.data) > proto.MaxResponse; !tooLong {
 			resp = append(resp, r.data...)
 		}
+		clear(r.data)
 		switch r.param {
 		case chainBegins, chainContinues, chainGoOn:
 			if block == maxBlocks {

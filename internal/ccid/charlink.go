@@ -84,5 +84,6 @@ func (l *charLink) exchange(ctx context.Context, out, in []byte, timeout time.Du
 		return fmt.Errorf("%d characters where %d are due: %w", len(r.data), len(in), ifd.ErrComm)
 	}
 	copy(in, r.data)
+	clear(r.data)
 	return nil
 }

@@ -98,7 +98,7 @@ func TestConformance(t *testing.T) {
 			if errors.Is(err, ifd.ErrNoCard) {
 				t.Error("a mute card is called absent")
 			}
-			b.model.Inject(ccidreader.Fault{On: 0x62, Fail: true, Code: codeMute, Times: 4})
+			b.model.Inject(ccidreader.Fault{On: 0x62, Fail: true, Code: codeMute, Times: 5})
 			_, err = b.slot(0).Reset(background)
 			wantErr(t, "reset of a mute card", err, ifd.ErrNoATR)
 			b.model.Remove(0)

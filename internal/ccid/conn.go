@@ -27,10 +27,10 @@ const (
 	busyPause = 100 * time.Millisecond
 	busyTries = 10
 
-	// readSlice is how long one read of the transport lasts. It says how long
-	// a read may outlive the command it was for, and nothing else: a read that
-	// comes to its end while a command waits is simply begun again.
-	readSlice = 30 * time.Second
+	// removalGrace is how long the answer to a command may take after the
+	// reader has reported that the card is gone. Most readers answer at once;
+	// at those that go on waiting for the card the command is aborted.
+	removalGrace = 50 * time.Millisecond
 )
 
 // maxStale is how many answers to other commands may come before the right
@@ -40,19 +40,22 @@ const maxStale = 10
 // conn runs commands on one reader: it numbers them, waits for their answers,
 // keeps no more of them in flight than the reader takes, and ends those that
 // nobody wants any more. Slots may use it concurrently.
+//
+// It has no goroutine of its own: whoever waits for an answer reads from the
+// transport, one at a time, and passes on what is for others. The only command
+// in flight, which is the rule, gets its answer without another goroutine.
 type conn struct {
 	t   transport
 	log *slog.Logger
 
 	// room has one entry for each command the reader still takes; readers
 	// within one device share it.
-	room  chan struct{}
-	slots []*call
+	room    chan struct{}
+	reading chan struct{} // whoever takes the entry may read from t
+	slots   []*call
 
-	kick chan struct{}      // tells readLoop that there is something to wait for
 	life context.Context    // ends with close
 	stop context.CancelFunc // ends life
-	done chan struct{}      // closed when readLoop has ended
 
 	sending sync.Mutex // one message at a time goes out
 	out     []byte
@@ -61,6 +64,8 @@ type conn struct {
 	seq   byte
 	stale int   // answers discarded since the last one that was wanted
 	lost  error // why nothing works any more
+
+	padded sync.Once // the reader sends more than its headers announce: logged
 }
 
 // call is the one command a slot can have in flight.
@@ -71,13 +76,49 @@ type call struct {
 	// Guarded by conn.mu.
 	pending  bool
 	aborting bool
+	watched  bool // the removal of the card ends the wait
 	seq      byte
 	expect   byte // message type of the answer
 
 	answers chan reply // the answer, and time extensions before it
-	data    []byte     // the answer's data, until the slot's next command
+	data    []byte     // the answer's data; whoever copies it clears it
 	timer   *time.Timer
+
+	card cardContext
 }
+
+// cardContext is a context that ends with its parent and with the removal of
+// the card. It is made anew when the parent is another one, or when the last
+// one has ended, and so costs nothing while a client sends its APDUs.
+type cardContext struct {
+	parent context.Context
+	ctx    context.Context
+	end    context.CancelCauseFunc
+}
+
+// within returns the context for a command that its caller gave parent.
+// conn.mu is held.
+func (c *cardContext) within(parent context.Context) context.Context {
+	if c.parent != parent || c.ctx.Err() != nil {
+		c.release()
+		c.parent = parent
+		c.ctx, c.end = context.WithCancelCause(parent)
+	}
+	return c.ctx
+}
+
+func (c *cardContext) release() {
+	if c.end != nil {
+		c.end(context.Canceled)
+	}
+	*c = cardContext{}
+}
+
+// errRemoved is why a cardContext ended: the reader has reported the removal.
+var errRemoved = fmt.Errorf("card was removed: %w", ifd.ErrNoCard)
+
+// errOccupied: the reader does something else at the moment.
+var errOccupied = errors.New("reader is busy with another command")
 
 // reply is an answer, or why there is none.
 type reply struct {
@@ -97,14 +138,8 @@ func newRoom(n int) chan struct{} {
 	return room
 }
 
-// newConn starts the goroutine that reads; close ends it.
 func newConn(t transport, slots int, room chan struct{}, log *slog.Logger) *conn {
-	c := &conn{
-		t: t, log: log, room: room,
-		slots: make([]*call, slots),
-		kick:  make(chan struct{}, 1),
-		done:  make(chan struct{}),
-	}
+	c := &conn{t: t, log: log, room: room, reading: newRoom(1), slots: make([]*call, slots)}
 	c.life, c.stop = context.WithCancel(context.Background())
 	for i := range c.slots {
 		timer := time.NewTimer(time.Hour)
@@ -114,20 +149,37 @@ func newConn(t transport, slots int, room chan struct{}, log *slog.Logger) *conn
 			answers: make(chan reply, answersRoom),
 		}
 	}
-	go c.readLoop()
 	return c
 }
 
-// close ends the reading. The transport is to be closed first, so that a
-// pending read comes back.
+// close ends every command in flight. The transport is to be closed first, so
+// that a pending read comes back: nobody reads any more when close returns.
 func (c *conn) close() {
 	c.stop()
-	<-c.done
+	<-c.reading
 	c.lose(usb.ErrClosed)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, cl := range c.slots {
+		cl.card.release()
+	}
 }
 
-// leave ends the reading, and does not wait for that; the transport stays open.
+// leave ends every wait; the transport stays open.
 func (c *conn) leave() { c.stop() }
+
+// removed is called when the reader has reported that a slot's card is gone: a
+// command in flight that needs the card gets no more time than removalGrace.
+func (c *conn) removed(slot int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if slot >= len(c.slots) {
+		return
+	}
+	if cl := c.slots[slot]; cl.pending && cl.watched {
+		cl.card.end(errRemoved)
+	}
+}
 
 // run sends m to a slot and returns the answer; its data is valid until the
 // slot's next command. timeout is for one answer: a reader that asks for more
@@ -139,6 +191,31 @@ func (c *conn) run(ctx context.Context, slot byte, m message, timeout time.Durat
 		return response{}, c.wrap(slot, m, err)
 	}
 	defer func() { cl.turn <- struct{}{} }()
+	if err := c.take(ctx, c.room); err != nil {
+		return response{}, c.wrap(slot, m, err)
+	}
+	defer func() { c.room <- struct{}{} }()
+	return c.repeat(ctx, cl, m, timeout)
+}
+
+// runNow is run where the reader can take the command at once, and errOccupied
+// otherwise.
+func (c *conn) runNow(ctx context.Context, slot byte, m message, timeout time.Duration) (response, error) {
+	cl := c.slots[slot]
+	for _, turns := range []chan struct{}{cl.turn, c.room} {
+		select {
+		case <-turns:
+			defer func() { turns <- struct{}{} }()
+		default:
+			return response{}, c.wrap(slot, m, errOccupied)
+		}
+	}
+	return c.repeat(ctx, cl, m, timeout)
+}
+
+// repeat sends m until the reader has the time for it.
+func (c *conn) repeat(ctx context.Context, cl *call, m message, timeout time.Duration) (response, error) {
+	slot := cl.slot
 	for try := 1; ; try++ {
 		r, err := c.once(ctx, cl, m, timeout)
 		if err != nil {
@@ -198,44 +275,52 @@ func (c *conn) pause(ctx context.Context, cl *call, d time.Duration) error {
 
 // once sends m and waits for its answer, whatever that says.
 func (c *conn) once(ctx context.Context, cl *call, m message, timeout time.Duration) (response, error) {
-	if err := c.take(ctx, c.room); err != nil {
-		return response{}, err
-	}
-	defer func() { c.room <- struct{}{} }()
-	if err := c.begin(cl, m); err != nil {
+	until, err := c.begin(ctx, cl, m)
+	if err != nil {
 		return response{}, err
 	}
 	defer c.end(cl)
-	var r response
-	err := c.write(ctx, m, cl.slot, cl.seq)
-	sent := err == nil
-	if sent {
-		c.wake()
-		r, err = c.await(ctx, cl, timeout)
+	if err := c.write(ctx, m, cl.slot, cl.seq); err != nil {
+		if ctx.Err() != nil {
+			c.abort(cl)
+		}
+		return response{}, err
+	}
+	r, err := c.await(until, cl, timeout, max(extensionLimit, timeout))
+	if err != nil && context.Cause(until) == errRemoved {
+		r, err = c.await(ctx, cl, removalGrace, removalGrace)
+		if err == nil && r.command() == commandFailed || errors.Is(err, usb.ErrTimeout) {
+			if err != nil {
+				c.abort(cl)
+			}
+			return response{}, errRemoved
+		}
 	}
 	switch {
 	case err == nil:
 		return c.check(m, r)
-	case sent && errors.Is(err, usb.ErrTimeout), ctx.Err() != nil && errors.Is(err, ctx.Err()):
-		if failed := c.abort(cl); failed != nil {
-			c.log.Warn("reader does not take an abort; if it stays silent, unplug it and plug it in again",
-				"reader", c.t.name(), "slot", cl.slot, "error", failed)
-		}
+	case errors.Is(err, usb.ErrTimeout), ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		c.abort(cl)
 	}
 	return response{}, err
 }
 
-// begin makes cl the slot's command in flight and gives it a number.
-func (c *conn) begin(cl *call, m message) error {
+// begin makes cl the slot's command in flight and gives it a number. It
+// returns the context that ends the wait for its answer: for a command that
+// needs the card, the card's removal does as well.
+func (c *conn) begin(ctx context.Context, cl *call, m message) (context.Context, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.lost != nil {
-		return c.lost
+		return nil, c.lost
 	}
 	c.seq++
 	c.stale = 0
 	cl.seq, cl.expect, cl.aborting, cl.pending = c.seq, m.answer, false, true
-	return nil
+	if cl.watched = m.needsCard(); cl.watched {
+		return cl.card.within(ctx), nil
+	}
+	return ctx, nil
 }
 
 // end takes cl out of flight, with everything that came for it.
@@ -257,44 +342,107 @@ func (c *conn) write(ctx context.Context, m message, slot, seq byte) error {
 	return err
 }
 
-// wake tells readLoop that a command is in flight.
-func (c *conn) wake() {
-	select {
-	case c.kick <- struct{}{}:
-	default:
+// await waits for the answer to cl. A time extension begins a new wait of
+// timeout times the reader's multiplier (CCID 1.1, 6.2.6); all of them together
+// end after limit.
+func (c *conn) await(ctx context.Context, cl *call, timeout, limit time.Duration) (response, error) {
+	now := time.Now()
+	end, last := now.Add(timeout), now.Add(limit)
+	for {
+		r, err := c.next(ctx, cl, end)
+		if err != nil || r.command() != commandTimeExtension {
+			return r, err
+		}
+		now = time.Now()
+		if !now.Before(last) {
+			return response{}, fmt.Errorf("reader asked for more time for %v: %w", limit, usb.ErrTimeout)
+		}
+		if end = now.Add(timeout * time.Duration(max(1, r.code))); end.After(last) {
+			end = last
+		}
 	}
 }
 
-// await waits for the answer to cl. A time extension begins a new wait of
-// timeout times the reader's multiplier (CCID 1.1, 6.2.6).
-func (c *conn) await(ctx context.Context, cl *call, timeout time.Duration) (response, error) {
-	limit := time.Now().Add(max(extensionLimit, timeout))
-	cl.timer.Reset(timeout)
-	defer cl.timer.Stop()
+// next returns the next message for cl. Where nobody else reads from the
+// transport, the caller does.
+func (c *conn) next(ctx context.Context, cl *call, end time.Time) (response, error) {
 	for {
 		select {
 		case r := <-cl.answers:
-			if r.err != nil {
-				return response{}, r.err
+			return r.response, r.err
+		default:
+		}
+		select {
+		case <-c.reading:
+			err := c.read(ctx, cl, end)
+			c.reading <- struct{}{}
+			if err != nil {
+				return response{}, err
 			}
-			if r.command() != commandTimeExtension {
-				return r.response, nil
-			}
-			wait := min(timeout*time.Duration(max(1, r.code)), time.Until(limit))
-			if wait <= 0 {
-				return response{}, fmt.Errorf("reader asked for more time for %v: %w", extensionLimit, usb.ErrTimeout)
-			}
-			cl.timer.Reset(wait)
-		case <-cl.timer.C:
-			return response{}, usb.ErrTimeout
-		case <-ctx.Done():
-			return response{}, ctx.Err()
-		case <-c.life.Done():
-			return response{}, usb.ErrClosed
-		case <-c.t.gone():
-			return response{}, usb.ErrUnplugged
+			continue
+		default:
+		}
+		// Another command's goroutine reads. When it has what it wants, this
+		// one may have to go on.
+		cl.timer.Reset(time.Until(end))
+		r, ok := c.wait(ctx, cl)
+		cl.timer.Stop()
+		if ok {
+			return r.response, r.err
 		}
 	}
+}
+
+// wait waits while another goroutine reads. ok is false when nobody reads any
+// more.
+func (c *conn) wait(ctx context.Context, cl *call) (r reply, ok bool) {
+	select {
+	case r = <-cl.answers:
+	case <-c.reading:
+		c.reading <- struct{}{}
+		return reply{}, false
+	case <-cl.timer.C:
+		r.err = usb.ErrTimeout
+	case <-ctx.Done():
+		r.err = ctx.Err()
+	case <-c.life.Done():
+		r.err = usb.ErrClosed
+	case <-c.t.gone():
+		r.err = usb.ErrUnplugged
+	}
+	return r, true
+}
+
+// read reads one message on behalf of cl, and hands it to the command that it
+// answers; what ends the reading of others as well is handed to all of them.
+// The error is why cl need not wait any longer.
+func (c *conn) read(ctx context.Context, cl *call, end time.Time) error {
+	if len(cl.answers) > 0 {
+		return nil // it came while cl waited to read
+	}
+	left := time.Until(end)
+	if left <= 0 {
+		return usb.ErrTimeout
+	}
+	msg, err := c.t.recv(ctx, left)
+	switch {
+	case err == nil:
+		c.dispatch(msg)
+		clear(msg) // a card's data
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case c.life.Err() != nil:
+		return usb.ErrClosed
+	case errors.Is(err, usb.ErrTimeout):
+		return err
+	case errors.Is(err, usb.ErrUnplugged), errors.Is(err, usb.ErrClosed):
+		c.lose(err)
+	case errors.Is(err, errMalformed):
+		c.fail(fmt.Errorf("%w: %w", ifd.ErrComm, err))
+	default:
+		c.fail(err)
+	}
+	return nil
 }
 
 // check sorts out answers of the wrong type. A failure is believed whatever
@@ -306,11 +454,19 @@ func (c *conn) check(m message, r response) (response, error) {
 	return response{}, fmt.Errorf("reader answers with message %02X, not %02X: %w", r.typ, m.answer, ifd.ErrComm)
 }
 
-// abort ends cl's command: the class request, then the message, both with the
-// command's own number, then everything is discarded up to the SlotStatus that
-// answers it (CCID 1.1, 5.3.1 and 6.1.13). Where the transport cannot abort,
-// a late answer is discarded for its old number.
-func (c *conn) abort(cl *call) error {
+// abort ends cl's command, and logs when the reader does not let it.
+func (c *conn) abort(cl *call) {
+	if err := c.tryAbort(cl); err != nil {
+		c.log.Warn("reader does not take an abort; if it stays silent, unplug it and plug it in again",
+			"reader", c.t.name(), "slot", cl.slot, "error", err)
+	}
+}
+
+// tryAbort sends the class request, then the message, both with the command's
+// own number, then discards everything up to the SlotStatus that answers it
+// (CCID 1.1, 5.3.1 and 6.1.13). Where the transport cannot abort, a late answer
+// is discarded for its old number.
+func (c *conn) tryAbort(cl *call) error {
 	c.mu.Lock()
 	cl.aborting, cl.pending, cl.expect = true, true, msgSlotStatus
 	for len(cl.answers) > 0 {
@@ -327,54 +483,8 @@ func (c *conn) abort(cl *call) error {
 	if err := c.write(c.life, abortMessage(), cl.slot, seq); err != nil {
 		return err
 	}
-	c.wake()
-	_, err := c.await(context.Background(), cl, abortTimeout)
+	_, err := c.await(c.life, cl, abortTimeout, abortTimeout)
 	return err
-}
-
-// readLoop reads as long as commands are in flight, and sleeps otherwise.
-func (c *conn) readLoop() {
-	defer close(c.done)
-	for {
-		if !c.waiting() {
-			select {
-			case <-c.kick:
-				continue
-			case <-c.life.Done():
-				return
-			case <-c.t.gone():
-				c.lose(usb.ErrUnplugged)
-				return
-			}
-		}
-		msg, err := c.t.recv(c.life, readSlice)
-		switch {
-		case c.life.Err() != nil:
-			return
-		case err == nil:
-			c.dispatch(msg)
-		case errors.Is(err, usb.ErrTimeout):
-		case errors.Is(err, usb.ErrUnplugged), errors.Is(err, usb.ErrClosed):
-			c.lose(err)
-			return
-		case errors.Is(err, errMalformed):
-			c.fail(fmt.Errorf("%w: %w", ifd.ErrComm, err))
-		default:
-			c.fail(err)
-		}
-	}
-}
-
-// waiting says whether a command is in flight.
-func (c *conn) waiting() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, cl := range c.slots {
-		if cl.pending {
-			return true
-		}
-	}
-	return false
 }
 
 // dispatch hands a message to the command it answers. Answers nobody waits for
@@ -385,6 +495,11 @@ func (c *conn) dispatch(msg []byte) {
 	if err != nil {
 		c.fail(fmt.Errorf("%w: %w", ifd.ErrComm, err))
 		return
+	}
+	if n := headerSize + len(r.data); n < len(msg) {
+		c.padded.Do(func() {
+			c.log.Warn("reader sends more bytes than its message has; they are ignored", "have", len(msg), "want", n)
+		})
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -66,7 +66,11 @@ func FuzzInterrupt(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte, slots int) {
 		slots = 1 + (slots&0xFF)%maxUsableSlots
-		w := &watcher{log: slog.New(slog.DiscardHandler)}
+		w := &watcher{log: slog.New(slog.DiscardHandler), removed: func(slot int) {
+			if slot < 0 || slot >= slots {
+				t.Errorf("slot %d of %d was emptied", slot, slots)
+			}
+		}}
 		for range slots {
 			w.slots = append(w.slots, &slot{})
 		}

@@ -8,6 +8,9 @@ type slotChange struct {
 	changed bool // since the last notification
 }
 
+// maxSlotsPerByte is how many slots one byte of a NotifySlotChange tells of.
+const maxSlotsPerByte = 4
+
 // hardwareError is RDR_to_PC_HardwareError (CCID 1.1, 6.3.2).
 type hardwareError struct {
 	slot, seq byte
@@ -23,10 +26,10 @@ func parseSlotChange(b []byte, slots int) []slotChange {
 	if len(b) < 2 || b[0] != msgNotifySlotChange {
 		return nil
 	}
-	n := min(slots, 4*(len(b)-1))
+	n := min(slots, maxSlotsPerByte*(len(b)-1))
 	changes := make([]slotChange, n)
 	for s := range changes {
-		bits := b[1+s/4] >> (2 * (s % 4))
+		bits := b[1+s/maxSlotsPerByte] >> (2 * (s % maxSlotsPerByte))
 		changes[s] = slotChange{slot: s, present: bits&1 != 0, changed: bits&2 != 0}
 	}
 	return changes

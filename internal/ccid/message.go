@@ -38,6 +38,16 @@ type message struct {
 	answer byte    // the type the reader answers with
 }
 
+// needsCard says whether the command is the card's to carry out: without a card
+// its answer is not worth waiting for.
+func (m message) needsCard() bool {
+	switch m.typ {
+	case msgIccPowerOn, msgXfrBlock, msgSecure, msgSetParameters:
+		return true
+	}
+	return false
+}
+
 // append writes the message for slot and sequence number seq to dst.
 func (m message) append(dst []byte, slot, seq byte) []byte {
 	dst = append(dst, m.typ)

@@ -233,14 +233,6 @@ func TestModels(t *testing.T) {
 			_, err := Open(b.dev, b.options())
 			wantErr(t, "Open", err, usb.ErrUnplugged)
 		}},
-		{"messages too long are read to their end", func(t *testing.T) {
-			b := plug(t, profile(t, "P3"), &testCard{atr: atrT0}).start()
-			e := b.engine(0)
-			b.model.Inject(ccidreader.Fault{On: 0x6F, Mangle: func(m []byte) []byte { return append(m, make([]byte, 500)...) }})
-			_, err := e.Transmit(background, selectMF, nil)
-			wantErr(t, "Transmit", err, ifd.ErrComm)
-			b.transmit(b.engine(0), selectMF, okSW)
-		}},
 		{"waiting for a turn can be given up", func(t *testing.T) {
 			b := plug(t, profile(t, "P10"), &testCard{atr: atrT0}, &testCard{atr: atrT0}).start()
 			e0, e1 := b.engine(0), b.engine(1)

@@ -20,12 +20,13 @@ const (
 // watcher keeps one read of the interrupt endpoint queued and turns what
 // comes into events.
 type watcher struct {
-	dev    usb.Device
-	fn     function
-	slots  []*slot // of this function, by bSlot
-	first  int     // number of slots[0] within the reader
-	events chan<- ifd.Event
-	log    *slog.Logger
+	dev     usb.Device
+	fn      function
+	slots   []*slot          // of this function, by bSlot
+	first   int              // number of slots[0] within the reader
+	removed func(slot int)   // is called with the bSlot of each slot without a card
+	events  chan<- ifd.Event // nil: the reader is asked for cards all the same
+	log     *slog.Logger
 }
 
 // run ends with ctx or when the device has left.
@@ -80,13 +81,24 @@ func (w *watcher) take(ctx context.Context, msg []byte, seen []int) bool {
 		if c.present {
 			now = 2
 		}
-		news := c.changed || seen[c.slot] != now
+		was := seen[c.slot]
+		news := c.changed || was != now
 		seen[c.slot] = now
+		if !c.present {
+			w.slots[c.slot].emptied.Store(true)
+			w.removed(c.slot)
+		}
 		if !news {
 			continue
 		}
 		if c.changed {
 			w.slots[c.slot].moved.Store(true)
+		}
+		if c.changed && was == 2 {
+			w.slots[c.slot].emptied.Store(true) // out and in again
+		}
+		if w.events == nil {
+			continue
 		}
 		select {
 		case w.events <- ifd.Event{Slot: w.first + c.slot, Present: c.present}:

@@ -21,6 +21,10 @@ const (
 	tcckInverse = 0x02
 )
 
+// offsetFiDi is the offset of bmFindexDindex in the message, by which a reader
+// names it in bError (CCID 1.1, 6.1.7 and table 6.2-2).
+const offsetFiDi = headerSize
+
 func (p cardParameters) encode() []byte {
 	var flags byte
 	if p.inverse {

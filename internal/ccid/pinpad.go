@@ -186,6 +186,7 @@ func (s *slot) enter(ctx context.Context, timeout time.Duration, apdu []byte, m 
 			return nil, err
 		}
 		out = append(out, r.data...)
+		clear(r.data)
 	} else {
 		var err error
 		if out, err = s.enterTPDU(ctx, wait, apdu, m); err != nil {

@@ -30,7 +30,7 @@ type quirk struct {
 	ifsd      uint32        // instead of dwMaxIFSD
 	noIFS     bool          // announcing IFSD upsets the card
 	t1Extra   time.Duration // added to T=1 waits
-	doWithout bool          // SetParameters may fail; power-cycle and do without
+	cycles    int           // so often the card is powered off and on when SetParameters fails
 
 	noPINPad      bool          // bPINSupport is not to be trusted
 	keyDelay      time.Duration // wait until the user's last key is up
@@ -103,7 +103,7 @@ var quirkTable = []quirkRow{
 	{ids: []deviceID{{0x0B97, 0x7762}, {0x0B97, 0x7772}},
 		set: func(q *quirk) { q.noPPS, q.splitAt64, q.maxRate = true, true, 9600 }},
 	{ids: []deviceID{{0x058F, 0x9540}},
-		set: func(q *quirk) { q.maxRate, q.doWithout = 200000, true }},
+		set: func(q *quirk) { q.maxRate, q.cycles = 200000, 2 }},
 	{ids: []deviceID{{0x09BE, 0x0002}}, set: func(q *quirk) { q.ifsd = 254 }},
 	{ids: []deviceID{{0x0529, 0x0620}}, from: 0x0012, to: 0x0013, set: func(q *quirk) { q.noIFS = true }},
 	{ids: []deviceID{{0x08E6, 0x34D2}}, set: func(q *quirk) { q.t1Extra = 5 * time.Minute }},

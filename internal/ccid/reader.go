@@ -102,7 +102,7 @@ func Open(dev usb.Device, opts ifd.Options) (ifd.Reader, error) {
 			r.abandon()
 			return nil, err
 		}
-		watchers = append(watchers, &watcher{dev: dev, fn: fns[i], slots: p.slots, first: len(r.plain), log: log})
+		watchers = append(watchers, &watcher{dev: dev, fn: fns[i], slots: p.slots, first: len(r.plain), removed: p.c.removed, log: log})
 		notifies = notifies && (p.plan.Event || p.plan.Token)
 		r.add(p)
 		if len(r.plain) == maxUsableSlots {
@@ -116,10 +116,10 @@ func Open(dev usb.Device, opts ifd.Options) (ifd.Reader, error) {
 		r.abandon()
 		return nil, err
 	}
-	if !notifies || !hasEvents(r.parts) {
-		return r, nil
+	notifies = notifies && hasEvents(r.parts)
+	if notifies {
+		r.events = make(chan ifd.Event, maxUsableSlots)
 	}
-	r.events = make(chan ifd.Event, maxUsableSlots)
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	for _, w := range watchers {
@@ -132,6 +132,9 @@ func Open(dev usb.Device, opts ifd.Options) (ifd.Reader, error) {
 			defer r.watch.Done()
 			w.run(ctx)
 		}()
+	}
+	if !notifies {
+		return r, nil
 	}
 	go func() {
 		r.watch.Wait()
@@ -166,7 +169,7 @@ func openPart(dev usb.Device, f function, q quirk, several bool, room chan struc
 	if err := dev.Claim(f.iface, f.alt); err != nil {
 		return nil, err
 	}
-	t := newUSBTransport(dev, f, plan)
+	t := newUSBTransport(dev, f)
 	rates, err := t.dataRates(context.Background(), plan.Rates)
 	if err != nil {
 		_ = dev.Release(f.iface)

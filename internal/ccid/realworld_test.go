@@ -5,7 +5,6 @@ package ccid
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -190,12 +189,8 @@ func TestRealWorld(t *testing.T) {
 						for i := range 3 {
 							began := time.Now()
 							b.transmit(e, []byte{0x00, 0xB0, 0x00, 0x00, 0x00}, counting(n-headerSize-2))
-							want := time.Duration(0)
-							if noEnd && i == 0 { // and then it is known
-								want = endPatience
-							}
-							if d := time.Since(began); d != want {
-								t.Errorf("%d bytes, end packet missing: %v, %d slots, exchange %d: waited %v, want %v", n, noEnd, slots, i+1, d, want)
+							if d := time.Since(began); d != 0 {
+								t.Errorf("%d bytes, end packet missing: %v, %d slots, exchange %d: waited %v", n, noEnd, slots, i+1, d)
 							}
 						}
 					}
@@ -289,21 +284,36 @@ func TestRealWorld(t *testing.T) {
 		}},
 		{"10c SetParameters refused", func(t *testing.T) {
 			for _, c := range []struct {
+				name    string
 				profile string
-				code    byte
-				want    error
+				atr     []byte
+				p       proto.ID
+				needed  bool
 			}{
-				{"P1", 0x0A, nil}, {"P3", 0x0A, nil}, {"P3", 0x00, nil},
-				{"P1", 0x00, ifd.ErrNotSupported}, {"P1", 0xFB, ifd.ErrComm}, {"P3", 0xFB, ifd.ErrComm},
+				{"TPDU", "P1", atrT0, proto.Default, false},
+				{"TPDU, the reader makes the PPS", "P2", atrT1, proto.Default, false},
+				{"TPDU, after a PPS for the speed", "P1", atrT1Fast, proto.Default, false},
+				{"TPDU, after a PPS for the protocol", "P1", atrBoth, proto.T1, true},
+				{"characters", "P6", atrT0, proto.Default, false},
+				{"short APDU", "P3", atrT0, proto.Default, false},
+				{"short APDU, faster", "P3", atrT1Fast, proto.Default, false},
+				{"extended APDU", "P4", fixTCK(hextest.Bytes(t, "3B 04 17 04 FF FF")), proto.Default, false},
 			} {
-				b := plug(t, profile(t, c.profile), &testCard{atr: atrT0}).start()
-				b.model.Inject(ccidreader.Fault{On: 0x61, Fail: true, Code: c.code})
-				e, err := b.reset(0, proto.Default)
-				if !errors.Is(err, c.want) {
-					t.Errorf("%s, code %02X: error %v, want %v", c.profile, c.code, err, c.want)
-				}
-				if err == nil {
-					b.transmit(e, selectMF, okSW)
+				// Mute, protocol not supported, protocol deactivated, hardware,
+				// a vendor's, command not supported, the offset of a byte.
+				for _, code := range []byte{0xFE, 0xF6, 0xF3, 0xFB, 0x81, 0x00, 0x0A} {
+					b := plug(t, profile(t, c.profile), &testCard{atr: c.atr}).start()
+					b.model.Inject(ccidreader.Fault{On: 0x61, Fail: true, Code: code, Times: -1})
+					e, err := b.reset(0, c.p)
+					if !c.needed {
+						if err != nil {
+							t.Fatalf("%s, code %02X: %v", c.name, code, err)
+						}
+						b.transmit(e, selectMF, okSW)
+						b.clean()
+					} else if err == nil {
+						t.Errorf("%s, code %02X: no error", c.name, code)
+					}
 				}
 			}
 		}},

@@ -42,13 +42,14 @@ func messageLength(b []byte) int64 {
 	return headerSize + int64(binary.LittleEndian.Uint32(b[1:]))
 }
 
-// parseResponse takes one whole message apart; data stays part of b. Its
-// length must be the one its header names.
+// parseResponse takes one whole message apart; data stays part of b. The
+// length is the one its header names; readers pad messages behind that.
 func parseResponse(b []byte) (response, error) {
 	if len(b) < headerSize {
 		return response{}, fmt.Errorf("%w: %d bytes", errMalformed, len(b))
 	}
-	if n := messageLength(b); n != int64(len(b)) {
+	n := messageLength(b)
+	if n > int64(len(b)) {
 		return response{}, fmt.Errorf("%w: %d bytes where its header says %d", errMalformed, len(b), n)
 	}
 	if b[0] < firstAnswerType {
@@ -57,7 +58,7 @@ func parseResponse(b []byte) (response, error) {
 	return response{
 		typ: b[0], slot: b[5], seq: b[6],
 		status: b[7], code: b[8], param: b[9],
-		data: b[headerSize:],
+		data: b[headerSize:n],
 	}, nil
 }
 

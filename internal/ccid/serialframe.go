@@ -32,6 +32,8 @@ const (
 type serialTransport struct {
 	line serial.Line
 
+	removed func(slot int) // is called with the bSlot of each slot whose card was taken out
+
 	buf  [256]byte
 	have []byte // of buf, not yet looked at
 	in   []byte // frame being read
@@ -44,9 +46,17 @@ type serialTransport struct {
 	answered bool
 }
 
-var _ transport = (*serialTransport)(nil)
+var (
+	_ transport       = (*serialTransport)(nil)
+	_ removalReporter = (*serialTransport)(nil)
+)
 
-func newSerialTransport(l serial.Line) *serialTransport { return &serialTransport{line: l} }
+func newSerialTransport(l serial.Line) *serialTransport {
+	return &serialTransport{line: l, removed: func(int) {}}
+}
+
+// onRemoval implements removalReporter.
+func (t *serialTransport) onRemoval(f func(slot int)) { t.removed = f }
 
 func (t *serialTransport) name() string                            { return t.line.Name() }
 func (t *serialTransport) abort(context.Context, byte, byte) error { return errNoAbort }
@@ -106,8 +116,14 @@ func (t *serialTransport) recv(ctx context.Context, timeout time.Duration) ([]by
 				return msg, err
 			}
 		case b == serialCard:
-			if _, err := t.byte(ctx, restTimeout); err != nil {
+			state, err := t.byte(ctx, restTimeout)
+			if err != nil {
 				return nil, err
+			}
+			for _, c := range parseSlotChange([]byte{serialCard, state}, maxSlotsPerByte) {
+				if !c.present && c.changed {
+					t.removed(c.slot)
+				}
 			}
 			t.note(func() { t.moved = true })
 		case b >= serialMoreTime:

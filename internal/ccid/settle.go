@@ -2,7 +2,6 @@ package ccid
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"openct/internal/atr"
@@ -21,12 +20,29 @@ func (s *slot) settle(ctx context.Context, a *atr.ATR, t int) (fidi byte, err er
 		return 0, err
 	}
 	fidi = sp.fidi
-	if _, specific := a.Specific(); !specific && s.plan.Negotiate {
+	_, specific := a.Specific()
+	if !specific && s.plan.Negotiate {
 		if fidi, err = s.negotiate(ctx, a, t, sp); err != nil {
 			return 0, err
 		}
 	}
-	return fidi, s.tellReader(ctx, parametersFor(a, t, fidi))
+	faster := !specific && s.plan.Negotiate && fidi != defaultFiDi // the host's PPS has made the card
+	err = s.tellReader(ctx, parametersFor(a, t, fidi), faster)
+	if err == nil || isFinal(err) || t != a.Default() || specific && fidi != defaultFiDi {
+		return fidi, err
+	}
+	// What every reader starts with will do.
+	s.log.Warn("reader does not take the card's parameters; going on with the default ones", "error", err)
+	cycles := s.plan.quirk.cycles
+	if fidi != defaultFiDi || s.icc != iccActive {
+		cycles = max(cycles, 1)
+	}
+	for range cycles {
+		if err := s.powerCycle(ctx); err != nil {
+			return 0, err
+		}
+	}
+	return defaultFiDi, nil
 }
 
 // negotiate gets the card to protocol t, at the speed sp if it takes it, at
@@ -102,30 +118,23 @@ func (s *slot) setRate(ctx context.Context, fidi byte) error {
 	return nil
 }
 
-// tellReader sends the parameters. A reader that finds one it cannot change
-// names its offset, and goes on with what it has; one that knows no such
-// command may still exchange APDUs, but no TPDUs.
-func (s *slot) tellReader(ctx context.Context, p cardParameters) error {
+// tellReader sends the parameters. They are an offer: a reader that finds one it
+// cannot change names its offset and goes on with what it has, and one that
+// speaks the card's protocol itself knows it from the ATR. The error says that
+// reader and card may not understand each other, which is the case, too, when
+// the card is faster by now and the reader does not follow.
+func (s *slot) tellReader(ctx context.Context, p cardParameters, faster bool) error {
 	r, err := s.run(ctx, setParameters(p), commandTimeout)
 	switch {
 	case err == nil, isFinal(err):
 		return err
-	case r.typ == 0 || r.command() != commandFailed:
-	case r.code == codeNotSupported:
-		if !s.plan.hostSpeaks() {
-			return nil
-		}
-	case r.code <= codeLastOffset && !errors.Is(err, ifd.ErrNoCard):
+	case r.typ == 0 || r.icc() != iccActive:
+	case !s.plan.hostSpeaks() && !faster && s.plan.quirk.cycles == 0:
+		s.log.Warn("reader does not take the card's parameters, and may know them itself", "error", err)
+		return nil
+	case r.code > 0 && r.code <= codeLastOffset && !(faster && r.code == offsetFiDi):
 		s.log.Debug("reader keeps a parameter of its own", "offset", r.code)
 		return nil
 	}
-	if !s.plan.quirk.doWithout {
-		return err
-	}
-	for range 2 {
-		if err := s.powerCycle(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
+	return err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -26,10 +27,13 @@ type slot struct {
 
 	icc     iccStatus // of the last answer
 	powered bool      // the card is, since Reset
-	voltage voltage   // at which it was powered
-	present bool      // what Status said last
-	mute    bool      // power-on failed, since the last notification
-	moved   atomic.Bool
+	worked  bool      // a card answered at voltage, and was not taken out since
+	voltage voltage
+	present bool // what Status said last
+	mute    bool // power-on failed, since the last notification
+
+	moved   atomic.Bool // a card came or went since Status was asked last
+	emptied atomic.Bool // the card was taken out since the last Reset
 
 	card session
 }
@@ -93,17 +97,29 @@ func (s *slot) run(ctx context.Context, m message, timeout time.Duration) (respo
 	return r, err
 }
 
-// Reset implements ifd.Slot: the card is powered at each voltage in turn until
-// it answers, and without power in between, as ISO/IEC 7816-3, 6.2.3 wants it.
+// Reset implements ifd.Slot. A card that has power is reset warm, then cold at
+// the same voltage; any other one, and one that stays mute, is powered at each
+// voltage in turn, first at the one that it worked at last. It is without power
+// before each of these, as ISO/IEC 7816-3, 6.2.3 and 6.2.4 want it.
 func (s *slot) Reset(ctx context.Context) ([]byte, error) {
 	s.card = session{}
+	s.moved.Store(false) // whatever card is in, this is its reset
+	if s.emptied.Swap(false) {
+		s.powered, s.worked = false, false
+	}
+	order := s.plan.Voltages
+	if s.worked {
+		order = append([]voltage{s.voltage}, slices.DeleteFunc(slices.Clone(order), func(v voltage) bool { return v == s.voltage })...)
+	}
 	if s.plan.quirk.offFirst {
 		if err := s.powerOff(ctx); err != nil && isFinal(err) {
 			return nil, err
 		}
+	} else if s.powered && s.worked {
+		order = append([]voltage{s.voltage}, order...)
 	}
 	var first error
-	for i, v := range s.plan.Voltages {
+	for i, v := range order {
 		if i > 0 {
 			if err := s.powerOff(ctx); err != nil && isFinal(err) {
 				return nil, err
@@ -121,6 +137,7 @@ func (s *slot) Reset(ctx context.Context) ([]byte, error) {
 			first = err
 		}
 	}
+	s.worked = false
 	if err := s.powerOff(ctx); err != nil && isFinal(err) {
 		return nil, err
 	}
@@ -150,13 +167,13 @@ func (s *slot) powerOn(ctx context.Context, v voltage) ([]byte, error) {
 	case err != nil:
 		s.powered = false
 		if errors.Is(err, ifd.ErrNoCard) {
-			s.present = false
+			s.present, s.worked = false, false
 		}
 		return nil, err
 	case len(r.data) == 0:
 		return nil, s.c.wrap(s.number, m, fmt.Errorf("empty ATR: %w", ifd.ErrNoATR))
 	}
-	s.powered, s.voltage, s.present, s.mute = true, v, true, false
+	s.powered, s.worked, s.voltage, s.present, s.mute = true, true, v, true, false
 	return append([]byte(nil), r.data[:min(len(r.data), atr.MaxLen)]...), nil
 }
 
@@ -177,10 +194,14 @@ func (s *slot) powerCycle(ctx context.Context) error {
 
 // Status implements ifd.Presence.
 func (s cardSlot) Status(ctx context.Context) (ifd.Status, error) {
-	r, err := s.run(ctx, getSlotStatus(), commandTimeout)
-	if err != nil && r.typ == 0 {
+	r, err := s.c.runNow(ctx, s.number, getSlotStatus(), commandTimeout)
+	switch {
+	case errors.Is(err, errOccupied):
+		return ifd.Status{}, fmt.Errorf("%w: %w", ifd.ErrBusy, err)
+	case err != nil && r.typ == 0:
 		return ifd.Status{}, err
 	}
+	s.icc = r.icc()
 	// A failed answer tells what the slot holds as well: FE of an absent card
 	// is no failure to tell.
 	st := ifd.Status{Present: r.icc() != iccAbsent}
@@ -193,7 +214,7 @@ func (s cardSlot) Status(ctx context.Context) (ifd.Status, error) {
 	swapped := s.powered && r.icc() == iccInactive
 	st.Changed = moved || swapped || st.Present != s.present
 	if swapped || !st.Present {
-		s.powered = false
+		s.powered, s.worked = false, false
 	}
 	s.present = st.Present
 	return st, nil
@@ -225,16 +246,9 @@ func (s *slot) Protocol(ctx context.Context, p proto.ID, a *atr.ATR) (proto.Engi
 	if err != nil {
 		return nil, err
 	}
-	s.card = session{}
-	fidi := byte(defaultFiDi)
-	if a != nil && s.plan.Parameters {
-		if fidi, err = s.settle(ctx, a, t); err != nil {
-			return nil, err
-		}
-	} else if ta1, ok := taken(a); ok {
-		fidi = ta1 // the reader negotiates, and knows no less than we do
+	if err := s.agree(ctx, a, t); err != nil {
+		return nil, err
 	}
-	s.card = session{t: t, wait: s.plan.cardWait(a, t, fidi), settled: true}
 	switch s.plan.Level {
 	case TPDU:
 		return s.newTPDUEngine(ctx, a)
@@ -242,6 +256,22 @@ func (s *slot) Protocol(ctx context.Context, p proto.ID, a *atr.ATR) (proto.Engi
 		return s.newCharEngine(a), nil
 	}
 	return newAPDUEngine(s), nil
+}
+
+// agree makes card and reader agree on protocol t, and notes how long the card
+// may take for its answers.
+func (s *slot) agree(ctx context.Context, a *atr.ATR, t int) (err error) {
+	s.card = session{}
+	fidi := byte(defaultFiDi)
+	if a != nil && s.plan.Parameters {
+		if fidi, err = s.settle(ctx, a, t); err != nil {
+			return err
+		}
+	} else if ta1, ok := taken(a); ok {
+		fidi = ta1 // the reader negotiates, and knows no less than we do
+	}
+	s.card = session{t: t, wait: s.plan.cardWait(a, t, fidi), settled: true}
+	return nil
 }
 
 func taken(a *atr.ATR) (byte, bool) {
@@ -306,5 +336,7 @@ func (s *slot) transmitEscape(ctx context.Context, apdu, resp []byte) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	return append(resp[:0], r.data...), nil
+	resp = append(resp[:0], r.data...)
+	clear(r.data)
+	return resp, nil
 }

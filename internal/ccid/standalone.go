@@ -26,6 +26,9 @@ func openTransport(t transport, desc *ClassDescriptor, rates func(slot int) []ui
 		return nil, fmt.Errorf("%s: %w", t.name(), err)
 	}
 	p := newPart(t, plan, nil, newRoom(plan.Busy), opts.Escape, log)
+	if t, ok := t.(removalReporter); ok {
+		t.onRemoval(p.c.removed)
+	}
 	r := &standalone{reader{log: log, title: opts.Name}}
 	r.add(p)
 	for i, s := range p.slots {

@@ -9,6 +9,7 @@ import (
 	"openct/internal/atr"
 	"openct/internal/ifd"
 	"openct/internal/proto"
+	"openct/internal/usb"
 )
 
 // newTPDUEngine makes one of package proto's engines over a reader that carries
@@ -16,9 +17,8 @@ import (
 // on.
 func (s *slot) newTPDUEngine(ctx context.Context, a *atr.ATR) (proto.Engine, error) {
 	l := &tpduLink{s: s, t: s.card.t}
-	s.card.link = l
 	if s.card.t == 0 {
-		s.card.engine = proto.NewT0(l, proto.T0Params{Timeout: s.card.wait})
+		s.card.link, s.card.engine = l, proto.NewT0(l, proto.T0Params{Timeout: s.card.wait})
 		return s.card.engine, nil
 	}
 	// A block must fit into a message, whatever the card would take.
@@ -38,13 +38,22 @@ func (s *slot) newTPDUEngine(ctx context.Context, a *atr.ATR) (proto.Engine, err
 		params.IFSD = ifsd // the reader has told the card, or 32 is all there is
 	}
 	t1 := proto.NewT1(l, params)
-	s.card.engine = t1
-	if !s.plan.Announce || ifsd == defaultIFSD {
-		return t1, nil
+	if s.plan.Announce && ifsd != defaultIFSD {
+		if err := s.announce(ctx, t1, ifsd); isFinal(err) && !errors.Is(err, usb.ErrTimeout) {
+			return nil, err
+		} else if err != nil {
+			// The card may have fallen over the announcement.
+			s.log.Debug("card is powered off and on, to go on with short blocks", "error", err)
+			if err := s.powerCycle(ctx); err != nil {
+				return nil, err
+			}
+			if err := s.agree(ctx, a, s.card.t); err != nil {
+				return nil, err
+			}
+			t1 = proto.NewT1(l, params)
+		}
 	}
-	if err := s.announce(ctx, t1, ifsd); err != nil {
-		return nil, err
-	}
+	s.card.link, s.card.engine = l, t1
 	return t1, nil
 }
 
@@ -99,7 +108,9 @@ func (l *tpduLink) Recv(ctx context.Context, buf []byte, timeout time.Duration) 
 	case len(r.data) > len(buf):
 		return 0, fmt.Errorf("block of %d bytes where at most %d are due: %w", len(r.data), len(buf), ifd.ErrComm)
 	}
-	return copy(buf, r.data), nil
+	n := copy(buf, r.data)
+	clear(r.data)
+	return n, nil
 }
 
 // exchange sends the block. A card's request for more time is granted by an

@@ -7,7 +7,7 @@ import (
 )
 
 // transport carries whole messages between the host and one reader. send and
-// recv run in different goroutines, each in one at a time. Errors are those
+// recv may run at the same time, but each by one goroutine. Errors are those
 // of package usb, whatever the transport: ErrUnplugged, ErrTimeout, ErrIO. The
 // end of ctx ends a call, with an error that wraps the context's.
 type transport interface {
@@ -17,8 +17,8 @@ type transport interface {
 	// send writes one message.
 	send(ctx context.Context, msg []byte) error
 
-	// recv reads one message, valid until the next call. It checks that the
-	// message is as long as its header says: errMalformed if not.
+	// recv reads one message, valid until the next call, and at least as long
+	// as its header says: errMalformed if not.
 	recv(ctx context.Context, timeout time.Duration) ([]byte, error)
 
 	// abort runs the class request of that name, the first half of aborting a
@@ -31,6 +31,11 @@ type transport interface {
 	// close ends pending calls. A second one does nothing.
 	close() error
 }
+
+// removalReporter is a transport by which a reader reports, between its
+// messages, that a card was taken out. onRemoval is called before the first
+// recv, and f by recv with the slot's number.
+type removalReporter interface{ onRemoval(f func(slot int)) }
 
 // errNoAbort: the transport has no way to abort a command.
 var errNoAbort = errors.New("transport cannot abort a command")

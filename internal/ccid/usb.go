@@ -22,16 +22,14 @@ type usbTransport struct {
 	dev  usb.Device
 	node string
 	fn   function
-	buf  []byte // one message, and whole packets
-
-	longest  int  // message that the reader sends, bytes
-	onePiece bool // it has ended a message on a full packet, without the empty one that should follow
+	buf  []byte // one message, in whole packets
+	have int    // bytes in buf of a message whose rest is still to come
 }
 
 var _ transport = (*usbTransport)(nil)
 
-func newUSBTransport(dev usb.Device, fn function, p Plan) *usbTransport {
-	return &usbTransport{dev: dev, node: deviceName(dev.Descriptor()), fn: fn, longest: p.MaxMessage}
+func newUSBTransport(dev usb.Device, fn function) *usbTransport {
+	return &usbTransport{dev: dev, node: deviceName(dev.Descriptor()), fn: fn}
 }
 
 // deviceName is the device's node, or its id for one that has none.
@@ -71,60 +69,86 @@ func (u *usbTransport) read(ctx context.Context, buf []byte, timeout time.Durati
 	return n, err
 }
 
-// recv reads a message in one transfer, which a short packet ends, or an empty
-// one after a message of full packets. A reader that leaves that out is waited
-// for once, for endPatience at most; from then on its messages are read as one packet
-// and then exactly what its header announces. An empty packet that follows
-// nothing is skipped.
+// recv reads one packet, whose header tells how many are to come, and then
+// these in one transfer. So the end of a message needs no packet of its own:
+// whether a reader sends an empty one behind a last full packet or not (CCID
+// 1.1, 6, wants it), nothing waits for it. It is skipped when the next message
+// is due, like the empty packets that some readers send ahead of each message,
+// and the zero bytes of one that pads its messages.
+//
+// A message of which a part has come when ctx or timeout ends the call is
+// completed by the next call.
 func (u *usbTransport) recv(ctx context.Context, timeout time.Duration) ([]byte, error) {
 	packet := u.fn.packet
-	first := wholePackets(max(u.longest, minMessage), packet)
-	if u.onePiece {
-		first = packet
+	if len(u.buf) < packet {
+		u.buf = make([]byte, packet)
 	}
-	if len(u.buf) < first {
-		u.buf = make([]byte, first)
-	}
-	n := 0
-	for empty := 0; n == 0; empty++ {
-		if empty > maxEmpty {
-			return nil, fmt.Errorf("%w: nothing but empty transfers", errMalformed)
+	for empty, padding := 0, 0; u.have == 0; {
+		n, err := u.read(ctx, u.buf[:packet], timeout)
+		switch {
+		case n == 0 && err != nil:
+			return nil, err
+		case n == 0:
+			if empty++; empty > maxEmpty {
+				return nil, fmt.Errorf("%w: nothing but empty transfers", errMalformed)
+			}
+		case isZero(u.buf[:n]):
+			if padding += n; padding > messageLimit {
+				return nil, fmt.Errorf("%w: nothing but zero bytes", errMalformed)
+			}
+		default:
+			u.have = n
 		}
-		var err error
-		if n, err = u.read(ctx, u.buf[:first], min(timeout, endPatience)); n > 0 && errors.Is(err, usb.ErrTimeout) {
-			u.onePiece = true
-		} else if err != nil {
+		if u.have > 0 && err != nil {
 			return nil, err
 		}
 	}
-	if n < headerSize {
-		return nil, fmt.Errorf("%w: %d bytes", errMalformed, n)
+	if u.have < headerSize {
+		return nil, u.drop(fmt.Errorf("%w: %d bytes", errMalformed, u.have))
 	}
 	announced := messageLength(u.buf)
 	if announced > messageLimit {
-		return nil, u.drain(ctx, n, fmt.Errorf("%w: its header announces %d bytes", errMalformed, announced))
+		return nil, u.drain(ctx, fmt.Errorf("%w: its header announces %d bytes", errMalformed, announced))
 	}
 	want := int(announced)
-	if n > want {
-		return nil, u.drain(ctx, n, fmt.Errorf("%w: longer than the %d bytes its header announces", errMalformed, want))
-	}
 	whole := wholePackets(want, packet)
 	if len(u.buf) < whole {
 		u.buf = append(make([]byte, 0, whole), u.buf...)[:whole]
 	}
-	for last := n; n < want; n += last {
-		if last%packet != 0 || last == 0 {
-			return nil, fmt.Errorf("%w: %d bytes where its header announces %d", errMalformed, n, want)
+	for u.have < want {
+		if u.have%packet != 0 {
+			return nil, u.drop(fmt.Errorf("%w: %d bytes where its header announces %d", errMalformed, u.have, want))
 		}
-		var err error
-		if last, err = u.read(ctx, u.buf[n:whole], restTimeout); err != nil {
+		n, err := u.read(ctx, u.buf[u.have:whole], restTimeout)
+		u.have += n
+		switch {
+		case err == nil && n > 0:
+		case err != nil && ctx.Err() != nil:
 			return nil, err
+		case err == nil, errors.Is(err, usb.ErrTimeout):
+			return nil, u.drop(fmt.Errorf("%w: %d bytes where its header announces %d", errMalformed, u.have, want))
+		default:
+			return nil, u.drop(err)
 		}
 	}
-	if n > want {
-		return nil, u.drain(ctx, n, fmt.Errorf("%w: longer than the %d bytes its header announces", errMalformed, want))
+	msg := u.buf[:u.have]
+	u.have = 0
+	return msg, nil
+}
+
+// drop gives up the message of which a part has come, and returns why.
+func (u *usbTransport) drop(why error) error {
+	u.have = 0
+	return why
+}
+
+func isZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
 	}
-	return u.buf[:n], nil
+	return true
 }
 
 // wholePackets rounds n up to whole packets.
@@ -132,24 +156,18 @@ func wholePackets(n, packet int) int { return (n + packet - 1) / packet * packet
 
 // drain reads away the rest of a message that is not wanted, for as long as
 // full packets come, and returns why.
-func (u *usbTransport) drain(ctx context.Context, n int, why error) error {
+func (u *usbTransport) drain(ctx context.Context, why error) error {
+	n := u.have
 	for total := n; n == u.fn.packet && total < 2*messageLimit; total += n {
 		var err error
 		if n, err = u.dev.Bulk(ctx, u.fn.in, u.buf[:u.fn.packet], drainTimeout); err != nil {
 			break
 		}
 	}
-	return why
+	return u.drop(why)
 }
 
-const (
-	drainTimeout = 100 * time.Millisecond
-
-	// endPatience is how long one transfer lasts, in which a message may have
-	// come whole and only its end be missing. It is begun again while a
-	// command waits, and there is none otherwise.
-	endPatience = time.Second
-)
+const drainTimeout = 100 * time.Millisecond
 
 // abort ignores a stall: many readers know the message of that name, but not
 // the request (CCID 1.1, 5.3.1).

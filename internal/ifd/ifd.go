@@ -53,7 +53,8 @@ type Status struct {
 }
 
 // Presence is a slot that can lose its card while the reader stays. A slot
-// without it holds a card that cannot be taken out: a token.
+// without it holds a card that cannot be taken out: a token. Status does not
+// wait for a card: ErrBusy says that the reader cannot be asked at the moment.
 type Presence interface {
 	Status(ctx context.Context) (Status, error)
 }
@@ -130,6 +131,7 @@ var (
 	ErrNoCard       = errors.New("no card in the slot")
 	ErrNoATR        = errors.New("card does not answer to reset")
 	ErrInvalidATR   = errors.New("card returned an invalid ATR")
+	ErrBusy         = errors.New("reader is busy with another card")
 	ErrNotSupported = errors.New("not supported by this reader or card")
 	ErrIncompatible = errors.New("device does not behave like this kind of reader")
 	ErrComm         = errors.New("reader or card sent something unusable")

@@ -259,6 +259,92 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// An exchanged card gets nothing of the session of the one before, whatever
+// the client asks for, until it is reset.
+func TestExchangedCardNeedsAReset(t *testing.T) {
+	ctx := context.Background()
+	card := &keypadSlot{removable{st: ifd.Status{Present: true}}}
+	told := make(news, 8)
+	r := &notifyingReader{fakeReader: fakeReader{slots: []ifd.Slot{card}}, events: make(chan ifd.Event)}
+	s := open(t, r, told)
+	r.events <- ifd.Event{Slot: 0, Present: true}
+	told.wait(t, true)
+	for _, c := range []struct {
+		name string
+		run  func() error
+		want error
+	}{
+		{"APDU", func() error { return nil }, nil},
+		{"another protocol", func() error { return s.SetProtocol(ctx, proto.T0) }, ifd.ErrNoCard},
+		{"the ATR's protocol", func() error { return s.SetProtocol(ctx, proto.Default) }, ifd.ErrNoCard},
+		{"PIN entry", func() error { _, err := s.Verify(ctx, ifd.PINRequest{}); return err }, ifd.ErrNoCard},
+		{"memory", func() error { _, err := s.ReadMemory(ctx, 0, make([]byte, 1)); return err }, ifd.ErrNoCard},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if _, err := s.Reset(ctx); err != nil {
+				t.Fatal(err)
+			}
+			r.events <- ifd.Event{Slot: 0}
+			told.wait(t, false)
+			r.events <- ifd.Event{Slot: 0, Present: true}
+			told.wait(t, true)
+			if err := c.run(); !errors.Is(err, c.want) {
+				t.Errorf("error %v, want %v", err, c.want)
+			}
+			if _, err := s.Transmit(ctx, []byte{0, 0, 0, 0}, nil); !errors.Is(err, ifd.ErrNoCard) {
+				t.Errorf("the new card took an APDU without a reset: %v", err)
+			}
+		})
+	}
+}
+
+// keypadSlot is a slot of a reader with a keypad.
+type keypadSlot struct{ removable }
+
+func (*keypadSlot) Verify(context.Context, ifd.PINRequest) ([]byte, error) {
+	return []byte{0x90, 0x00}, nil
+}
+
+// busySlot is a slot of a reader that is busy with another slot's card.
+type busySlot struct{ fakeSlot }
+
+func (*busySlot) Status(context.Context) (ifd.Status, error) {
+	return ifd.Status{}, ifd.ErrBusy
+}
+
+// STATUS does not wait behind a command: what is known is told.
+func TestStatusWhileTheCardIsBusy(t *testing.T) {
+	ctx := context.Background()
+	told := make(news, 8)
+	r := &notifyingReader{
+		fakeReader: fakeReader{slots: []ifd.Slot{&removable{st: ifd.Status{Present: false}}, &busySlot{}}},
+		events:     make(chan ifd.Event),
+	}
+	s := open(t, r, told)
+	for i, name := range []string{"somebody is in", "the reader says that it is busy"} {
+		t.Run(name, func(t *testing.T) {
+			r.events <- ifd.Event{Slot: i, Present: true}
+			told.wait(t, true)
+			s, err := s.reader.Slot(i)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i == 0 {
+				if err := s.Enter(ctx); err != nil {
+					t.Fatal(err)
+				}
+				defer s.Leave()
+			}
+			for _, changed := range []bool{true, false} {
+				st, err := s.Status(ctx)
+				if want := (ifd.Status{Present: true, Changed: changed}); err != nil || st != want {
+					t.Errorf("%+v, %v, want %+v", st, err, want)
+				}
+			}
+		})
+	}
+}
+
 func TestSilentReaderIsAsked(t *testing.T) {
 	card := &removable{}
 	told := make(news, 8)

@@ -37,7 +37,7 @@ type Slot struct {
 	mu     sync.Mutex
 	status ifd.Status // Changed: not yet told to a Status call
 	gen    uint64     // counts cards taken out, so that a card's engine dies with it
-	genNow uint64     // of the engine; guarded by turn
+	genNow uint64     // gen at the last reset; guarded by turn
 
 	limits    proto.Limits // of the card's last engine; Command 0: there was none
 	limitsGen uint64       // of the card
@@ -119,6 +119,9 @@ func (s *Slot) SetProtocol(ctx context.Context, p proto.ID) error {
 	if !p.Known() {
 		return fmt.Errorf("set protocol %d: there is no such protocol", p)
 	}
+	if err := s.sameCard(); err != nil {
+		return fmt.Errorf("set protocol %d: %w", p, err)
+	}
 	if s.atr == nil {
 		return fmt.Errorf("set protocol %d: %w", p, s.reason)
 	}
@@ -129,15 +132,27 @@ func (s *Slot) SetProtocol(ctx context.Context, p proto.ID) error {
 	if err != nil {
 		return fmt.Errorf("set protocol %d: %w", p, err)
 	}
-	s.engine, s.asked, s.genNow = e, p, s.generation()
+	s.engine, s.asked = e, p
 	s.noteLimits(e)
 	return nil
 }
 
+// sameCard ends the session of a card that was taken out since its reset, and
+// says so. Another card in its place needs a reset of its own.
+func (s *Slot) sameCard() error {
+	if s.genNow == s.generation() {
+		return nil
+	}
+	if s.engine != nil || s.atr != nil {
+		s.engine, s.atr, s.reason = nil, nil, ifd.ErrNoCard
+	}
+	return s.reason
+}
+
 // Transmit sends one command APDU and appends the card's response to resp[:0].
 func (s *Slot) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, error) {
-	if s.engine != nil && s.genNow != s.generation() {
-		s.engine, s.reason = nil, ifd.ErrNoCard
+	if err := s.sameCard(); err != nil {
+		return nil, fmt.Errorf("transmit: %w", err)
 	}
 	if s.engine == nil {
 		return nil, fmt.Errorf("transmit: %w", s.reason)
@@ -153,19 +168,19 @@ func (s *Slot) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, error) 
 	return out, nil
 }
 
-// Status asks whether a card is in, and whether that changed since the last
-// call. It enters by itself, where it has to ask the reader.
+// Status tells whether a card is in, and whether that changed since the last
+// call. It asks the reader where that takes no wait for a card: while somebody
+// is in, or the reader is busy with another slot's card, it tells what is known.
 func (s *Slot) Status(ctx context.Context) (ifd.Status, error) {
-	if p, ok := s.card.(ifd.Presence); ok {
-		if err := s.Enter(ctx); err != nil {
-			return ifd.Status{}, err
-		}
+	if p, ok := s.card.(ifd.Presence); ok && s.tryEnter() {
 		st, err := p.Status(ctx)
 		s.Leave()
-		if err != nil {
+		switch {
+		case err == nil:
+			s.update(st)
+		case !errors.Is(err, ifd.ErrBusy):
 			return ifd.Status{}, fmt.Errorf("status: %w", err)
 		}
-		s.update(st)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,7 +206,7 @@ func (s *Slot) Limits() proto.Limits {
 func (s *Slot) noteLimits(e proto.Engine) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.limits, s.limitsGen = proto.LimitsOf(e), s.gen
+	s.limits, s.limitsGen = proto.LimitsOf(e), s.genNow
 }
 
 // Present is what is known of the card without asking anybody.
@@ -234,6 +249,9 @@ func (s *Slot) Modify(ctx context.Context, v ifd.PINRequest) ([]byte, error) {
 }
 
 func (s *Slot) keypad(ctx context.Context, v ifd.PINRequest, run func(context.Context, ifd.PINRequest) ([]byte, error)) ([]byte, error) {
+	if err := s.sameCard(); err != nil {
+		return nil, fmt.Errorf("PIN entry: %w", err)
+	}
 	out, err := run(ctx, v)
 	if err != nil {
 		return nil, fmt.Errorf("PIN entry: %w", err)
@@ -261,6 +279,9 @@ func (s *Slot) WriteMemory(ctx context.Context, addr uint16, data []byte) error 
 
 // memory returns the slot as one with a memory card in it.
 func (s *Slot) memory() (ifd.Memory, proto.ID, error) {
+	if err := s.sameCard(); err != nil {
+		return nil, 0, fmt.Errorf("memory card: %w", err)
+	}
 	if s.engine == nil {
 		return nil, 0, fmt.Errorf("memory card: %w", s.reason)
 	}
@@ -274,16 +295,24 @@ func (s *Slot) memory() (ifd.Memory, proto.ID, error) {
 // Enter waits for the card to be free and takes it; whoever entered must
 // Leave. A wait ends with ctx.
 func (s *Slot) Enter(ctx context.Context) error {
-	select {
-	case s.turn <- struct{}{}:
+	if s.tryEnter() {
 		return nil
-	default:
 	}
 	select {
 	case s.turn <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for the card: %w", context.Cause(ctx))
+	}
+}
+
+// tryEnter is Enter where the card is free, and false otherwise.
+func (s *Slot) tryEnter() bool {
+	select {
+	case s.turn <- struct{}{}:
+		return true
+	default:
+		return false
 	}
 }
 

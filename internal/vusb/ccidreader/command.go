@@ -190,7 +190,11 @@ func (u *unit) send(c Command, f Fault, a answer, icc byte) {
 
 // extend sends the time extensions that precede an answer, one each Delay.
 func (u *unit) extend(s *slot, c Command, f Fault, typ, icc byte, left int, final func()) {
-	s.timer = u.r.after(f.Delay, func() {
+	wait := f.Delay
+	if left == 0 && f.Extensions > 0 && f.Think > 0 {
+		wait = f.Think
+	}
+	s.timer = u.r.after(wait, func() {
 		if left == 0 {
 			final()
 			return

@@ -17,6 +17,7 @@ type Fault struct {
 	Extensions int           // F3: so many time extensions come first; negative: without end (F23)
 	Factor     byte          // bError of the time extensions, 1 if 0
 	Delay      time.Duration // F4: it takes so long, and time extensions are so far apart
+	Think      time.Duration // from the last time extension to the answer, Delay if 0
 	Empty      int           // F6: so many empty transfers come first
 	NoEnd      bool          // F7: no empty packet after a last full one
 	Longer     int           // F8: dwLength is so much too large, or too small if negative
