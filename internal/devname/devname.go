@@ -92,7 +92,7 @@ func parseOne(name string, root fs.FS) (Target, error) {
 	return Target{}, nameError(name, "has none of the known forms")
 }
 
-// parseThree is C OpenCT's form (spec/cli.md, 1.2). DRIVER is a device id if it
+// parseThree is the form of C OpenCT's openct-control and ifdhandler. DRIVER is a device id if it
 // starts with TYPE there; here if it has a colon, which no driver's name has, so
 // that a driver called like its type and an empty TYPE are not misread.
 func parseThree(driver, typ, device string) (Target, error) {

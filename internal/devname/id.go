@@ -27,7 +27,7 @@ func USBID(vendor, product, release uint16) ID {
 }
 
 // ParseID reads [BUS:]HEX[/HEX...] with up to five parts, in any case, with or
-// without leading zeros or 0x (spec/cli.md, 4.2). The bus is a whole word.
+// without leading zeros or 0x (openct.conf(5)). The bus is a whole word.
 func ParseID(s string) (ID, error) {
 	fail := func(why string) (ID, error) { return ID{}, fmt.Errorf("%w %s: %s", ErrID, printable(s), why) }
 	bus, hex, ok := strings.Cut(s, ":")

@@ -1,7 +1,7 @@
 package driver
 
 // ccidIDs are the readers that C OpenCT's configuration gave to its ccid driver
-// (spec/cli.md, 4.4). Most would be found by their class as well; those with a
+// (etc/openct.conf there). Most would be found by their class as well; those with a
 // vendor class would not.
 func ccidIDs() []ID {
 	return []ID{

@@ -13,7 +13,7 @@ import (
 
 // The Schlumberger e-gate is a T=0 card with a USB port of its own. Vendor
 // requests to the device move the phases of a command, and a status byte says
-// which one is due (spec/drivers-usb-tokens.md, 6).
+// which one is due (doc/devices/egate.md).
 const (
 	eGateHeader = 0x80 // OUT: CLA INS P1 P2 P3
 	eGateRead   = 0x81 // IN: response data or status word
@@ -36,7 +36,7 @@ const (
 	eGateATRMax  = 0x23
 
 	// eGateSettle goes before each transfer of the reset: newer sealed tokens
-	// need it (6.1).
+	// need it.
 	eGateSettle = 100 * time.Millisecond
 
 	// eGateResetBusy is how long the card may be busy after a reset.
@@ -122,7 +122,7 @@ func (t *eGate) phase(ctx context.Context, a, b byte) (byte, error) {
 	return st, err
 }
 
-// transmit runs one command (6.4). In case 4 the token is not told Le.
+// transmit runs one command. In case 4 the token is not told Le.
 func (t *eGate) transmit(ctx context.Context, apdu, resp []byte) ([]byte, error) {
 	c, err := parseTPDU(apdu)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 )
 
 // The Feitian ePass3000 takes whole T=0 commands in frames on two bulk
-// endpoints (spec/drivers-usb-tokens.md, 5):
+// endpoints (doc/devices/epass3000.md):
 //
 //	52 36 command(2) length(2) value      to the token
 //	52 36 status(2)  length(2) value      from the token

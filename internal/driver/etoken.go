@@ -12,7 +12,7 @@ import (
 
 // The Aladdin eToken PRO in its two firmware families carries T=1 blocks in
 // vendor requests to the device, wValue and wIndex always 0. Request n to the
-// device has its answer at n|80 (spec/drivers-usb-tokens.md, 1 and 2).
+// device has its answer at n|80 (doc/devices/etoken.md).
 const (
 	eTokenReset = 0x01 // power the card up; 81 fetches the ATR behind a length byte
 	eTokenSet   = 0x02 // set parameters; 82 fetches the result, 00 is success
@@ -25,7 +25,7 @@ const (
 )
 
 // eTokenIFS is the largest information field of a block, both ways, whatever
-// the ATR says: it advertises 254, and longer blocks crash the token (1.4).
+// the ATR says: it advertises 254, and longer blocks crash the token.
 const eTokenIFS = 32
 
 func eTokenOut(request uint8) usb.Setup {
@@ -36,7 +36,7 @@ func eTokenIn(request uint8) usb.Setup {
 	return usb.Setup{RequestType: usb.VendorDeviceIn, Request: request | 0x80}
 }
 
-// eTokenResetSteps is the reset of the eToken PRO 16k and 32k (1.2).
+// eTokenResetSteps is the reset of the eToken PRO 16k and 32k.
 func eTokenResetSteps() []step {
 	return []step{
 		{setup: eTokenOut(eTokenReset), timeout: eTokenATRTimeout},
@@ -49,7 +49,7 @@ func eTokenResetSteps() []step {
 	}
 }
 
-// eToken64ResetSteps is the reset of the eToken PRO 64k (2.2).
+// eToken64ResetSteps is the reset of the eToken PRO 64k.
 func eToken64ResetSteps() []step {
 	return []step{
 		{setup: eTokenOut(eTokenReset), timeout: eTokenATRTimeout},

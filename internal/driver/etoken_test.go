@@ -14,7 +14,7 @@ import (
 	"openct/internal/usb/usbtest"
 )
 
-// The exchange of spec/drivers-usb-tokens.md, 2.3: C OpenCT's driver, from the
+// An exchange recorded from C OpenCT's driver (doc/devices/etoken.md), from the
 // plug to a command longer than a block.
 const recordedEToken64Reset = `
 CLAIM 0 0

@@ -15,7 +15,7 @@ import (
 // The Eutron CryptoIdentity IT-SEC is a byte pipe: what goes in with one
 // vendor request to the endpoint recipient goes to the card, and what the card
 // says piles up in the token until another fetches it
-// (spec/drivers-usb-tokens.md, 7).
+// (doc/devices/eutron.md).
 const (
 	eutronWrite = 0x01 // OUT: bytes to the card
 	eutronRead  = 0x02 // IN: bytes from the card, none if there are none

@@ -13,7 +13,7 @@ import (
 )
 
 // The Rainbow iKey 2032 and 3000 carry T=1 blocks in vendor requests to the
-// interface (spec/drivers-usb-tokens.md, 3 and 4).
+// interface (doc/devices/ikey.md).
 const (
 	iKeyDescribe = 0x00 // IN: the token's description, length byte first
 	iKeyResult   = 0x01 // IN: what the last command or block led to
@@ -31,7 +31,7 @@ const (
 )
 
 // iKeyAnswer is what is asked for when a block is fetched. No other length was
-// ever seen to work (3.3).
+// ever seen to work.
 const iKeyAnswer = 255
 
 func iKeyOut(command uint16) usb.Setup {
@@ -54,7 +54,7 @@ func iKeyDescribed(want ...byte) func([]byte) error {
 	}
 }
 
-// iKey2kResetSteps is the reset of the iKey 2032 (3.1). The card is powered up
+// iKey2kResetSteps is the reset of the iKey 2032. The card is powered up
 // twice; the first ATR is thrown away.
 func iKey2kResetSteps() []step {
 	return []step{
@@ -73,7 +73,7 @@ func iKey2kResetSteps() []step {
 	}
 }
 
-// iKey3kResetSteps is the reset of the iKey 3000 (4.1). It ends with the token
+// iKey3kResetSteps is the reset of the iKey 3000. It ends with the token
 // switching the card to T=1: FF 11 11 FF is a PPS response.
 func iKey3kResetSteps() []step {
 	return []step{

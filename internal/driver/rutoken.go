@@ -14,7 +14,7 @@ import (
 // The Aktiv Rutoken S is a T=0 card behind vendor requests to the interface,
 // those of a draft of USB ICCD. Its own view of files and numbers differs from
 // what its clients speak; rutokenapdu.go translates
-// (spec/drivers-usb-tokens.md, 9).
+// (doc/devices/rutoken.md).
 const (
 	rutokenPowerOn  = 0x62 // IN: the ATR
 	rutokenPowerOff = 0x63 // OUT
@@ -113,7 +113,7 @@ const (
 	rutokenWrong = 0x6C // SW1; SW2 is the right Le
 )
 
-// run maps a command to T=0 (9.4). The token knows no case 4, and a SELECT
+// run maps a command to T=0. The token knows no case 4, and a SELECT
 // has an answer whatever the client asked for.
 func (t *rutoken) run(ctx context.Context, c tpdu) ([]byte, uint16, error) {
 	sel := c.header[0] == 0x00 && c.header[1] == 0xA4

@@ -28,7 +28,7 @@ const (
 
 func times(n int, s string) string { return strings.Repeat(s+" ", n) }
 
-// The vectors of spec/drivers-usb-tokens.md, 9.5, and what lies beside them.
+// Each translation of doc/devices/rutoken.md, and what lies beside them.
 func TestRutokenToNative(t *testing.T) {
 	object := "80 02 10 00 83 02 02 03 85 03 01 02 03 86 28 " + times(40, "AA") + "A5 10 " + times(16, "BB")
 	tests := []struct {

@@ -5,7 +5,7 @@ import "encoding/binary"
 // The Rutoken S describes files and objects with headers of 32 bytes and
 // writes numbers with the high byte first. Its clients (OpenSC, the vendor's
 // own driver) speak ISO's TLVs and write numbers with the low byte first. Here
-// one becomes the other (spec/drivers-usb-tokens.md, 9.5).
+// one becomes the other (doc/devices/rutoken.md).
 
 // rutokenFile is the length of a file's or object's native header.
 const rutokenFile = 32

@@ -14,7 +14,7 @@ import (
 
 // The G&D StarKey 100 sends its ATR by itself, on an interrupt endpoint, once
 // after it was plugged in. Nothing is known to make it send another. Blocks
-// travel as in the eToken PRO (spec/drivers-usb-tokens.md, 8).
+// travel as in the eToken PRO (doc/devices/starkey.md).
 const (
 	starKeyIn     = 0x81
 	starKeyATRMax = 32

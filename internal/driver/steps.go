@@ -26,8 +26,8 @@ type step struct {
 	atr   func(answer []byte) ([]byte, error)
 }
 
-// controlTimeout is OpenCT's timeout for a control transfer for which a driver
-// names no other (spec/drivers-usb-tokens.md, 0.3).
+// controlTimeout is C OpenCT's timeout for a control transfer for which a driver
+// names no other (usb.c).
 const controlTimeout = 10 * time.Second
 
 // runSteps runs a sequence and returns the ATR that one of its steps yields.

@@ -20,9 +20,8 @@ type token struct {
 	name string
 }
 
-// openToken claims interface 0, which every token here needs
-// (spec/drivers-usb-tokens.md, 0.3), and nothing more: opening a token makes
-// no traffic.
+// openToken claims interface 0, which every token here needs, and nothing more:
+// opening a token makes no traffic.
 func openToken(dev usb.Device, slot ifd.Slot, o ifd.Options) (ifd.Reader, error) {
 	if err := dev.Claim(0, 0); err != nil {
 		return nil, err

@@ -17,7 +17,7 @@ import (
 	"openct/internal/usb/usbtest"
 )
 
-// Answers to reset of the tokens (spec/drivers-usb-tokens.md, 3 to 9).
+// Answers to reset of the tokens (doc/devices).
 const (
 	iKey2kATR  = "3B FF 11 00 00 81 31 FE 4D 80 25 A0 00 00 00 56 57 44 4B 33 33 30 06 00 D0"
 	starcosATR = "3B B7 94 00 81 31 FE 65 53 50 4B 32 33 90 00 D1"
@@ -104,9 +104,9 @@ const starKeyResetScript = `
 	INT 81 len 32
 	INT 81 len 32 ` + starcosATR
 
-// Golden transcripts of spec/usb-emulation.md, 6, and spec/drivers-usb-tokens.md:
+// Golden transcripts, as in doc/devices:
 // those of the iKeys, the e-gate, the CryptoIdentity and the Rutoken were run
-// with C OpenCT's drivers, the ePass3000's and the StarKey's are from its text.
+// with C OpenCT's drivers, the ePass3000's and the StarKey's are from what is known of them.
 // A script begins with the first transfer of a reset.
 func TestTokenTranscripts(t *testing.T) {
 	tests := []struct {

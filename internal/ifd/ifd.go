@@ -93,7 +93,7 @@ type Modifier interface {
 	Modify(ctx context.Context, v PINRequest) ([]byte, error)
 }
 
-// PINRequest is OpenCT's PIN_DATA (spec/socket-protocol.md, 5.7).
+// PINRequest is OpenCT's PIN_DATA (internal/socket/PROTOCOL.md).
 type PINRequest struct {
 	Timeout time.Duration // for the user's first key; 0: the reader's default
 	Message string        // prompt; empty: the reader's default

@@ -12,7 +12,7 @@ type Name struct {
 }
 
 // Names lists the protocols in the order in which OpenCT lists them
-// (spec/protocols.md, 0).
+// (protocol.c).
 func Names() []Name {
 	return []Name{
 		{T0, "T=0"},

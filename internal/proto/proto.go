@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// ID names a protocol in OpenCT's numbering (spec/protocols.md, 0).
+// ID names a protocol in OpenCT's numbering (C OpenCT, protocol.c).
 type ID int
 
 const (

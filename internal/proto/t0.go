@@ -26,7 +26,8 @@ type T0Params struct {
 	MaxNULL int
 }
 
-// Defaults of the T=0 engine (spec/protocols.md, 2.3).
+// Defaults of the T=0 engine: C OpenCT's (proto-t0.c), but for the wait in block
+// mode.
 const (
 	t0MinStreamTimeout = 2 * time.Second
 	t0MinBlockTimeout  = 20 * time.Second
@@ -120,7 +121,7 @@ type t0Exchange struct {
 	resp []byte // response data so far, at most c.Le bytes
 }
 
-// run maps the APDU to TPDUs (spec/protocols.md, 2.2). Every error ends the
+// run maps the APDU to TPDUs (ISO/IEC 7816-3, 12.2). Every error ends the
 // session.
 func (x *t0Exchange) run() (sw uint16, err error) {
 	c := x.c

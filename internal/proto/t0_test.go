@@ -13,8 +13,7 @@ import (
 
 var lostT0 = []error{ErrProtocol, ErrResetRequired}
 
-// The vectors of spec/protocols.md 2.6 in stream mode, by their names there,
-// and what else the card may do.
+// Exchanges of every case in stream mode, and what else the card may do.
 func TestT0Stream(t *testing.T) {
 	const (
 		select4  = "00 A4 00 00 02 3F 00 00"

@@ -40,8 +40,8 @@ type T1Params struct {
 	CWT    time.Duration
 }
 
-// Budgets and limits of the T=1 engine (ISO/IEC 7816-3, 11.6.3.2, and
-// spec/protocols.md, 3.4).
+// Budgets and limits of the T=1 engine (ISO/IEC 7816-3, 11.6.3.2; those that
+// the standard leaves open are chosen here).
 const (
 	t1DefaultIFS     = 32
 	t1DefaultTimeout = 20 * time.Second
@@ -291,7 +291,7 @@ func (e *T1Engine) receive(ctx context.Context, timeout time.Duration) ([]byte, 
 		return e.receiveStream(ctx, timeout)
 	}
 	// One byte more than the longest block: that is how eTokens were always
-	// asked, and they are known to answer to it (spec/protocols.md, 3.3).
+	// asked, and they are known to answer to it (C OpenCT, proto-t1.c).
 	want := min(t1Header+e.ifsd+e.format.edcLen()+1, t1MaxBlock)
 	n, err := e.link.Recv(ctx, e.recvBuf[:want], timeout)
 	if errors.Is(err, ErrCorrupted) {

@@ -60,8 +60,8 @@ const (
 	cFirst32 = "C 00 20 20 " + bytes0to1F + " 00\n"
 )
 
-// The vectors of spec/protocols.md 3.10, by their names there, and the rules
-// of 3.4 they do not reach.
+// Conversations of every kind, by their numbers, and the rules of ISO/IEC 7816-3,
+// 11.6, that they do not reach.
 func TestT1(t *testing.T) {
 	lost := []error{ErrProtocol, ErrResetRequired}
 	later := []error{ErrResetRequired}

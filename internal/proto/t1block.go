@@ -170,7 +170,7 @@ func lrc(b []byte) (sum byte) {
 
 // crc16 is the reflected CCITT polynomial (8408) from FFFF without a final
 // complement, sent high byte first: OpenCT's reading of the standard
-// (spec/protocols.md, 3.1). No card is known that uses it.
+// (checksum.c). No card is known that uses it.
 func crc16(b []byte) uint16 {
 	sum := uint16(0xFFFF)
 	for _, c := range b {

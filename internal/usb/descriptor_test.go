@@ -10,7 +10,7 @@ import (
 	"openct/internal/hextest"
 )
 
-// An eToken PRO's descriptors (spec/usb-emulation.md, 1.4).
+// An eToken PRO's descriptors (USB 2.0, 9.6).
 const eTokenRaw = `
 	12 01 00 01 FF 00 00 08 29 05 0C 05 00 01 01 02 00 01
 	09 02 12 00 01 01 00 80 1E  09 04 00 00 00 FF 00 00 00`

@@ -5,8 +5,7 @@ import (
 	"time"
 )
 
-// Fault is one disturbance of a device's transfers, after
-// spec/usb-emulation.md, 1.3.
+// Fault is one disturbance of a device's transfers.
 type Fault struct {
 	// On selects the transfers it may hit; the zero value selects all.
 	On Transfer

@@ -28,7 +28,7 @@ func tree(t *testing.T, files map[string]string) string {
 	return root
 }
 
-// eToken is what the kernel shows of one (spec/usb-emulation.md, 1.4).
+// eToken is what the kernel shows of one (USB 2.0, 9.6).
 const eToken = "\x12\x01\x00\x01\xFF\x00\x00\x08\x29\x05\x00\x06\x00\x01\x01\x02\x00\x01" +
 	"\x09\x02\x12\x00\x01\x01\x00\x80\x1E\x09\x04\x00\x00\x00\xFF\x00\x00\x00"
 

@@ -1,7 +1,7 @@
 package card
 
 // CardOSATR is the answer to reset of a CardOS M4.2 chip as it sits in an
-// Aladdin eToken PRO 64k (spec/protocols.md, 1.6).
+// Aladdin eToken PRO 64k (doc/devices/etoken.md).
 var CardOSATR = [...]byte{0x3B, 0xF2, 0x18, 0x00, 0x02, 0xC1, 0x0A, 0x31, 0xFE, 0x58, 0xC8, 0x09, 0x75}
 
 // maxHistorical is how many historical bytes T0's low nibble can announce.

@@ -6,7 +6,7 @@ import (
 )
 
 // CardOS is just enough of a CardOS M4.2 chip for OpenSC to recognise it: the
-// master file, GET DATA and GET CHALLENGE (spec/usb-emulation.md, 2).
+// master file, GET DATA and GET CHALLENGE.
 // There is one file; what else is asked for is answered with 6D00.
 type CardOS struct {
 	atr    []byte

@@ -1,7 +1,6 @@
 package card
 
-// T0 is the card's side of T=0 (ISO/IEC 7816-3, 10 and 12.2; spec/protocols.md,
-// 2). A device that works with whole TPDUs calls TPDU. A device that works
+// T0 is the card's side of T=0 (ISO/IEC 7816-3, 10 and 12.2). A device that works with whole TPDUs calls TPDU. A device that works
 // with characters calls Stream, or Header and Data if it keeps track of
 // the phases itself. Its owner calls it from one goroutine at a time.
 //

@@ -9,8 +9,8 @@ import (
 	"openct/internal/hextest"
 )
 
-// TestT0Stream plays the vectors of spec/protocols.md, 2.6, from the card's
-// side: "H ..." goes to the card, "C ..." must come back.
+// TestT0Stream plays the exchanges of package proto's test of that name from the
+// card's side: "H ..." goes to the card, "C ..." must come back.
 func TestT0Stream(t *testing.T) {
 	const withLe = selectMF + "00" // T=0 loses Le, so the card is offered all
 	b256 := strings.Repeat("AA", 256)

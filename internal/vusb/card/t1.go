@@ -35,7 +35,7 @@ type T1Options struct {
 // extended Le.
 const maxAPDU = 4 + 3 + 65535 + 2
 
-// T1 is the card's side of T=1 (ISO/IEC 7816-3, 11; spec/protocols.md, 3).
+// T1 is the card's side of T=1 (ISO/IEC 7816-3, 11).
 // It is as strict as a card can be, so that a host's mistakes show. Its owner
 // calls it from one goroutine at a time.
 type T1 struct {

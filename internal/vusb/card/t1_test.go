@@ -64,8 +64,8 @@ const (
 	update40B = "00 40 0D 1B 1C 1D 1E 1F 20 21 22 23 24 25 26 27 56"
 )
 
-// TestT1Vectors plays the conversations of spec/protocols.md, 3.10, from the
-// card's side. V4, V7a, V8b and the like need a card that does something of
+// TestT1Vectors plays the conversations of package proto's TestT1, by their
+// numbers there, from the card's side. V4, V7a, V8b and the like need a card that does something of
 // its own accord.
 func TestT1Vectors(t *testing.T) {
 	tests := []struct {

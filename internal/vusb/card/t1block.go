@@ -1,7 +1,6 @@
 package card
 
-// T=1 blocks as the card sees them (ISO/IEC 7816-3, 11.3; spec/protocols.md,
-// 3.1). This codec is deliberately not the host's: a mistake in one must not
+// T=1 blocks as the card sees them (ISO/IEC 7816-3, 11.3). This codec is deliberately not the host's: a mistake in one must not
 // be hidden by the same mistake in the other.
 
 // Protocol control bytes.
@@ -32,7 +31,7 @@ const (
 )
 
 // crc16 is the checksum of T=1 with CRC: reflected CCITT, polynomial 8408,
-// initial FFFF, no complement (spec/protocols.md, 3.1).
+// initial FFFF, no complement (C OpenCT, checksum.c).
 func crc16(b []byte) uint16 {
 	crc := uint16(0xFFFF)
 	for _, v := range b {

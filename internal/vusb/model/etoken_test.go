@@ -89,7 +89,7 @@ func TestETokenEcho(t *testing.T) {
 }
 
 // A card may ask for longer blocks; the token it is in does not hold them, and
-// crashes. The host must not go along (spec/drivers-usb-tokens.md, 1.4).
+// crashes. The host must not go along (doc/devices/etoken.md).
 func TestETokenKeepsBlocksShort(t *testing.T) {
 	token := token.NewEToken64(card.NewEcho())
 	_, slot := openToken(t, "etoken64", token)

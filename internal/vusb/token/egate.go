@@ -11,7 +11,7 @@ import (
 
 // EGate is a Schlumberger e-gate: a T=0 card with a USB port, whose commands
 // go phase by phase through vendor requests to the device
-// (spec/usb-emulation.md, 3.5). What is in its descriptors is a guess.
+// (doc/devices/egate.md). What is in its descriptors is a guess.
 type EGate struct {
 	noEndpoints
 	desc vusb.Descriptors

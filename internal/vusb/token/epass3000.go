@@ -12,7 +12,7 @@ import (
 )
 
 // EPass3000 is a Feitian ePass3000: frames with T=0 commands on two bulk
-// endpoints (spec/usb-emulation.md, 3.7). The status in its frames, 0000, and
+// endpoints (doc/devices/epass3000.md). The status in its frames, 0000, and
 // what is in its descriptors beside the endpoints is made up.
 type EPass3000 struct {
 	desc vusb.Descriptors

@@ -13,7 +13,7 @@ import (
 // EToken is an Aladdin eToken PRO: T=1 blocks in vendor requests to the
 // device. It is strict where the real one is said to be: the reset has an
 // order, every block in has one block out, a block that is too long crashes it
-// (spec/usb-emulation.md, 3.1 and 3.2).
+// (doc/devices/etoken.md).
 type EToken struct {
 	noEndpoints
 	desc  vusb.Descriptors

@@ -12,7 +12,7 @@ import (
 
 // Eutron is a Eutron CryptoIdentity IT-SEC: a byte pipe to a card, with an
 // initialisation in four steps and a protocol selection that must happen
-// (spec/usb-emulation.md, 3.8).
+// (doc/devices/eutron.md).
 type Eutron struct {
 	noEndpoints
 	desc vusb.Descriptors

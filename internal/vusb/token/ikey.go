@@ -14,7 +14,7 @@ import (
 // IKey is a Rainbow iKey 2032 or 3000: T=1 blocks in vendor requests to the
 // interface, the first four bytes of each in wValue and wIndex. The reset has
 // an order, every block has one answer, and junk follows it
-// (spec/usb-emulation.md, 3.3 and 3.4).
+// (doc/devices/ikey.md).
 type IKey struct {
 	noEndpoints
 	desc  vusb.Descriptors

@@ -10,7 +10,7 @@ import (
 )
 
 // Rutoken is an Aktiv Rutoken S: a T=0 card behind vendor requests to the
-// interface (spec/usb-emulation.md, 3.9). It speaks the token's own language:
+// interface (doc/devices/rutoken.md). It speaks the token's own language:
 // file headers, big-endian numbers. Clients of the driver speak another, so a
 // card that is selected by names or has files of ISO's kind is not found
 // behind it; card.Rutoken is.

@@ -10,8 +10,8 @@ import (
 )
 
 // StarKey is a G&D StarKey 100: it sends its ATR by itself, on an interrupt
-// endpoint, and takes T=1 blocks as an eToken does (spec/usb-emulation.md,
-// 3.6). Nothing in its descriptors but the endpoint's address is known.
+// endpoint, and takes T=1 blocks as an eToken does
+// (doc/devices/starkey.md). Nothing in its descriptors but the endpoint's address is known.
 type StarKey struct {
 	desc vusb.Descriptors
 
