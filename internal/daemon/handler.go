@@ -138,12 +138,13 @@ func (c *client) enter(ctx context.Context, alone bool, r request) error {
 	if !alone && !c.enforce {
 		return r.slot.Enter(ctx)
 	}
-	slot, use, until := int(r.Unit), lock.Use(alone), time.Now().Add(c.patience)
+	slot, use, patience := int(r.Unit), lock.Use(alone), c.patience
 	if alone {
-		until = time.Time{}
+		patience = 0
 	}
 	for {
-		if err := c.locks.Wait(ctx, slot, c.who, use, time.Until(until)); err != nil {
+		var err error
+		if patience, err = c.locks.Wait(ctx, slot, c.who, use, patience); err != nil {
 			return err
 		}
 		if err := r.slot.Enter(ctx); err != nil {

@@ -25,7 +25,7 @@ func TestHolderThatHungUp(t *testing.T) {
 		ask  func(*Table, context.Context) error
 	}{
 		{"lock", func(tab *Table, ctx context.Context) error { _, err := tab.Lock(ctx, 0, bob, true); return err }},
-		{"wait", func(tab *Table, ctx context.Context) error { return tab.Wait(ctx, 0, bob, Exclusive, 0) }},
+		{"wait", func(tab *Table, ctx context.Context) error { _, err := tab.Wait(ctx, 0, bob, Exclusive, 0); return err }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -79,7 +79,7 @@ type Table struct {
 func (t *Table) Lock(ctx context.Context, slot int, c Client, exclusive bool) (handle uint32, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := t.waitLocked(ctx, slot, c, Use(exclusive), 0); err != nil {
+	if _, err := t.waitLocked(ctx, slot, c, Use(exclusive), 0); err != nil {
 		return 0, err
 	}
 	own := 0
@@ -158,52 +158,57 @@ func (t *Table) conflictLocked(slot int, c Client, use Use) *Grant {
 }
 
 // Wait is Check with patience: it returns nil as soon as c may use slot,
-// ErrLocked after limit, and ctx's error when ctx ends first. It softens what
-// a lock does to other programs' short operations; a client that asks for a
-// lock is answered at once. A holder that has hung up is waited for beyond
-// limit, as Lock does.
-func (t *Table) Wait(ctx context.Context, slot int, c Client, use Use, limit time.Duration) error {
+// ErrLocked after limit, and ctx's error when ctx ends first; left is what the
+// wait has left of limit. It softens what a lock does to other programs' short
+// operations; a client that asks for a lock is answered at once. A holder that
+// has hung up is waited for beyond limit, as Lock does.
+func (t *Table) Wait(ctx context.Context, slot int, c Client, use Use, limit time.Duration) (left time.Duration, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.waitLocked(ctx, slot, c, use, limit)
 }
 
 // waitLocked is Wait with the mutex held, which it gives up while it waits.
-func (t *Table) waitLocked(ctx context.Context, slot int, c Client, use Use, limit time.Duration) error {
-	var timer *time.Timer
+func (t *Table) waitLocked(ctx context.Context, slot int, c Client, use Use, limit time.Duration) (left time.Duration, err error) {
 	forHolder := false // the wait is for a holder that has hung up
 	for {
 		g := t.conflictLocked(slot, c, use)
-		if g == nil {
-			return nil
+		switch {
+		case g == nil && forHolder:
+			return 0, nil
+		case g == nil:
+			return limit, nil
+		case limit > 0:
+		case forHolder || g.Client.HungUp == nil || !g.Client.HungUp():
+			return 0, ErrLocked
+		default:
+			forHolder, limit = true, endWait
 		}
-		if limit <= 0 {
-			if forHolder || g.Client.HungUp == nil || !g.Client.HungUp() {
-				return ErrLocked
-			}
-			forHolder, limit, timer = true, endWait, nil
+		if limit, err = t.releaseLocked(ctx, limit); err != nil {
+			return 0, err
 		}
-		if timer == nil {
-			timer = time.NewTimer(limit)
-			defer timer.Stop() // twice at most
-		}
-		if t.released == nil {
-			t.released = make(chan struct{})
-		}
-		released := t.released
-		t.mu.Unlock()
-		var err error
-		select {
-		case <-released:
-		case <-timer.C:
-			limit = 0 // the last look
-		case <-ctx.Done():
-			err = context.Cause(ctx)
-		}
-		t.mu.Lock()
-		if err != nil {
-			return err
-		}
+	}
+}
+
+// releaseLocked waits for the next release of any lock, and returns what that
+// has left of limit, 0 or less for nothing.
+func (t *Table) releaseLocked(ctx context.Context, limit time.Duration) (left time.Duration, err error) {
+	if t.released == nil {
+		t.released = make(chan struct{})
+	}
+	released := t.released
+	t.mu.Unlock()
+	defer t.mu.Lock()
+	begin := time.Now()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-released:
+		return limit - time.Since(begin), nil
+	case <-timer.C:
+		return 0, nil
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
 	}
 }
 

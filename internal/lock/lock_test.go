@@ -66,7 +66,8 @@ func TestConflicts(t *testing.T) {
 				{"Check shared", func(tab *Table) error { return tab.Check(tt.slot, tt.by, Shared) }, tt.check},
 				{"Check exclusive", func(tab *Table) error { return tab.Check(tt.slot, tt.by, Exclusive) }, tt.alone},
 				{"Wait", func(tab *Table) error {
-					return tab.Wait(context.Background(), tt.slot, tt.by, Shared, time.Millisecond)
+					_, err := tab.Wait(context.Background(), tt.slot, tt.by, Shared, time.Millisecond)
+					return err
 				}, tt.check},
 			} {
 				var tab Table
@@ -194,7 +195,10 @@ func TestHolders(t *testing.T) {
 func waiting(t *testing.T, tab *Table, ctx context.Context, c Client, limit time.Duration) <-chan error {
 	t.Helper()
 	result := make(chan error, 1)
-	go func() { result <- tab.Wait(ctx, 0, c, Shared, limit) }()
+	go func() {
+		_, err := tab.Wait(ctx, 0, c, Shared, limit)
+		result <- err
+	}()
 	deadline := time.Now().Add(patience)
 	for {
 		tab.mu.Lock()
@@ -277,7 +281,7 @@ func TestWaitEndsWithContext(t *testing.T) {
 func TestWaitWithoutPatience(t *testing.T) {
 	var tab Table
 	mustLock(t, &tab, 0, alice1, true)
-	if err := tab.Wait(context.Background(), 0, bob, Shared, 0); !errors.Is(err, ErrLocked) {
+	if _, err := tab.Wait(context.Background(), 0, bob, Shared, 0); !errors.Is(err, ErrLocked) {
 		t.Errorf("Wait: %v", err)
 	}
 }
@@ -296,7 +300,7 @@ func TestConcurrent(t *testing.T) {
 				exclusive := i%3 == 0
 				h, err := tab.Lock(context.Background(), 0, c, exclusive)
 				if err != nil {
-					_ = tab.Wait(context.Background(), 0, c, Shared, time.Microsecond)
+					_, _ = tab.Wait(context.Background(), 0, c, Shared, time.Microsecond)
 					continue
 				}
 				for _, g := range tab.Holders() {
@@ -327,7 +331,7 @@ func BenchmarkWaitFree(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := tab.Wait(context.Background(), 0, alice1, Shared, time.Second); err != nil {
+		if _, err := tab.Wait(context.Background(), 0, alice1, Shared, time.Second); err != nil {
 			b.Fatal(err)
 		}
 	}

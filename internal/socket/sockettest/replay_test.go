@@ -63,7 +63,7 @@ func (c *client) Handle(ctx context.Context, req *socket.Request, reply *socket.
 		}
 		return socket.NotSupported
 	case socket.CmdTransactOld:
-		if m.locks.Wait(ctx, slot, c.who, lock.Exclusive, 0) != nil {
+		if _, err := m.locks.Wait(ctx, slot, c.who, lock.Exclusive, 0); err != nil {
 			return socket.Locked
 		}
 		resp, code := m.transact(slot, req.Raw)
@@ -95,7 +95,7 @@ func (c *client) Handle(ctx context.Context, req *socket.Request, reply *socket.
 		}
 		return socket.Success
 	}
-	if m.locks.Wait(ctx, slot, c.who, lock.Shared, lockDelay) != nil {
+	if _, err := m.locks.Wait(ctx, slot, c.who, lock.Shared, lockDelay); err != nil {
 		return socket.Locked
 	}
 	need := func(code socket.Code, tags ...socket.Tag) socket.Code {
