@@ -104,7 +104,7 @@ func (l *line) Write(_ context.Context, b []byte) error {
 	return nil
 }
 
-func (l *line) Read(_ context.Context, buf []byte, timeout time.Duration) (int, error) {
+func (l *line) Read(ctx context.Context, buf []byte, timeout time.Duration) (int, error) {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	select {
@@ -116,6 +116,8 @@ func (l *line) Read(_ context.Context, buf []byte, timeout time.Duration) (int, 
 		return 1, nil
 	case <-l.gone:
 		return 0, usb.ErrUnplugged
+	case <-ctx.Done():
+		return 0, ctx.Err()
 	case <-timer.C:
 		return 0, usb.ErrTimeout
 	}
@@ -555,5 +557,46 @@ func TestFileErrors(t *testing.T) {
 	}
 	if _, err := OpenBlock("/dev/cmx-that-is-not-there", ifd.Options{}); !errors.Is(err, usb.ErrUnplugged) {
 		t.Errorf("no such device: %v", err)
+	}
+}
+
+// TestSerialCardRemovedWhileReaderWaits: the reader reports the removal between
+// its messages and never answers the command.
+func TestSerialCardRemovedWhileReaderWaits(t *testing.T) {
+	for _, c := range []struct {
+		model string
+		slot  int
+		news  byte // of slots 0 to 3
+	}{{"GemPCTwin", 0, 0b10}, {"GemCorePOSPro", 0, 0b11_10}, {"GemCoreSIMPro", 1, 0b10_01}} {
+		for _, command := range []byte{msgXfrBlock, msgIccPowerOn} {
+			t.Run(fmt.Sprintf("%s/%02X", c.model, command), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					b, l := onLine(t, c.model, &testCard{atr: atrT0}, nil)
+					b.model.Insert(c.slot, &testCard{atr: atrT0})
+					e := b.engine(c.slot)
+					b.model.Inject(ccidreader.Fault{On: command, Lose: true, Times: -1})
+					began := time.Now()
+					removal := time.AfterFunc(time.Second, func() {
+						b.model.Remove(c.slot)
+						l.bytes <- serialCard
+						l.bytes <- c.news
+					})
+					defer removal.Stop()
+					var err error
+					if command == msgXfrBlock {
+						_, err = e.Transmit(context.Background(), selectMF, nil)
+					} else {
+						_, err = b.slot(c.slot).Reset(context.Background())
+					}
+					wantErr(t, "command", err, ifd.ErrNoCard)
+					if d := time.Since(began) - time.Second; d > removalGrace {
+						t.Errorf("ended %v after the removal", d)
+					}
+					b.model.Heal()
+					b.model.Insert(c.slot, &testCard{atr: atrT0})
+					b.transmit(b.engine(c.slot), selectMF, okSW)
+				})
+			})
+		}
 	}
 }

@@ -84,11 +84,18 @@ func ParseDescriptors(raw []byte) (*Descriptor, error) {
 	return d, d.parseInterfaces(config)
 }
 
+// parseInterfaces reads what follows the configuration descriptor. Behind the
+// first interface, what is no descriptor ends the reading, and what was read is
+// kept, as the kernel does (drivers/usb/core/config.c): devices pad their
+// configuration with zero bytes.
 func (d *Descriptor) parseInterfaces(config []byte) error {
 	var cur *Interface
 	for rest := config; len(rest) > 0; {
 		n := int(rest[0])
 		if n < 2 || n > len(rest) {
+			if cur != nil {
+				return nil
+			}
 			return fmt.Errorf("descriptor of %d bytes with %d left: %w", n, len(rest), ErrDescriptor)
 		}
 		desc := rest[:n]

@@ -43,6 +43,14 @@ func TestParseDescriptors(t *testing.T) {
 		}},
 		{"unconfigured", "12 01 00 01 FF 00 00 08 29 05 00 06 00 01 01 02 00 01",
 			&Descriptor{Vendor: 0x0529, Product: 0x0600, Release: 0x0100}},
+		{"padded with zero bytes", `
+			12 01 00 01 FF 00 00 08 29 05 0C 05 00 01 01 02 00 01
+			09 02 22 00 01 01 00 80 1E  09 04 00 00 00 FF 00 00 00  00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00`,
+			&Descriptor{Vendor: 0x0529, Product: 0x050C, Release: 0x0100, Interfaces: []Interface{{Class: 0xFF}}}},
+		{"cut short behind the interface", `
+			12 01 00 01 FF 00 00 08 29 05 0C 05 00 01 01 02 00 01
+			09 02 19 00 01 01 00 80 1E  09 04 00 00 00 FF 00 00 00  07 05 81`,
+			&Descriptor{Vendor: 0x0529, Product: 0x050C, Release: 0x0100, Interfaces: []Interface{{Class: 0xFF}}}},
 		{"second configuration is left alone", eTokenRaw + "09 02 12 00 01 02 00 80 1E 09 04 00 00 00 0B 00 00 00",
 			&Descriptor{Vendor: 0x0529, Product: 0x050C, Release: 0x0100, Interfaces: []Interface{{Class: 0xFF}}}},
 	}
