@@ -10,12 +10,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"openct/internal/hextest"
+	"openct/internal/proto"
 )
 
 // meaning is what an ATR says, in the terms of the specification's table.
 type meaning struct {
-	Default   int
-	Protocols []int
+	Default   proto.ID
+	Protocols []proto.ID
 	TA1, TC1  int // Absent if not there
 	IFSC      int
 	BWI, CWI  int
@@ -47,49 +48,49 @@ var vectors = []struct {
 	want meaning
 }{
 	{"CardOS 4.2B, eToken PRO 64k", "3B F2 18 00 02 C1 0A 31 FE 58 C8 09 75",
-		meaning{1, []int{1}, 0x18, 2, 254, 5, 8, 10, false, "C809", 0x75}},
+		meaning{1, []proto.ID{1}, 0x18, 2, 254, 5, 8, 10, false, "C809", 0x75}},
 	{"CardOS M4.0, eToken PRO 16k", "3B E2 00 FF C1 10 31 FE 55 C8 02 9C",
-		meaning{1, []int{1}, Absent, 255, 254, 5, 5, 10, false, "C802", 0x9C}},
+		meaning{1, []proto.ID{1}, Absent, 255, 254, 5, 5, 10, false, "C802", 0x9C}},
 	{"CardOS M4.01", "3B F2 98 00 FF C1 10 31 FE 55 C8 03 15",
-		meaning{1, []int{1}, 0x98, 255, 254, 5, 5, 10, false, "C803", 0x15}},
+		meaning{1, []proto.ID{1}, 0x98, 255, 254, 5, 5, 10, false, "C803", 0x15}},
 	{"CardOS 4.4", "3B D2 18 02 C1 0A 31 FE 58 C8 0D 51",
-		meaning{1, []int{1}, 0x18, 2, 254, 5, 8, 10, false, "C80D", 0x51}},
+		meaning{1, []proto.ID{1}, 0x18, 2, 254, 5, 8, 10, false, "C80D", 0x51}},
 	{"Datakey 330, iKey 2032", "3B FF 11 00 00 81 31 FE 4D 80 25 A0 00 00 00 56 57 44 4B 33 33 30 06 00 D0",
-		meaning{1, []int{1}, 0x11, 0, 254, 4, 13, 10, false, "8025A0000000565744 4B3333300600", 0xD0}},
+		meaning{1, []proto.ID{1}, 0x11, 0, 254, 4, 13, 10, false, "8025A0000000565744 4B3333300600", 0xD0}},
 	{"STARCOS SPK 2.3", "3B B7 94 00 81 31 FE 65 53 50 4B 32 33 90 00 D1",
-		meaning{1, []int{1}, 0x94, Absent, 254, 6, 5, 10, false, "53504B32339000", 0xD1}},
+		meaning{1, []proto.ID{1}, 0x94, Absent, 254, 6, 5, 10, false, "53504B32339000", 0xD1}},
 	{"STARCOS SPK 2.3, both protocols", "3B B7 94 00 C0 24 31 FE 65 53 50 4B 32 33 90 00 B4",
-		meaning{0, []int{0, 1}, 0x94, Absent, 254, 6, 5, 0x24, false, "53504B32339000", 0xB4}},
+		meaning{0, []proto.ID{0, 1}, 0x94, Absent, 254, 6, 5, 0x24, false, "53504B32339000", 0xB4}},
 	{"T=0 named", "3B 95 18 40 FF 62 01 02 01 04",
-		meaning{0, []int{0}, 0x18, Absent, 32, 4, 13, 0xFF, false, "6201020104", Absent}},
+		meaning{0, []proto.ID{0}, 0x18, Absent, 32, 4, 13, 0xFF, false, "6201020104", Absent}},
 	{"Rutoken S, T=0 implied", "3B 6F 00 FF 00 56 72 75 54 6F 6B 6E 73 30 20 00 00 90 00",
-		meaning{0, []int{0}, Absent, 255, 32, 4, 13, 10, false, "00567275546F6B6E73302000009000", Absent}},
+		meaning{0, []proto.ID{0}, Absent, 255, 32, 4, 13, 10, false, "00567275546F6B6E73302000009000", Absent}},
 	{"ePass3000, no interface bytes", "3B 0F 00 65 46 53 05 30 05 71 DF 00 00 00 80 6A 82",
-		meaning{0, []int{0}, Absent, Absent, 32, 4, 13, 10, false, "0065465305300571DF000000806A82", Absent}},
+		meaning{0, []proto.ID{0}, Absent, Absent, 32, 4, 13, 10, false, "0065465305300571DF000000806A82", Absent}},
 	{"eToken PRO 72k Java", "3B D5 18 00 81 31 3A 7D 80 73 C8 21 10 30",
-		meaning{1, []int{1}, 0x18, 0, 58, 7, 13, 10, false, "8073C82110", 0x30}},
+		meaning{1, []proto.ID{1}, 0x18, 0, 58, 7, 13, 10, false, "8073C82110", 0x30}},
 	{"CardOS 5", "3B D2 18 00 81 31 FE 58 C9 01 14",
-		meaning{1, []int{1}, 0x18, 0, 254, 5, 8, 10, false, "C901", 0x14}},
+		meaning{1, []proto.ID{1}, 0x18, 0, 254, 5, 8, 10, false, "C901", 0x14}},
 	{"a TD that announces nothing", "3B 80 01 81",
-		meaning{1, []int{1}, Absent, Absent, 32, 4, 13, 10, false, "", Absent}},
+		meaning{1, []proto.ID{1}, Absent, Absent, 32, 4, 13, 10, false, "", Absent}},
 	{"inverse convention", "3F 65 25 00 2C 09 69 90 00",
-		meaning{0, []int{0}, Absent, 0, 32, 4, 13, 10, false, "2C09699000", Absent}},
+		meaning{0, []proto.ID{0}, Absent, 0, 32, 4, 13, 10, false, "2C09699000", Absent}},
 	{"recorded echo card", "3B 84 81 31 FE 45 45 43 48 4F 8E",
-		meaning{1, []int{1}, Absent, Absent, 254, 4, 5, 10, false, "4543484F", 0x8E}},
+		meaning{1, []proto.ID{1}, Absent, Absent, 254, 4, 5, 10, false, "4543484F", 0x8E}},
 	{"nothing but T0", "3B 00",
-		meaning{0, []int{0}, Absent, Absent, 32, 4, 13, 10, false, "", Absent}},
+		meaning{0, []proto.ID{0}, Absent, Absent, 32, 4, 13, 10, false, "", Absent}},
 	{"T=1 bytes in group 4, group 3 is T=15's", "3B 80 80 9F 11 71 40 21 01 81",
-		meaning{0, []int{0, 1}, Absent, Absent, 64, 2, 1, 10, true, "", Absent}},
+		meaning{0, []proto.ID{0, 1}, Absent, Absent, 64, 2, 1, 10, true, "", Absent}},
 	{"T=15 alone is no protocol", "3B 80 0F 00",
-		meaning{0, []int{0}, Absent, Absent, 32, 4, 13, 10, false, "", Absent}},
+		meaning{0, []proto.ID{0}, Absent, Absent, 32, 4, 13, 10, false, "", Absent}},
 	{"five groups", "3B 80 81 81 81 81 01 81",
-		meaning{1, []int{1}, Absent, Absent, 32, 4, 13, 10, false, "", Absent}},
+		meaning{1, []proto.ID{1}, Absent, Absent, 32, 4, 13, 10, false, "", Absent}},
 	{"second IFSC does not count", "3B 80 81 91 20 11 FE 3F",
-		meaning{1, []int{1}, Absent, Absent, 32, 4, 13, 10, false, "", Absent}},
-	{"IFSC FF", "3B 80 81 11 FF EE", meaning{1, []int{1}, Absent, Absent, 254, 4, 13, 10, false, "", Absent}},
-	{"IFSC 00", "3B 80 81 11 00 11", meaning{1, []int{1}, Absent, Absent, 32, 4, 13, 10, false, "", Absent}},
-	{"reserved BWI", "3B 80 81 21 FF DE", meaning{1, []int{1}, Absent, Absent, 32, 9, 15, 10, false, "", Absent}},
-	{"WI 0", "3B 80 40 00", meaning{0, []int{0}, Absent, Absent, 32, 4, 13, 10, false, "", Absent}},
+		meaning{1, []proto.ID{1}, Absent, Absent, 32, 4, 13, 10, false, "", Absent}},
+	{"IFSC FF", "3B 80 81 11 FF EE", meaning{1, []proto.ID{1}, Absent, Absent, 254, 4, 13, 10, false, "", Absent}},
+	{"IFSC 00", "3B 80 81 11 00 11", meaning{1, []proto.ID{1}, Absent, Absent, 32, 4, 13, 10, false, "", Absent}},
+	{"reserved BWI", "3B 80 81 21 FF DE", meaning{1, []proto.ID{1}, Absent, Absent, 32, 9, 15, 10, false, "", Absent}},
+	{"WI 0", "3B 80 40 00", meaning{0, []proto.ID{0}, Absent, Absent, 32, 4, 13, 10, false, "", Absent}},
 }
 
 // fixTCK computes the check byte of vectors that only test a rule, so that
@@ -181,17 +182,17 @@ func TestFlawedATRs(t *testing.T) {
 		want meaning
 	}{
 		{"wrong TCK", "3B D2 18 02 C1 0A 31 FE 58 C8 0D 50",
-			meaning{1, []int{1}, 0x18, 2, 254, 5, 8, 10, false, "C80D", 0x50}},
+			meaning{1, []proto.ID{1}, 0x18, 2, 254, 5, 8, 10, false, "C80D", 0x50}},
 		{"a status word behind the ATR", "3B 84 80 01 01 11 20 03 36 90 00",
-			meaning{0, []int{0, 1}, Absent, Absent, 32, 4, 13, 10, false, "01112003", 0x36}},
+			meaning{0, []proto.ID{0, 1}, Absent, Absent, 32, 4, 13, 10, false, "01112003", 0x36}},
 		{"a TCK at T=0", "3B 8B 00 52 75 74 6F 6B 65 6E 6C 74 53 44 E3",
-			meaning{0, []int{0}, Absent, Absent, 32, 4, 13, 10, false, "5275746F6B656E6C745344", Absent}},
+			meaning{0, []proto.ID{0}, Absent, Absent, 32, 4, 13, 10, false, "5275746F6B656E6C745344", Absent}},
 		{"two of five historical bytes missing", "3B 65 00 00 B0 46 41",
-			meaning{0, []int{0}, Absent, 0, 32, 4, 13, 10, false, "B04641", Absent}},
+			meaning{0, []proto.ID{0}, Absent, 0, 32, 4, 13, 10, false, "B04641", Absent}},
 		{"cut short behind TA3", "3B F2 18 00 02 C1 0A 31 FE",
-			meaning{1, []int{1}, 0x18, 2, 254, 4, 13, 10, false, "", Absent}},
+			meaning{1, []proto.ID{1}, 0x18, 2, 254, 4, 13, 10, false, "", Absent}},
 		{"T=15 in TD1", "3B 80 1F C7 80 31",
-			meaning{0, []int{0}, Absent, Absent, 32, 4, 13, 10, false, "", 0x80}},
+			meaning{0, []proto.ID{0}, Absent, Absent, 32, 4, 13, 10, false, "", 0x80}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a, err := Parse(hextest.Bytes(t, tt.atr))
@@ -210,8 +211,8 @@ func TestFlawedATRs(t *testing.T) {
 func TestManyFlawedATRs(t *testing.T) {
 	sound := []struct {
 		atr      string
-		protocol int // that TD1 names, or 0
-		needed   int // bytes up to TD1, or up to T0 where there is none
+		protocol proto.ID // that TD1 names, or 0
+		needed   int      // bytes up to TD1, or up to T0 where there is none
 	}{
 		{"3B F2 18 00 02 C1 0A 31 FE 58 C8 09 75", 1, 6},
 		{"3B FF 11 00 00 81 31 FE 4D 80 25 A0 00 00 00 56 57 44 4B 33 33 30 06 00 D0", 1, 6},
@@ -224,7 +225,7 @@ func TestManyFlawedATRs(t *testing.T) {
 		{"3B 80 81 11 FF EF", 1, 3},
 	}
 	n := 0
-	check := func(raw []byte, protocol int, what string) {
+	check := func(raw []byte, protocol proto.ID, what string) {
 		t.Helper()
 		n++
 		a, err := Parse(raw)
@@ -307,13 +308,13 @@ func TestSpecificMode(t *testing.T) {
 		atr      string
 		specific bool
 		implicit bool
-		def      int
-		offers   []int
-		refuses  []int
+		def      proto.ID
+		offers   []proto.ID
+		refuses  []proto.ID
 	}{
-		{"negotiable", "3B B7 94 00 C0 24 31 FE 65 53 50 4B 32 33 90 00 B4", false, false, 0, []int{0, 1}, []int{2, 15, -1}},
-		{"TA2 forces the second protocol", "3B 80 90 01 01 10", true, false, 1, []int{1}, []int{0}},
-		{"TA2 with implicit factors", "3B 80 90 11 01 00", true, true, 1, []int{1}, []int{0}},
+		{"negotiable", "3B B7 94 00 C0 24 31 FE 65 53 50 4B 32 33 90 00 B4", false, false, 0, []proto.ID{0, 1}, []proto.ID{2, 15, -1}},
+		{"TA2 forces the second protocol", "3B 80 90 01 01 10", true, false, 1, []proto.ID{1}, []proto.ID{0}},
+		{"TA2 with implicit factors", "3B 80 90 11 01 00", true, true, 1, []proto.ID{1}, []proto.ID{0}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -1,5 +1,7 @@
 package atr
 
+import "openct/internal/proto"
+
 // Defaults where the card says nothing (ISO/IEC 7816-3, 8.3, 10.2, 11.4).
 const (
 	DefaultFi   = 372
@@ -15,11 +17,11 @@ const (
 
 // Protocols are the protocols the card speaks after this reset, in the order
 // it names them, at least one. In specific mode it is that one alone.
-func (a *ATR) Protocols() []int {
+func (a *ATR) Protocols() []proto.ID {
 	if t, ok := a.Specific(); ok {
-		return []int{t}
+		return []proto.ID{t}
 	}
-	var ts []int
+	var ts []proto.ID
 	var seen uint16
 	for _, g := range a.Groups {
 		if g.TD == Absent {
@@ -28,21 +30,21 @@ func (a *ATR) Protocols() []int {
 		t := g.TD & 0x0F
 		if t != global && seen&(1<<t) == 0 {
 			seen |= 1 << t
-			ts = append(ts, t)
+			ts = append(ts, proto.ID(t))
 		}
 	}
 	if ts == nil {
-		return []int{0}
+		return []proto.ID{proto.T0}
 	}
 	return ts
 }
 
 // Default is the protocol the card uses unless another is selected: the one of
 // the specific mode, else the first it names, else 0.
-func (a *ATR) Default() int { return a.Protocols()[0] }
+func (a *ATR) Default() proto.ID { return a.Protocols()[0] }
 
 // Offers says whether the card speaks protocol t after this reset.
-func (a *ATR) Offers(t int) bool {
+func (a *ATR) Offers(t proto.ID) bool {
 	for _, p := range a.Protocols() {
 		if p == t {
 			return true
@@ -53,9 +55,9 @@ func (a *ATR) Offers(t int) bool {
 
 // Specific says whether TA2 puts the card in specific mode: it speaks t at
 // once and must not be sent a PPS.
-func (a *ATR) Specific() (t int, ok bool) {
+func (a *ATR) Specific() (t proto.ID, ok bool) {
 	if ta2 := a.ta2(); ta2 != Absent {
-		return ta2 & 0x0F, true
+		return proto.ID(ta2 & 0x0F), true
 	}
 	return 0, false
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+
+	"openct/internal/proto"
 )
 
 // Protocol and parameters selection (ISO/IEC 7816-3, 9):
@@ -34,7 +36,7 @@ var (
 // PPS builds the request that selects protocol t and, unless pps1 is Absent,
 // the factors coded in pps1 as in TA1. PPS2 is never sent: its meaning is
 // gone from the standard, and cards were seen to fall over it.
-func (a *ATR) PPS(t, pps1 int) ([]byte, error) {
+func (a *ATR) PPS(t proto.ID, pps1 int) ([]byte, error) {
 	if s, ok := a.Specific(); ok {
 		return nil, fmt.Errorf("%w: T=%d", ErrSpecific, s)
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"openct/internal/hextest"
+	"openct/internal/proto"
 )
 
 func TestBuildPPS(t *testing.T) {
@@ -14,7 +15,7 @@ func TestBuildPPS(t *testing.T) {
 	tests := []struct {
 		name string
 		atr  string
-		t    int
+		t    proto.ID
 		pps1 int
 		want string
 		err  error

@@ -1,6 +1,10 @@
 package atr
 
-import "time"
+import (
+	"time"
+
+	"openct/internal/proto"
+)
 
 // DefaultClock is the card clock assumed where a reader tells none, in Hz: at
 // 372 clocks per bit it makes 9600 bit/s.
@@ -67,10 +71,10 @@ func (r Rate) ETU() time.Duration { return r.etus(1) }
 // t: 12 etu and N of TC1, in units of the factors in use or, where the card
 // has a T=15 group, of TA1's. N = 255 means the least the protocol allows, 12
 // etu in T=0 and 11 in T=1 (ISO/IEC 7816-3, 8.3).
-func (a *ATR) Guard(t int, r Rate) time.Duration {
+func (a *ATR) Guard(t proto.ID, r Rate) time.Duration {
 	n, _ := a.GuardTime()
 	if n == 255 {
-		if t == 1 {
+		if t == proto.T1 {
 			return r.etus(11)
 		}
 		return r.etus(12)

@@ -31,7 +31,7 @@ const (
 func newAPDUEngine(s *slot) *apduEngine { return &apduEngine{s: s} }
 
 // ID is the protocol that the reader speaks to the card.
-func (e *apduEngine) ID() proto.ID { return proto.ID(e.s.card.t) }
+func (e *apduEngine) ID() proto.ID { return e.s.card.t }
 
 // Transmit implements proto.Engine.
 func (e *apduEngine) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, error) {

@@ -16,7 +16,7 @@ import (
 // bytes and block lengths are the host's affair.
 func (s *slot) newCharEngine(a *atr.ATR) proto.Engine {
 	l := &charLink{s: s}
-	if s.card.t == 0 {
+	if s.card.t == proto.T0 {
 		return proto.NewT0(l, proto.T0Params{Stream: true, Timeout: s.card.wait})
 	}
 	// IFSD stays at its 32 bytes: what fits into these readers differs little.
@@ -71,12 +71,12 @@ func (l *charLink) Recv(ctx context.Context, buf []byte, timeout time.Duration) 
 // exchange sends out and reads exactly len(in) characters.
 func (l *charLink) exchange(ctx context.Context, out, in []byte, timeout time.Duration) error {
 	var bwi byte
-	if len(out) > 3 && l.s.card.t == 1 && out[1] == pcbWTXResponse {
+	if len(out) > 3 && l.s.card.t == proto.T1 && out[1] == pcbWTXResponse {
 		bwi = out[3]
 	}
 	r, err := l.s.run(ctx, xfrBlock(bwi, uint16(len(in)), out), max(timeout, l.s.card.wait))
 	switch {
-	case errors.Is(err, errParity) && l.s.card.t == 1:
+	case errors.Is(err, errParity) && l.s.card.t == proto.T1:
 		return fmt.Errorf("%w: %w", proto.ErrCorrupted, err)
 	case err != nil:
 		return err

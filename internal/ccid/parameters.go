@@ -1,17 +1,19 @@
 package ccid
 
+import "openct/internal/proto"
+
 // cardParameters is the protocol data structure of both protocols (CCID 1.1,
 // 6.1.7).
 type cardParameters struct {
-	t         int  // 0 or 1
-	fidi      byte // bmFindexDindex, coded as TA1
-	crc       bool // T=1: blocks end in a CRC
-	inverse   bool // inverse convention
-	guard     byte // bGuardTime, TC1
-	wi        byte // T=0: bWaitingInteger
-	bwiCwi    byte // T=1: bmWaitingIntegers
-	clockStop byte // 0 not allowed, 1 low, 2 high, 3 either
-	ifsc      byte // T=1
+	t         proto.ID // T0 or T1
+	fidi      byte     // bmFindexDindex, coded as TA1
+	crc       bool     // T=1: blocks end in a CRC
+	inverse   bool     // inverse convention
+	guard     byte     // bGuardTime, TC1
+	wi        byte     // T=0: bWaitingInteger
+	bwiCwi    byte     // T=1: bmWaitingIntegers
+	clockStop byte     // 0 not allowed, 1 low, 2 high, 3 either
+	ifsc      byte     // T=1
 }
 
 // Bits of bmTCCKST0 and bmTCCKST1 (CCID 1.1, 6.1.7).
@@ -30,7 +32,7 @@ func (p cardParameters) encode() []byte {
 	if p.inverse {
 		flags |= tcckInverse
 	}
-	if p.t == 0 {
+	if p.t == proto.T0 {
 		return []byte{p.fidi, flags, p.guard, p.wi, p.clockStop}
 	}
 	flags |= tcckT1

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"openct/internal/ifd"
+	"openct/internal/proto"
 	"openct/internal/usb"
 )
 
@@ -259,4 +260,4 @@ func (p Plan) String() string {
 func (p Plan) hostSpeaks() bool { return p.Level == TPDU || p.Level == Characters }
 
 // supports says whether the reader speaks card protocol t.
-func (p Plan) supports(t int) bool { return t == 0 && p.T0 || t == 1 && p.T1 }
+func (p Plan) supports(t proto.ID) bool { return t == proto.T0 && p.T0 || t == proto.T1 && p.T1 }

@@ -7,6 +7,7 @@ import (
 
 	"openct/internal/atr"
 	"openct/internal/ifd"
+	"openct/internal/proto"
 )
 
 // speed is what reader and card are going to use: Fi and Di coded as TA1, and
@@ -83,7 +84,7 @@ func inTable(table []uint32, rate uint32) bool {
 
 // parametersFor takes a card's parameters for protocol t from its ATR; fidi
 // is what the speed is going to be.
-func parametersFor(a *atr.ATR, t int, fidi byte) cardParameters {
+func parametersFor(a *atr.ATR, t proto.ID, fidi byte) cardParameters {
 	guard, _ := a.GuardTime()
 	return cardParameters{
 		t:       t,
@@ -108,7 +109,7 @@ const (
 // cardWait is how long the answer to one block or APDU may take if the reader
 // asks for no more time: the longest command, the card's thinking, the longest
 // answer (ISO/IEC 7816-3, 10.2 and 11.4.3).
-func (p Plan) cardWait(a *atr.ATR, t int, fidi byte) time.Duration {
+func (p Plan) cardWait(a *atr.ATR, t proto.ID, fidi byte) time.Duration {
 	f, okF := atr.Fi(fidi >> 4)
 	d, okD := atr.Di(fidi & 0x0F)
 	if a == nil || !okF || !okD {
@@ -117,7 +118,7 @@ func (p Plan) cardWait(a *atr.ATR, t int, fidi byte) time.Duration {
 	r := atr.Rate{Clock: int(min(p.Clock, maxClock)) * 1000, F: f, D: d}
 	guard := a.Guard(t, r)
 	var wait time.Duration
-	if t == 0 {
+	if t == proto.T0 {
 		wwt := a.WWT(r)
 		wait = max(261*guard+6*wwt, 5*guard+260*wwt)
 	} else {

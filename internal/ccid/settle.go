@@ -6,12 +6,13 @@ import (
 
 	"openct/internal/atr"
 	"openct/internal/ifd"
+	"openct/internal/proto"
 )
 
 // settle makes card and reader agree on protocol t and on a speed, as far as
 // the reader leaves that to the host: a PPS to the card, SetParameters to the
 // reader (ISO/IEC 7816-3, 9; CCID 1.1, 6.1.7). It returns the factors in use.
-func (s *slot) settle(ctx context.Context, a *atr.ATR, t int) (fidi byte, err error) {
+func (s *slot) settle(ctx context.Context, a *atr.ATR, t proto.ID) (fidi byte, err error) {
 	if a.Implicit() {
 		return 0, fmt.Errorf("card uses parameters that its ATR does not tell: %w", ifd.ErrNotSupported)
 	}
@@ -48,7 +49,7 @@ func (s *slot) settle(ctx context.Context, a *atr.ATR, t int) (fidi byte, err er
 // negotiate gets the card to protocol t, at the speed sp if it takes it, at
 // the default one otherwise. A card that did not like the PPS is powered off
 // and on, and is then at the default speed in its first protocol.
-func (s *slot) negotiate(ctx context.Context, a *atr.ATR, t int, sp speed) (fidi byte, err error) {
+func (s *slot) negotiate(ctx context.Context, a *atr.ATR, t proto.ID, sp speed) (fidi byte, err error) {
 	if sp.pps {
 		fidi, err = s.pps(ctx, a, t, int(sp.fidi))
 		if err == nil && fidi != defaultFiDi && s.plan.SetRate {
@@ -76,7 +77,7 @@ func (s *slot) negotiate(ctx context.Context, a *atr.ATR, t int, sp speed) (fidi
 
 // pps selects protocol t and the factors pps1, atr.Absent for none, and
 // returns the factors the card agreed to.
-func (s *slot) pps(ctx context.Context, a *atr.ATR, t, pps1 int) (fidi byte, err error) {
+func (s *slot) pps(ctx context.Context, a *atr.ATR, t proto.ID, pps1 int) (fidi byte, err error) {
 	req, err := a.PPS(t, pps1)
 	if err != nil {
 		return 0, fmt.Errorf("%w: %w", ifd.ErrNotSupported, err)

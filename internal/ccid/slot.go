@@ -40,7 +40,7 @@ type slot struct {
 
 // session is what Protocol settled on for the card.
 type session struct {
-	t       int // 0 or 1
+	t       proto.ID // T0 or T1
 	wait    time.Duration
 	engine  proto.Engine // at TPDU level; nil at APDU level
 	link    *tpduLink
@@ -260,7 +260,7 @@ func (s *slot) Protocol(ctx context.Context, p proto.ID, a *atr.ATR) (proto.Engi
 
 // agree makes card and reader agree on protocol t, and notes how long the card
 // may take for its answers.
-func (s *slot) agree(ctx context.Context, a *atr.ATR, t int) (err error) {
+func (s *slot) agree(ctx context.Context, a *atr.ATR, t proto.ID) (err error) {
 	s.card = session{}
 	fidi := byte(defaultFiDi)
 	if a != nil && s.plan.Parameters {
@@ -283,7 +283,7 @@ func taken(a *atr.ATR) (byte, bool) {
 
 // chooseProtocol finds the card protocol that is asked for, that the card
 // offers, and that the reader speaks.
-func (s *slot) chooseProtocol(p proto.ID, a *atr.ATR) (int, error) {
+func (s *slot) chooseProtocol(p proto.ID, a *atr.ATR) (proto.ID, error) {
 	if p != proto.Default && p != proto.T0 && p != proto.T1 {
 		return 0, fmt.Errorf("protocol %v: %w", p, ifd.ErrNotSupported)
 	}
@@ -292,30 +292,29 @@ func (s *slot) chooseProtocol(p proto.ID, a *atr.ATR) (int, error) {
 			return 0, fmt.Errorf("the reader leaves the protocol to the host, and the ATR does not tell it: %w", ifd.ErrInvalidATR)
 		}
 		if p == proto.T0 || p == proto.Default && s.plan.T0 {
-			return 0, nil
+			return proto.T0, nil
 		}
-		return 1, nil
+		return proto.T1, nil
 	}
 	if p != proto.Default {
-		t := int(p)
 		switch {
-		case !a.Offers(t):
-			return 0, fmt.Errorf("card does not offer T=%d: %w", t, ifd.ErrNotSupported)
-		case !s.plan.supports(t):
-			return 0, fmt.Errorf("reader does not speak T=%d: %w", t, ifd.ErrNotSupported)
-		case s.plan.quirk.noPPS && t != a.Default():
-			return 0, fmt.Errorf("reader cannot change a card's protocol to T=%d: %w", t, ifd.ErrNotSupported)
+		case !a.Offers(p):
+			return 0, fmt.Errorf("card does not offer T=%d: %w", p, ifd.ErrNotSupported)
+		case !s.plan.supports(p):
+			return 0, fmt.Errorf("reader does not speak T=%d: %w", p, ifd.ErrNotSupported)
+		case s.plan.quirk.noPPS && p != a.Default():
+			return 0, fmt.Errorf("reader cannot change a card's protocol to T=%d: %w", p, ifd.ErrNotSupported)
 		}
-		return t, nil
+		return p, nil
 	}
 	if s.plan.quirk.noPPS {
-		return s.chooseProtocol(proto.ID(a.Default()), a)
+		return s.chooseProtocol(a.Default(), a)
 	}
 	// A contactless card's ATR names T=0 first as a matter of form; its waiting
 	// times are T=1's. A reader that leaves the protocol to the host follows
 	// the ATR.
 	if a.Contactless() && s.plan.T1 && !s.plan.hostSpeaks() {
-		return 1, nil
+		return proto.T1, nil
 	}
 	for _, t := range a.Protocols() {
 		if s.plan.supports(t) {

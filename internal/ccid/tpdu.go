@@ -17,7 +17,7 @@ import (
 // on.
 func (s *slot) newTPDUEngine(ctx context.Context, a *atr.ATR) (proto.Engine, error) {
 	l := &tpduLink{s: s, t: s.card.t}
-	if s.card.t == 0 {
+	if s.card.t == proto.T0 {
 		s.card.link, s.card.engine = l, proto.NewT0(l, proto.T0Params{Timeout: s.card.wait})
 		return s.card.engine, nil
 	}
@@ -72,7 +72,7 @@ func (s *slot) announce(ctx context.Context, t1 *proto.T1Engine, ifsd int) error
 // exchange for both directions, so Send only remembers what Recv sends.
 type tpduLink struct {
 	s     *slot
-	t     int
+	t     proto.ID
 	block []byte
 	ready bool
 
@@ -101,7 +101,7 @@ func (l *tpduLink) Recv(ctx context.Context, buf []byte, timeout time.Duration) 
 	l.ready = false
 	clear(l.block) // there may be a PIN
 	switch {
-	case errors.Is(err, errParity) && l.t == 1:
+	case errors.Is(err, errParity) && l.t == proto.T1:
 		return 0, fmt.Errorf("%w: %w", proto.ErrCorrupted, err)
 	case err != nil:
 		return 0, err
@@ -123,7 +123,7 @@ func (l *tpduLink) exchange(ctx context.Context, timeout time.Duration) (respons
 		return r, err
 	}
 	var bwi byte
-	if l.t == 1 && len(l.block) > 3 && l.block[1] == pcbWTXResponse {
+	if l.t == proto.T1 && len(l.block) > 3 && l.block[1] == pcbWTXResponse {
 		bwi = l.block[3]
 	}
 	return l.s.run(ctx, xfrBlock(bwi, levelWhole, l.block), max(timeout, l.s.card.wait))
@@ -135,6 +135,6 @@ const pcbWTXResponse = 0xE3
 
 // isFirstBlock says whether a block carries a command rather than answering or
 // repairing something: every TPDU does, and T=1's I-blocks.
-func isFirstBlock(t int, block []byte) bool {
-	return t == 0 || len(block) > 1 && block[1]&0x80 == 0
+func isFirstBlock(t proto.ID, block []byte) bool {
+	return t == proto.T0 || len(block) > 1 && block[1]&0x80 == 0
 }

@@ -96,7 +96,7 @@ func (t *eutron) Protocol(ctx context.Context, p proto.ID, a *atr.ATR) (proto.En
 	if err != nil {
 		return nil, err
 	}
-	if p != proto.T1 && (p != proto.T0 || a.Offers(int(proto.T1))) {
+	if p != proto.T1 && (p != proto.T0 || a.Offers(proto.T1)) {
 		return nil, fmt.Errorf("protocol T=%d on a CryptoIdentity: %w", p, ifd.ErrNotSupported)
 	}
 	if err := t.selectProtocol(ctx, p, a); err != nil {
@@ -122,7 +122,7 @@ func (t *eutron) Protocol(ctx context.Context, p proto.ID, a *atr.ATR) (proto.En
 // the token that it is over.
 func (t *eutron) selectProtocol(ctx context.Context, p proto.ID, a *atr.ATR) error {
 	if _, specific := a.Specific(); !specific {
-		request, err := a.PPS(int(p), atr.Absent)
+		request, err := a.PPS(p, atr.Absent)
 		if err != nil {
 			return err
 		}

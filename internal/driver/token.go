@@ -56,8 +56,8 @@ func choose(p proto.ID, a *atr.ATR) (proto.ID, error) {
 	case a == nil:
 		return 0, fmt.Errorf("card without a usable ATR: %w", ifd.ErrInvalidATR)
 	case p == proto.Default:
-		return proto.ID(a.Default()), nil
-	case p < 0 || p > 14 || !a.Offers(int(p)):
+		return a.Default(), nil
+	case !a.Offers(p):
 		return 0, fmt.Errorf("protocol %d: %w", p, ifd.ErrNotSupported)
 	}
 	return p, nil
@@ -76,7 +76,7 @@ func t1Only(token string, p proto.ID, a *atr.ATR) error {
 // preferT1 makes T=1 the default for a card that offers it at all, for tokens
 // that talk T=1 to such a card whatever the ATR puts first.
 func preferT1(p proto.ID, a *atr.ATR) proto.ID {
-	if p == proto.Default && a != nil && a.Offers(int(proto.T1)) {
+	if p == proto.Default && a != nil && a.Offers(proto.T1) {
 		return proto.T1
 	}
 	return p
