@@ -180,7 +180,7 @@ func TestT0Blocks(t *testing.T) {
 			script: "H 00 A4 00 00 02 3F 00\nC 61 00\nH 00 C0 00 00 00\nC 6C 02\nH 00 C0 00 00 02\nC AA BB 90 00"},
 		{name: "Le 256", calls: []call{ok("00 B0 00 00 00", strings.Repeat("AB", 256)+"9000")},
 			script: "H 00 B0 00 00 00\nC R 258 AB*256 90 00"},
-		{name: "instructions 6x are the reader's affair", calls: []call{ok("00 60 00 00", "6D00")},
+		{name: "instructions 6x are left to the reader", calls: []call{ok("00 60 00 00", "6D00")},
 			script: "H 00 60 00 00 00\nC 6D 00"},
 		{name: "no status word", calls: []call{{apdu: selectMF, is: lostT0}, later},
 			script: "H 00 A4 00 00 02 3F 00\nC 90"},

@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// t1Phase is who has the word.
+// t1Phase says whose turn it is to send I-blocks, and why.
 type t1Phase int
 
 const (
 	t1Sending   t1Phase = iota // the host, with its command
 	t1Receiving                // the card, with its response
-	t1Aborting                 // the card gave up, and hands the word back
+	t1Aborting                 // the card gave up (S(ABORT)), and it is the host's turn again
 )
 
 // t1Exchange is the way of one APDU through T=1: it looks at each valid block
@@ -183,7 +183,7 @@ func (x *t1Exchange) handleR(b t1Block) (t1Verdict, *t1Fault) {
 		return t1Repeat, faultRepeat
 	}
 	switch x.phase {
-	case t1Aborting: // the word is back, and the card says what it expects
+	case t1Aborting: // it is the host's turn, and the card says what it expects
 		e.ns = b.rSeq()
 		return t1Ended, nil
 	case t1Receiving:

@@ -10,19 +10,9 @@ import (
 	"openct/internal/vusb"
 )
 
-// Serve plays a device to a USB/IP host at the other end of conn: what
-// has been imported already, as the kernel's vhci_hcd expects of a socket
-// written to its attach file. It returns when the host hangs up (nil), sends
-// nonsense, or ctx ends; conn is closed then and no transfer is under way.
-func Serve(ctx context.Context, conn io.ReadWriteCloser, m vusb.Model) error {
-	s, err := newServer(conn, m)
-	if err != nil {
-		conn.Close()
-		return err
-	}
-	return s.serve(ctx)
-}
-
+// server plays a device to a USB/IP host at the other end of conn: one that has
+// been imported already, as the kernel's vhci_hcd expects of a socket written to
+// its attach file.
 type server struct {
 	conn  io.ReadWriteCloser
 	model vusb.Model
@@ -61,6 +51,8 @@ func newServer(conn io.ReadWriteCloser, m vusb.Model) (*server, error) {
 	}, nil
 }
 
+// serve returns when the host hangs up (nil), sends nonsense, or ctx ends; conn is
+// closed then and no transfer is under way.
 func (s *server) serve(ctx context.Context) error {
 	outer := ctx
 	ctx, cancel := context.WithCancel(ctx)
