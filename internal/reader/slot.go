@@ -34,10 +34,10 @@ type Slot struct {
 	asked  proto.ID     // what engine was made for; proto.Default after a reset
 	reason error        // why engine is nil, for the next client that asks
 
-	mu     sync.Mutex
-	status ifd.Status // Changed: not yet told to a Status call
-	gen    uint64     // counts cards taken out, so that a card's engine dies with it
-	genNow uint64     // gen at the last reset; guarded by turn
+	mu       sync.Mutex
+	status   ifd.Status // Changed: not yet told to a Status call
+	gen      uint64     // counts cards taken out, so that a card's engine dies with it
+	resetGen uint64     // gen at the last reset; guarded by turn
 
 	limits    proto.Limits // of the card's last engine; Command 0: there was none
 	limitsGen uint64       // of the card
@@ -69,7 +69,7 @@ func (s *Slot) Request(ctx context.Context, timeout time.Duration, message strin
 
 func (s *Slot) reset(ctx context.Context, power func(context.Context) ([]byte, error)) ([]byte, error) {
 	// Whatever happens, the old session is over.
-	s.engine, s.atr, s.reason, s.genNow = nil, nil, ErrNoProtocol, s.generation()
+	s.engine, s.atr, s.reason, s.resetGen = nil, nil, ErrNoProtocol, s.generation()
 	s.asked = proto.Default
 
 	raw, err := power(ctx)
@@ -140,7 +140,7 @@ func (s *Slot) SetProtocol(ctx context.Context, p proto.ID) error {
 // sameCard ends the session of a card that was taken out since its reset, and
 // says so. Another card in its place needs a reset of its own.
 func (s *Slot) sameCard() error {
-	if s.genNow == s.generation() {
+	if s.resetGen == s.generation() {
 		return nil
 	}
 	if s.engine != nil || s.atr != nil {
@@ -206,7 +206,7 @@ func (s *Slot) Limits() proto.Limits {
 func (s *Slot) noteLimits(e proto.Engine) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.limits, s.limitsGen = proto.LimitsOf(e), s.genNow
+	s.limits, s.limitsGen = proto.LimitsOf(e), s.resetGen
 }
 
 // Present is what is known of the card without asking anybody.
