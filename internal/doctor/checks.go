@@ -127,6 +127,11 @@ func (r Rules) current() []RulesFile {
 	return slices.DeleteFunc(slices.Clone(r.Files), func(f RulesFile) bool { return f.Masked != "" })
 }
 
+// restartUdev makes udev read its rules anew. One that names a group that was
+// not there is kept without it, and "udevadm control --reload" reads only files
+// that have changed (systemd 252, src/udev/udev-rules.c).
+const restartUdev = "systemctl restart systemd-udevd.service"
+
 func checkRules(f *Facts) []Finding {
 	if !f.Rules.Running {
 		return fine("udev does not run here: attach devices with openct-control attach")
@@ -142,6 +147,9 @@ func checkRules(f *Facts) []Finding {
 		case r.Runs > 0:
 			all = append(all, found(Warn, fmt.Sprintf("in %s, use SYSTEMD_WANTS in place of RUN, as 60-openct.rules does", r.Path),
 				"%s:%d starts handlers with RUN: udev kills them", r.Path, r.Runs)...)
+		case r.NoSuch:
+			all = append(all, found(Fail, "systemd-sysusers (or, as root: groupadd --system "+r.Group+"); then: "+restartUdev+"; then plug the tokens in anew",
+				"%s gives the nodes of tokens to group %s, which there is not", r.Path, r.Group)...)
 		default:
 			paths = append(paths, r.Path)
 		}

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -51,10 +52,22 @@ func checkNode(f *Facts, d *Device) []Finding {
 	case n.User == "" || !f.Rules.Running:
 	case len(f.Rules.current()) == 0:
 		next = install
+	case f.groupLost(d):
+		return found(Fail, restartUdev+"; then: "+d.retrigger(),
+			"%s belongs to %s, group %s, mode %04o: %s may not open it; udev has read its rule before there was a group for it, and keeps the rule without",
+			n.Path, n.Owner, n.Group, n.Mode, user)
 	default:
 		next = d.retrigger()
 	}
 	return found(Fail, next, "%s belongs to %s, group %s, mode %04o: %s may not open it", n.Path, n.Owner, n.Group, n.Mode, user)
+}
+
+// groupLost says whether udev has applied the rule to a device, but not the
+// rule's group.
+func (f *Facts) groupLost(d *Device) bool {
+	return d.Udev.Driver != "" && d.Udev.Driver != "none" && slices.ContainsFunc(f.Rules.current(), func(r RulesFile) bool {
+		return r.Group != "" && !r.NoSuch && r.Group != d.Node.Group
+	})
 }
 
 func checkRecord(f *Facts, d *Device) []Finding {

@@ -95,6 +95,21 @@ func TestFindings(t *testing.T) {
 			next: "move what is needed from /usr/local/etc/openct.conf to /etc/openct.conf",
 		},
 		{
+			name: "no group for the rule", from: unserved,
+			spoil: func(f *Facts, d *Device) { f.Rules.Files[0].Group, f.Rules.Files[0].NoSuch = "openctd", true },
+			check: "rules", level: Fail, text: "gives the nodes of tokens to group openctd, which there is not",
+			next: "systemd-sysusers (or, as root: groupadd --system openctd); then: systemctl restart systemd-udevd.service",
+		},
+		{
+			name: "the group came after the rule", from: unserved,
+			spoil: func(f *Facts, d *Device) {
+				f.Rules.Files[0].Group = "openctd"
+				d.Node.Group, d.Node.UserMay = "root", false
+			},
+			check: "node", level: Fail, text: "udev has read its rule before there was a group for it, and keeps the rule without",
+			next: "systemctl restart systemd-udevd.service; then: udevadm trigger --action=add /sys/bus/usb/devices/1-2",
+		},
+		{
 			name: "no directory, with systemd", from: unserved,
 			spoil: func(f *Facts, d *Device) { f.Dir = Dir{Path: "/run/openct", Missing: true} },
 			check: "directory", level: Fail, text: "there is no directory /run/openct", next: "systemd-tmpfiles --create openct.conf",

@@ -86,6 +86,8 @@ type RulesFile struct {
 	Path   string
 	Starts bool   // it makes systemd start units
 	Runs   int    // line that starts a handler with RUN, which udev kills; 0: none
+	Group  string // that it gives the nodes to
+	NoSuch bool   // there is no such group
 	Masked string // file of the same name that takes its place
 }
 

@@ -205,13 +205,17 @@ func TestGatherRules(t *testing.T) {
 		{"none", nil, nil},
 		{"of others", map[string]string{"lib/udev/rules.d/50-a.rules": "# openct is not here\nSUBSYSTEM==\"usb\"\n"}, nil},
 		{"ours", map[string]string{"usr/lib/udev/rules.d/60-openct.rules": string(ours)},
-			[]RulesFile{{Path: "/usr/lib/udev/rules.d/60-openct.rules", Starts: true}}},
+			[]RulesFile{{Path: "/usr/lib/udev/rules.d/60-openct.rules", Starts: true, Group: "openctd"}}},
 		{"an admin's", map[string]string{"etc/udev/rules.d/10-token.rules": classic, "etc/udev/rules.d/README": classic},
 			[]RulesFile{{Path: "/etc/udev/rules.d/10-token.rules", Starts: true}}},
 		{"with RUN", map[string]string{"etc/udev/rules.d/10-token.rules": old},
 			[]RulesFile{{Path: "/etc/udev/rules.d/10-token.rules", Runs: 3}}},
+		{"for a group that is there", map[string]string{"etc/udev/rules.d/10-token.rules": `ENV{OPENCT_DRIVER}=="?*", GROUP="root"` + "\n"},
+			[]RulesFile{{Path: "/etc/udev/rules.d/10-token.rules", Group: "root"}}},
+		{"for a group that is not", map[string]string{"etc/udev/rules.d/10-token.rules": `ENV{OPENCT_DRIVER}=="?*", GROUP:="no-such-group"` + "\n"},
+			[]RulesFile{{Path: "/etc/udev/rules.d/10-token.rules", Group: "no-such-group", NoSuch: true}}},
 		{"masked", map[string]string{"etc/udev/rules.d/60-openct.rules": "", "usr/lib/udev/rules.d/60-openct.rules": string(ours)},
-			[]RulesFile{{Path: "/usr/lib/udev/rules.d/60-openct.rules", Starts: true, Masked: "/etc/udev/rules.d/60-openct.rules"}}},
+			[]RulesFile{{Path: "/usr/lib/udev/rules.d/60-openct.rules", Starts: true, Group: "openctd", Masked: "/etc/udev/rules.d/60-openct.rules"}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -219,7 +223,13 @@ func TestGatherRules(t *testing.T) {
 			for path, text := range tt.files {
 				m.write(path, text)
 			}
-			if diff := cmp.Diff(Rules{Running: true, Files: tt.want}, m.gather(silent).Rules); diff != "" {
+			got := m.gather(silent).Rules
+			for i := range got.Files {
+				if f := &got.Files[i]; f.Group == "openctd" {
+					f.NoSuch = false // whether this machine has it
+				}
+			}
+			if diff := cmp.Diff(Rules{Running: true, Files: tt.want}, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})

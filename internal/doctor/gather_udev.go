@@ -17,6 +17,7 @@ var rulesDirs = []string{"etc/udev/rules.d", "run/udev/rules.d", "usr/local/lib/
 var (
 	aboutOpenCT = regexp.MustCompile(`(?i)openct`)
 	startsUnit  = regexp.MustCompile(`SYSTEMD_WANTS[}"]*\s*\+?=[^=]`)
+	givesGroup  = regexp.MustCompile(`GROUP\s*:?=\s*"([^"]+)"`)
 	runsHandler = regexp.MustCompile(`RUN(\{program\})?\s*\+?=\s*"[^"]*(openct-control|openct_usb|ifdhandler)`)
 )
 
@@ -46,6 +47,7 @@ func rules(root string) Rules {
 			}
 			b, err := os.ReadFile(filepath.Join(real, e.Name()))
 			if err == nil && file.read(string(b)) {
+				file.NoSuch = file.Group != "" && !isGroup(file.Group)
 				r.Files = append(r.Files, file)
 			}
 		}
@@ -61,6 +63,9 @@ func (f *RulesFile) read(text string) bool {
 			continue
 		}
 		about = true
+		if m := givesGroup.FindStringSubmatch(line); m != nil {
+			f.Group = m[1]
+		}
 		f.Starts = f.Starts || startsUnit.MatchString(line)
 		if f.Runs == 0 && runsHandler.MatchString(line) {
 			f.Runs = i + 1

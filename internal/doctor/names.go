@@ -39,6 +39,15 @@ func userID(name string) (int, bool) {
 	return uid, err == nil
 }
 
+// isGroup says whether there is a group, by name or by number.
+func isGroup(name string) bool {
+	_, err := user.LookupGroup(name)
+	if _, nerr := strconv.Atoi(name); nerr == nil {
+		return true
+	}
+	return err == nil
+}
+
 // groupsOf are the groups that the accounts give a user.
 func groupsOf(name string) []int {
 	u, err := user.Lookup(name)

@@ -1,0 +1,122 @@
+// Package packaging has what makes packages of OpenCT. There is no Go code here
+// but this test, of what packages and installations have to agree upon.
+package packaging
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// minor is the 25 of go1.25.
+func minor(t *testing.T, version string) int {
+	t.Helper()
+	var n int
+	if _, err := fmt.Sscanf(strings.TrimPrefix(version, "go"), "1.%d", &n); err != nil {
+		t.Fatalf("%q: %v", version, err)
+	}
+	return n
+}
+
+// Files of tests that need a later Go than the build does have a build
+// constraint, and are left out without a word where Go is older. go.mod names
+// the Go they need, and this test says when they were left out.
+func TestGoForTests(t *testing.T) {
+	toolchain := regexp.MustCompile(`(?m)^toolchain (go1\.\S+)$`).FindStringSubmatch(read(t, "../go.mod"))
+	if toolchain == nil {
+		t.Fatal("go.mod names no toolchain")
+	}
+	constraint := regexp.MustCompile(`(?m)^//go:build .*\b(go1\.\d+)\b`)
+	var leftOut []string
+	files := 0
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == "vendor" || d.Name() == "build" || d.Name() == ".git") {
+			return fs.SkipDir
+		}
+		if !strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		m := constraint.FindStringSubmatch(read(t, path))
+		if m == nil {
+			return nil
+		}
+		files++
+		if minor(t, m[1]) > minor(t, toolchain[1]) {
+			t.Errorf("%s needs %s, go.mod says %s", path, m[1], toolchain[1])
+		}
+		if v := runtime.Version(); strings.HasPrefix(v, "go1.") && minor(t, m[1]) > minor(t, v) {
+			leftOut = append(leftOut, path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if files == 0 {
+		t.Error("no test needs a later Go: go.mod need not name one")
+	}
+	if len(leftOut) > 0 {
+		t.Errorf("%s leaves out %d files of tests; use %s (GOTOOLCHAIN=%[3]s has Go fetch it):\n\t%s",
+			runtime.Version(), len(leftOut), toolchain[1], strings.Join(leftOut, "\n\t"))
+	}
+}
+
+// udev keeps a rule that names a group that is not there yet, without the group.
+// Each way of installing makes the group first.
+func TestGroupBeforeRule(t *testing.T) {
+	group := regexp.MustCompile(`(?m)^GROUP:="(\w+)"`).FindStringSubmatch(read(t, "../udev/60-openct.rules"))
+	if group == nil {
+		t.Fatal("the rule names no group")
+	}
+	tests := []struct {
+		name, file, begin, end string
+		makes, rule            string // rule: what brings it there; empty: it comes after this text
+	}{
+		{"make install", "../Makefile", "\ninstall: ", "\ndeb:", "scripts/make-users", "$(RULESDIR)/60-openct.rules"},
+		{"deb", "debian/openct.preinst", "", "", "for group in openctd", ""},
+		{"rpm", "openct.spec", "\n%pre\n", "\n%post\n", "groupadd -r openctd", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, text, ok := strings.Cut(read(t, tt.file), tt.begin)
+			if tt.end != "" {
+				text, _, _ = strings.Cut(text, tt.end)
+			}
+			makes := strings.Index(text, tt.makes)
+			if !ok || makes < 0 {
+				t.Fatalf("%s does not make the group", tt.file)
+			}
+			if tt.rule == "" {
+				return
+			}
+			if rule := strings.Index(text, tt.rule); rule < makes {
+				t.Errorf("%s: the rule comes before the group", tt.file)
+			}
+		})
+	}
+	for _, file := range []string{"../sysusers.d/openct.conf", "../scripts/make-users", "debian/openct.preinst", "openct.spec"} {
+		for _, name := range []string{group[1], "scard"} {
+			if !slices.Contains(regexp.MustCompile(`\w+`).FindAllString(read(t, file), -1), name) {
+				t.Errorf("%s does not know group %s", file, name)
+			}
+		}
+	}
+}
