@@ -5,7 +5,10 @@
 #	make e2e        Debian in a virtual machine: udev, systemd, USB; E2E='TestE2E$/^(plug|stop)$' picks cases
 #	make build      everything there is to make, in build/
 #	make install    [DESTDIR=] [PREFIX=/usr/local] [SYSCONFDIR=/etc]
-#	make deb rpm    packages, in build/packages
+#	make deb rpm    packages, in build/deb and build/rpm
+#	make dist       the release as a tarball with all that it is built from, in build/dist; dist-check builds it offline
+#	make cross      vet and build for every architecture, without C
+#	make check-packaging  what packaging/ has for other distributions
 #	make bench fuzz measurements; fuzzing, FUZZTIME=5m each target
 
 VERSION    := 0.7.0
@@ -22,13 +25,17 @@ FUZZTIME   ?= 30s
 E2E        ?= .
 
 GO          ?= go
+# The oldest Go that builds everything is what go.mod says first. The tests need
+# the later one that it says as well, which Go fetches unless it is told not to.
+LOCAL_GO    := GOTOOLCHAIN=$(or $(GOTOOLCHAIN),local) $(GO)
+ARCHS       := amd64 arm64 arm 386 riscv64 mips mipsle
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.6.1
 # The names that openct answers to, and where they are.
 SBIN_NAMES  := openct-control ifdhandler
 BIN_NAMES   := openct-tool
 GO_LDFLAGS  := -s -w -X openct/internal/cli.Version=$(VERSION) -X openct/internal/cli.ConfigFile=$(SYSCONFDIR)/openct.conf
 
-.PHONY: all build commands compat demo test lint unit e2e bench fuzz install deb rpm generate clean
+.PHONY: all build commands compat demo test lint unit cross e2e bench fuzz install deb rpm dist dist-check check-packaging generate clean
 
 all: build
 
@@ -36,7 +43,7 @@ build: commands compat
 
 commands:
 	@scripts/deps build
-	$(GO) build -trimpath -buildmode=pie -ldflags '$(GO_LDFLAGS)' -o build/ ./cmd/openct ./cmd/openct-vtoken
+	$(LOCAL_GO) build -trimpath -buildmode=pie -ldflags '$(GO_LDFLAGS)' -o build/ ./cmd/openct ./cmd/openct-vtoken
 	for name in $(SBIN_NAMES) $(BIN_NAMES); do ln -sf openct build/$$name || exit 1; done
 
 compat:
@@ -53,7 +60,7 @@ test: lint unit
 
 lint:
 	@scripts/deps test
-	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
+	@unformatted=$$(find . -name vendor -prune -o -path ./build -prune -o -name '*.go' -print | xargs gofmt -l); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet ./...
 	$(STATICCHECK) ./...
 
@@ -61,14 +68,21 @@ unit:
 	@scripts/deps test
 	$(GO) test -race ./...
 
+# Programs that are built without C find no USB devices (internal/usb/gousbdev).
+cross:
+	for arch in $(ARCHS); do \
+		echo "$$arch"; CGO_ENABLED=0 GOARCH=$$arch $(GO) vet ./... && CGO_ENABLED=0 GOARCH=$$arch $(GO) build ./... || exit 1; done
+
 e2e: deb
 	@scripts/deps e2e
 	$(GO) test -tags vm -count=1 -v -timeout 60m -run '$(value E2E)' ./test/vm
 
-# An openct.conf that is there is kept; the new one goes beside it.
+# An openct.conf that is there is kept; the new one goes beside it. The group must
+# be there before udev sees the rule that names it.
 install: build
 	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(SYSCONFDIR) $(DESTDIR)$(UNITDIR) $(DESTDIR)$(RULESDIR) \
 		$(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
+	[ -n "$(DESTDIR)" ] || scripts/make-users
 	install build/openct build/openct-vtoken $(DESTDIR)$(SBINDIR)
 	for name in $(SBIN_NAMES); do ln -sf openct $(DESTDIR)$(SBINDIR)/$$name || exit 1; done
 	for name in $(BIN_NAMES); do ln -srf $(DESTDIR)$(SBINDIR)/openct $(DESTDIR)$(BINDIR)/$$name || exit 1; done
@@ -93,6 +107,17 @@ deb:
 rpm:
 	@scripts/deps rpm
 	packaging/rpm $(VERSION)
+
+dist:
+	packaging/dist $(VERSION)
+
+dist-check: dist
+	@scripts/deps build
+	GO=$(GO) packaging/dist-check $(VERSION)
+
+check-packaging:
+	@scripts/deps packaging
+	packaging/check
 
 bench:
 	@scripts/deps test

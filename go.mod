@@ -2,6 +2,9 @@ module openct
 
 go 1.24.0
 
+// The tests need testing/synctest. Go 1.24 builds everything.
+toolchain go1.25.0
+
 require (
 	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/godbus/dbus/v5 v5.1.0
