@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -451,5 +452,40 @@ func TestNoPINStays(t *testing.T) {
 				t.Errorf("%s: the block is still there", number)
 			}
 		}
+	}
+}
+
+// echoing is a transport that answers each message with 9000.
+type echoing struct{ msg [headerSize + 2]byte }
+
+func (*echoing) name() string                            { return "echoing" }
+func (*echoing) abort(context.Context, byte, byte) error { return nil }
+func (*echoing) gone() <-chan struct{}                   { return nil }
+func (*echoing) close() error                            { return nil }
+func (e *echoing) send(_ context.Context, msg []byte) error {
+	e.msg = [headerSize + 2]byte{msgDataBlock, 2, 0, 0, 0, msg[5], msg[6], 0, 0, 0, 0x90, 0x00}
+	return nil
+}
+func (e *echoing) recv(context.Context, time.Duration) ([]byte, error) { return e.msg[:], nil }
+
+// TestExchangeCosts: the only command in flight costs no memory and no other
+// goroutine, as long as one client sends its APDUs.
+func TestExchangeCosts(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	before := runtime.NumGoroutine()
+	c := newConn(&echoing{}, 1, newRoom(1), slog.New(slog.DiscardHandler))
+	defer c.close()
+	apdu := []byte{0x00, 0xA4, 0x00, 0x00}
+	n := testing.AllocsPerRun(100, func() {
+		if r, err := c.run(ctx, 0, xfrBlock(0, 0, apdu), time.Second); err != nil || len(r.data) != 2 {
+			t.Fatal(r, err)
+		}
+	})
+	if n > 0 {
+		t.Errorf("%v allocations an exchange", n)
+	}
+	if now := runtime.NumGoroutine(); now > before {
+		t.Errorf("%d goroutines more", now-before)
 	}
 }
