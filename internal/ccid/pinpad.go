@@ -15,6 +15,9 @@ import (
 const (
 	minPINWait   = 90 * time.Second
 	extraPINWait = 10 * time.Second
+
+	// maxPINTimeout is the longest bTimeOut, a byte (CCID 1.1, 6.1.11.1).
+	maxPINTimeout = 255 * time.Second
 )
 
 // Limits of a PIN entry in the units used here, whole bytes.
@@ -153,7 +156,7 @@ func (s *slot) entry(v ifd.PINRequest, apdu []byte, position byte) (e pinEntry, 
 	if s.plan.Display {
 		e.messages = 1
 	}
-	e.timeout = byte(min(max(v.Timeout, 0)/time.Second, 255))
+	e.timeout = byte(min(max(v.Timeout, 0), maxPINTimeout) / time.Second)
 	e.lang = langEnglish
 	e.apdu = apdu
 	return e, offset, nil
@@ -178,7 +181,7 @@ func (s *slot) enter(ctx context.Context, timeout time.Duration, apdu []byte, m 
 	if d := s.plan.quirk.keyDelay; d > 0 && !sleep(ctx, d) {
 		return nil, ctx.Err()
 	}
-	wait := max(minPINWait, timeout+extraPINWait)
+	wait := max(minPINWait, min(timeout, maxPINTimeout)+extraPINWait)
 	var out []byte
 	if s.plan.Level != TPDU {
 		r, err := s.run(ctx, m([3]byte{}), wait)

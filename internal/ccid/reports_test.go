@@ -489,3 +489,26 @@ func TestExchangeCosts(t *testing.T) {
 		t.Errorf("%d goroutines more", now-before)
 	}
 }
+
+// TestPINTimeoutHasACap: a client's number does not make a silent reader keep
+// the card for longer than the reader could be told to wait.
+func TestPINTimeoutHasACap(t *testing.T) {
+	for _, number := range []string{"P11", "P11b"} {
+		bubble(t, func(t *testing.T) {
+			b := plug(t, profile(t, number), &testCard{atr: atrT0}).start()
+			b.engine(0)
+			b.model.Inject(ccidreader.Fault{On: 0x69, Lose: true})
+			v := pinRequest(t, "01 06", "00 20 00 01 08 FF FF FF FF FF FF FF FF")
+			v.Timeout = time.Duration(1<<32-1) * time.Second
+			began := time.Now()
+			_, err := b.slot(0).(ifd.Verifier).Verify(context.Background(), v)
+			wantErr(t, "Verify", err, usb.ErrTimeout)
+			if d := time.Since(began); d > maxPINTimeout+extraPINWait {
+				t.Errorf("waited %v", d)
+			}
+			if got := b.sent(0x69)[0].Data[1]; got != 255 {
+				t.Errorf("bTimeOut %d", got)
+			}
+		})
+	}
+}
