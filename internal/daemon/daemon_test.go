@@ -399,6 +399,16 @@ func TestTokenThatDoesNotWork(t *testing.T) {
 	}
 }
 
+// A token that does not answer its first reset gets a second one.
+func TestTokenThatNeedsASecondReset(t *testing.T) {
+	port := vusb.Plug("virtual", token.NewEToken64(card.NewEcho()))
+	port.Inject(vusb.Fault{On: vusb.Transfer{Control: true, Code: 0x81}, Stall: true, Times: 1})
+	s := start(t, initialised(t), nil, func(o *Options) { o.Openers = openers(port.Open) })
+	if _, err := s.client(0).Reset(context.Background(), 0); err != nil {
+		t.Errorf("reset: %v", err)
+	}
+}
+
 // init may put another status file in place between the start and the claim:
 // the daemon takes the new one.
 func TestStatusFileReplacedMeanwhile(t *testing.T) {
