@@ -44,6 +44,7 @@ func TestCommand(t *testing.T) {
 		{"password without a header", "61703464", "unknown command, 4 bytes"},
 		{"PIN without parameters", "00 20 31 32", "unknown command, 4 bytes"},
 		{"a digit more than Lc", "00 20 00 80 04 31323334 35", "00 20 00 80 VERIFY, 4 bytes of data, with Le"},
+		{"reserved class", "30 A4 00 00", "unknown command, 4 bytes"},
 		{"no class", "FF B0 00 00 00", "unknown command, 5 bytes"},
 		{"unknown in an interindustry class", "00 EE 00 F0 00", "unknown command, 5 bytes"},
 		{"challenge, digits alone", "00 84 00 00 08", "00 84 00 00 GET CHALLENGE, with Le"},

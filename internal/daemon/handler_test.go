@@ -217,3 +217,36 @@ func TestTimeoutsAreCapped(t *testing.T) {
 		})
 	}
 }
+
+// failing is a slot whose engine fails after a part of the response has come.
+type failing struct{ prompter }
+
+func (f *failing) Slots() []ifd.Slot                     { return []ifd.Slot{f} }
+func (f *failing) ID() proto.ID                          { return proto.T1 }
+func (f *failing) Reset(context.Context) ([]byte, error) { return []byte{0x3B, 0x02, 0x14, 0x50}, nil }
+func (f *failing) Protocol(context.Context, proto.ID, *atr.ATR) (proto.Engine, error) {
+	return f, nil
+}
+
+func (f *failing) Transmit(_ context.Context, _, resp []byte) ([]byte, error) {
+	_ = append(resp[:0], "a secret"...)
+	return nil, ifd.ErrComm
+}
+
+// What came of a response before a failure is not kept either.
+func TestHalfResponsesAreCleared(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	h := &handler{reader: reader.New(&failing{}, log, func(int, ifd.Status) {}), log: log, news: func() {}, fault: func(error) {}}
+	defer h.reader.Close()
+	c := h.Connect(&socket.Conn{ID: 1}).(*client)
+	reply := &socket.Reply{Builder: socket.NewBuilder(make([]byte, 0, socket.MaxPayload), true)}
+	if code := c.Handle(context.Background(), &socket.Request{Cmd: socket.CmdReset}, reply); code != socket.Success {
+		t.Fatal(code)
+	}
+	if code := c.Handle(context.Background(), &socket.Request{Cmd: socket.CmdTransactOld, Raw: someAPDU}, reply); code != socket.CommError {
+		t.Fatalf("got %v, want %v", code, socket.CommError)
+	}
+	if text := string(c.response[:8]); text != string(make([]byte, 8)) {
+		t.Errorf("left: %q", text)
+	}
+}

@@ -25,7 +25,7 @@ type Detail struct {
 	Serial    string    `json:"serial,omitempty"` // the device's own
 	Unit      string    `json:"unit,omitempty"`   // systemd unit
 	Since     time.Time `json:"since"`            // ready since
-	Announces bool      `json:"announces"`        // news of cards changes the times of the status file
+	Announces bool      `json:"announces"`        // the status file is touched when a card comes or goes
 	Clients   int       `json:"clients"`          // connections open now
 	Locks     []Lock    `json:"locks,omitempty"`
 	LastError string    `json:"last_error,omitempty"`
