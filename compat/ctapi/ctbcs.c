@@ -1,6 +1,8 @@
 /* CT-BCS: commands for the terminal itself (MKT, part 4: CT-BCS; the set is that of C OpenCT, ctapi.c). */
 #include "terminal.h"
 
+#include <openct/ctapi.h>
+
 #include <string.h>
 
 /* A command taken apart. */
@@ -72,9 +74,9 @@ static unsigned int reset_unit(struct terminal *t, const struct command *c,
 	int n;
 
 	if (!parse_unit(t, c->p1, &slot) || (c->p2 & 0x0f) > 1)
-		return 0x6a00;
+		return CTBCS_SW_BAD_PARAMS;
 	if (c->p1 == 0)
-		return 0x9000;
+		return CTBCS_SW_SUCCESS;
 	n = ct_card_request(t->h, slot, timeout, prompt, atr, sizeof atr);
 	if (n < 0) {
 		*error = n;
@@ -87,35 +89,56 @@ static unsigned int reset_unit(struct terminal *t, const struct command *c,
 		memcpy(r->data, atr, (size_t)n);
 		r->len = (size_t)n;
 	}
-	return 0x9000;
+	return CTBCS_SW_SUCCESS;
+}
+
+/* How long to wait for the user, in seconds, and what to tell him. */
+struct wait {
+	unsigned int timeout;
+	char prompt[OCT_MESSAGE_MAX + 1];
+};
+
+/* Data of REQUEST ICC and EJECT ICC. There are two dialects: one byte, the
+ * seconds, and data objects (80 seconds, 50 prompt). False: neither. */
+static bool parse_wait(const struct command *c, struct wait *w)
+{
+	const unsigned char *p = c->data, *end = p ? p + c->lc : p, *value;
+	unsigned char tag;
+	size_t len;
+
+	memset(w, 0, sizeof *w);
+	if (c->lc == 1) {
+		w->timeout = c->data[0];
+		return true;
+	}
+	while (p != end) {
+		if (!next_object(&p, end, &tag, &value, &len))
+			return false;
+		if (tag == CTBCS_TAG_TIMEOUT) {
+			if (len != 1)
+				return false;
+			w->timeout = value[0];
+		} else if (tag == CTBCS_TAG_PROMPT) {
+			memcpy(w->prompt, value, len);
+			w->prompt[len] = '\0';
+		}
+	}
+	return true;
 }
 
 static unsigned int request_icc(struct terminal *t, const struct command *c,
 		struct response *r, int *error)
 {
-	const unsigned char *p = c->data, *end = p ? p + c->lc : p, *value;
-	unsigned int timeout = 0, mode = c->p2 >> 4;
-	char prompt[OCT_MESSAGE_MAX + 1] = "";
-	unsigned char tag;
-	size_t len;
+	unsigned int mode = c->p2 >> 4;
+	struct wait w;
 
 	if (mode != 0x0 && mode != 0xf) /* message given or the reader's, none */
-		return 0x6a00;
-	while (p != end) {
-		if (!next_object(&p, end, &tag, &value, &len))
-			return 0x6700;
-		if (tag == 0x80) {
-			if (len != 1)
-				return 0x6700;
-			timeout = value[0];
-		} else if (tag == 0x50) {
-			memcpy(prompt, value, len);
-			prompt[len] = '\0';
-		}
-	}
+		return CTBCS_SW_BAD_PARAMS;
+	if (!parse_wait(c, &w))
+		return CTBCS_SW_BAD_LENGTH;
 	if (mode == 0xf)
-		prompt[0] = '\0';
-	return reset_unit(t, c, timeout, prompt, r, error);
+		w.prompt[0] = '\0';
+	return reset_unit(t, c, w.timeout, w.prompt, r, error);
 }
 
 /* P2 81 asks for the functional units, 46 for the maker, anything else for
@@ -126,7 +149,7 @@ static unsigned int status(struct terminal *t, const struct command *c, struct r
 	ct_info_t info;
 
 	if (ct_reader_status(t->h, &info) < 0)
-		return 0x6f00;
+		return CTBCS_SW_BAD_ICC;
 	if (c->p2 == 0x81) {
 		r->data[0] = 0x81;
 		r->len = 2;
@@ -146,7 +169,7 @@ static unsigned int status(struct terminal *t, const struct command *c, struct r
 		for (unsigned int slot = 0; slot < t->slots; slot++)
 			r->data[r->len++] = info.ct_card[slot] ? 0x05 : 0x00;
 	}
-	return 0x9000;
+	return CTBCS_SW_SUCCESS;
 }
 
 static unsigned int eject(struct terminal *t, const struct command *c, int *error)
@@ -154,12 +177,18 @@ static unsigned int eject(struct terminal *t, const struct command *c, int *erro
 	struct oct_request request;
 	struct oct_reply reply;
 	unsigned int slot;
+	struct wait w;
 
 	if (c->p1 == 0 || !parse_unit(t, c->p1, &slot))
-		return 0x6a00;
+		return CTBCS_SW_BAD_PARAMS;
+	if (!parse_wait(c, &w))
+		return CTBCS_SW_BAD_LENGTH;
 	oct_request_init(&request, CT_CMD_EJECT_ICC, slot);
+	if (w.timeout)
+		oct_put_int(&request, CT_TAG_TIMEOUT, w.timeout);
+	oct_put_bytes(&request, CT_TAG_MESSAGE, w.prompt, strlen(w.prompt));
 	*error = oct_call(t->h, &request, &reply);
-	return 0x9000;
+	return CTBCS_SW_SUCCESS;
 }
 
 /* Data object 22 names the protocol: 01 is T=0, 02 is T=1. */
@@ -172,26 +201,26 @@ static unsigned int set_parameter(struct terminal *t, const struct command *c)
 	size_t len;
 
 	if (c->p1 == 0 || !parse_unit(t, c->p1, &slot) || c->p2 != 0)
-		return 0x6a00;
+		return CTBCS_SW_BAD_PARAMS;
 	while (p != end) {
 		if (!next_object(&p, end, &tag, &value, &len))
-			return 0x6700;
+			return CTBCS_SW_BAD_LENGTH;
 		if (tag == 0x45)
-			return 0x6a00;
+			return CTBCS_SW_BAD_PARAMS;
 		if (tag != 0x22)
-			return 0x6a85;
+			return CTBCS_SW_INVALID_TLV;
 		if (len != 1)
-			return 0x6700;
+			return CTBCS_SW_BAD_LENGTH;
 		if (value[0] >= 0x80 && value[0] <= 0x83)
-			return 0x6a80;
+			return CTBCS_SW_NOT_SUPPORTED;
 		if (value[0] != 1 && value[0] != 2)
-			return 0x6a00;
+			return CTBCS_SW_BAD_PARAMS;
 		protocol = value[0] - 1u;
 		given = true;
 	}
 	if (!given)
-		return 0x6a00;
-	return ct_card_set_protocol(t->h, slot, protocol) < 0 ? 0x6985 : 0x9000;
+		return CTBCS_SW_BAD_PARAMS;
+	return ct_card_set_protocol(t->h, slot, protocol) < 0 ? CTBCS_SW_NOT_EXECUTABLE : CTBCS_SW_SUCCESS;
 }
 
 static unsigned int control_command(struct terminal *t, const struct command *c,
@@ -199,12 +228,12 @@ static unsigned int control_command(struct terminal *t, const struct command *c,
 {
 	switch (c->ins) {
 	case 0x10: /* RESET, as B1 readers have it */
-		return len != 5 ? 0x6700 : reset_unit(t, c, 0, NULL, r, error);
+		return len != 5 ? CTBCS_SW_BAD_LENGTH : reset_unit(t, c, 0, NULL, r, error);
 	case 0x11: /* RESET CT */
 		if (len > 5)
-			return 0x6700;
+			return CTBCS_SW_BAD_LENGTH;
 		if (len == 5 && c->le != SIZE_MAX)
-			return 0x6c00;
+			return CTBCS_SW_BAD_LE;
 		return reset_unit(t, c, 0, NULL, r, error);
 	case 0x12:
 		return request_icc(t, c, r, error);
@@ -213,7 +242,7 @@ static unsigned int control_command(struct terminal *t, const struct command *c,
 	case 0x15:
 		return eject(t, c, error);
 	default:
-		return 0x6d00;
+		return CTBCS_SW_BAD_INS;
 	}
 }
 
@@ -224,14 +253,14 @@ static unsigned int file_command(struct terminal *t, const struct command *c, st
 	switch (c->ins) {
 	case 0xa4:
 		if (c->lc != 2)
-			return 0x6e00;
+			return CTBCS_SW_BAD_CLASS;
 		r->len = ctfile_select(t, (unsigned int)c->data[0] << 8 | c->data[1], r->data, &sw);
 		return sw;
 	case 0xb0:
 		r->len = ctfile_read(t, (size_t)c->p1 << 8 | c->p2, c->le, r->data, &sw);
 		return sw;
 	default:
-		return 0x6d00;
+		return CTBCS_SW_BAD_INS;
 	}
 }
 
@@ -246,19 +275,19 @@ int ctbcs_command(struct terminal *t, const unsigned char *cmd, size_t len,
 	if (size < 2)
 		return IFD_ERROR_BUFFER_TOO_SMALL;
 	if (!parse_command(&c, cmd, len))
-		sw = 0x6700;
+		sw = CTBCS_SW_BAD_LENGTH;
 	else if (c.cla == 0x20)
 		sw = control_command(t, &c, len, &r, &error);
 	else if (c.cla == 0x80)
-		sw = c.ins == 0x60 ? set_parameter(t, &c) : 0x6e00;
+		sw = c.ins == 0x60 ? set_parameter(t, &c) : CTBCS_SW_BAD_CLASS;
 	else if (c.cla == 0x00)
 		sw = file_command(t, &c, &r);
 	else
-		sw = 0x6e00;
+		sw = CTBCS_SW_BAD_CLASS;
 	if (error < 0)
 		return error;
 	if (r.len > size - 2 || r.len > c.le) {
-		sw = 0x6700;
+		sw = CTBCS_SW_BAD_LENGTH;
 		r.len = 0;
 	}
 	memcpy(rsp, r.data, r.len);

@@ -1,34 +1,15 @@
-/* The entry points of a PC/SC IFD handler, API version 3. pcscd loads this
- * library, calls IFDHCreateChannelByName for each reader, and then the others
- * with the reader's Lun: reader in the upper 16 bits, slot in the lower. */
+/* The entry points that versions 2 and 3 of the IFD handler API share. pcscd
+ * opens a channel for each reader, and calls these with the reader's Lun: reader
+ * in the upper 16 bits, slot in the lower. */
+#include "ifd.h"
+
 #include "channel.h"
 #include "log.h"
-#include "pinpad.h"
-
-/* OpenCT's errors, for pcscd's header has names of its own like theirs. */
-enum {
-	CT_GENERIC = IFD_ERROR_GENERIC,
-	CT_TIMEOUT = IFD_ERROR_TIMEOUT,
-	CT_NOT_SUPPORTED = IFD_ERROR_NOT_SUPPORTED,
-	CT_NO_CARD = IFD_ERROR_NO_CARD,
-	CT_BUFFER_TOO_SMALL = IFD_ERROR_BUFFER_TOO_SMALL,
-	CT_DISCONNECTED = IFD_ERROR_DEVICE_DISCONNECTED,
-	CT_NOT_CONNECTED = IFD_ERROR_NOT_CONNECTED,
-	CT_INVALID_CMD = IFD_ERROR_INVALID_CMD,
-};
-#undef IFD_ERROR_NOT_SUPPORTED
-
-#pragma GCC visibility push(default)
-#include <PCSC/wintypes.h>
-#include <PCSC/pcsclite.h>
-#include <PCSC/ifdhandler.h>
-#pragma GCC visibility pop
-#include <PCSC/reader.h>
 
 #include <stdio.h>
 #include <string.h>
 
-static RESPONSECODE to_ifd(int rc)
+RESPONSECODE ifd_result(int rc)
 {
 	switch (rc) {
 	case CT_NOT_CONNECTED:
@@ -48,7 +29,7 @@ static RESPONSECODE to_ifd(int rc)
 	}
 }
 
-static RESPONSECODE open_place(DWORD Lun, const struct place *place, const char *name)
+RESPONSECODE ifd_open(DWORD Lun, const struct place *place, const char *name)
 {
 	int rc = channel_open(Lun, place);
 
@@ -60,24 +41,12 @@ static RESPONSECODE open_place(DWORD Lun, const struct place *place, const char 
 	return rc < 0 ? IFD_COMMUNICATION_ERROR : IFD_SUCCESS;
 }
 
-RESPONSECODE IFDHCreateChannelByName(DWORD Lun, LPSTR DeviceName)
-{
-	struct place place;
-
-	if (!DeviceName || !place_parse(&place, DeviceName)) {
-		ifd_log(LOG_AS_ERROR, "unknown device name %s, expected openct:N or usb:...",
-				DeviceName ? DeviceName : "(none)");
-		return IFD_NO_SUCH_DEVICE;
-	}
-	return open_place(Lun, &place, DeviceName);
-}
-
 RESPONSECODE IFDHCreateChannel(DWORD Lun, DWORD Channel)
 {
 	struct place place;
 
 	place_from_channel(&place, Channel);
-	return open_place(Lun, &place, "this channel");
+	return ifd_open(Lun, &place, "this channel");
 }
 
 RESPONSECODE IFDHCloseChannel(DWORD Lun)
@@ -292,7 +261,7 @@ RESPONSECODE IFDHSetProtocolParameters(DWORD Lun, DWORD Protocol, UCHAR Flags,
 		return IFD_PROTOCOL_NOT_SUPPORTED;
 	if (rc == CT_GENERIC)
 		return IFD_ERROR_PTS_FAILURE;
-	return to_ifd(rc);
+	return ifd_result(rc);
 }
 
 static RESPONSECODE power_up(struct channel *c, PUCHAR Atr, PDWORD AtrLength)
@@ -303,7 +272,7 @@ static RESPONSECODE power_up(struct channel *c, PUCHAR Atr, PDWORD AtrLength)
 		*AtrLength = card_atr(&c->card, Atr);
 	if (rc < 0 && rc != CT_NOT_CONNECTED && rc != CT_DISCONNECTED)
 		return IFD_ERROR_POWER_ACTION;
-	return to_ifd(rc);
+	return ifd_result(rc);
 }
 
 RESPONSECODE IFDHPowerICC(DWORD Lun, DWORD Action, PUCHAR Atr, PDWORD AtrLength)
@@ -324,7 +293,7 @@ RESPONSECODE IFDHPowerICC(DWORD Lun, DWORD Action, PUCHAR Atr, PDWORD AtrLength)
 		rv = power_up(c, Atr, AtrLength);
 		break;
 	case IFD_POWER_DOWN:
-		rv = to_ifd(card_power_down(&c->card));
+		rv = ifd_result(card_power_down(&c->card));
 		break;
 	default:
 		rv = IFD_NOT_SUPPORTED;
@@ -358,31 +327,9 @@ RESPONSECODE IFDHTransmitToICC(DWORD Lun, SCARD_IO_HEADER SendPci,
 	rc = card_transmit(&c->card, TxBuffer, TxLength, RxBuffer, size);
 	channel_put(c);
 	if (rc < 0)
-		return to_ifd(rc);
+		return ifd_result(rc);
 	*RxLength = (DWORD)rc;
 	if (RecvPci)
 		RecvPci->Protocol = SendPci.Protocol;
-	return IFD_SUCCESS;
-}
-
-RESPONSECODE IFDHControl(DWORD Lun, DWORD dwControlCode, PUCHAR TxBuffer, DWORD TxLength,
-		PUCHAR RxBuffer, DWORD RxLength, LPDWORD pdwBytesReturned)
-{
-	struct channel *c;
-	int rc;
-
-	if (!pdwBytesReturned)
-		return IFD_COMMUNICATION_ERROR;
-	*pdwBytesReturned = 0;
-	if ((!TxBuffer && TxLength) || (!RxBuffer && RxLength))
-		return IFD_COMMUNICATION_ERROR;
-	c = channel_get(Lun);
-	if (!c)
-		return IFD_NO_SUCH_DEVICE;
-	rc = pinpad_control(c, dwControlCode, TxBuffer, TxLength, RxBuffer, RxLength);
-	channel_put(c);
-	if (rc < 0)
-		return to_ifd(rc);
-	*pdwBytesReturned = (DWORD)rc;
 	return IFD_SUCCESS;
 }

@@ -82,8 +82,13 @@ static const struct { const char *cmd, *want; } terminal[] = {
 	{ "20120101 03 800200", "6700" },
 	{ "20120101 04 80020001", "6700" },
 	{ "20120101 03 990155", "3b848131fe455249475083 9000" },
+	{ "20120100 01 0a", "9000" }, /* the other dialect: the body is the seconds */
+	{ "20120101 01 0a 00", "3b848131fe455249475083 9000" },
 	/* EJECT ICC */
 	{ "2015010000", "9000" },
+	{ "20150100 01 05", "9000" },
+	{ "20150100 03 80010a", "9000" },
+	{ "20150100 02 8001", "6700" },
 	{ "2015000000", "6a00" },
 	{ "2015030000", "6a00" },
 	/* not there */
@@ -152,6 +157,64 @@ static void terminal_commands(struct fake_reader *r)
 	CHECK_STR(command(1, 1, "2013008000", 2), "6700");
 	CHECK_STR(command(1, 1, "2013008000", 1), "!-1");
 	CHECK_STR(command(1, 1, "2013008000", 0), "!-1");
+}
+
+/* Both dialects of REQUEST ICC and EJECT ICC reach the reader. */
+static void seconds_in_both_dialects(struct fake_reader *r)
+{
+	static const struct { const char *cmd, *request; } table[] = {
+		{ "20120100 01 0a", "1000c000010a" },
+		{ "20120100 03 80010a", "1000c000010a" },
+		{ "20120100 01 00", "1000" },
+		{ "20120100 07 50024849 80011e", "1000c000011ec100024849" },
+		{ "201201f0 07 50024849 80011e", "1000c000011e" },
+		{ "20150100 01 05", "1200c0000105" },
+		{ "20150100 04 50024849", "1200c100024849" },
+	};
+	unsigned int log = atomic_load(&r->logged);
+
+	for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+		check_case(table[i].cmd);
+		CHECK_STR(command(1, 1, table[i].cmd, 258), "9000");
+		FAKE_LOG(r, &log, table[i].request);
+	}
+}
+
+/* What C OpenCT's ctapi.h has: programs name these. */
+static void constants(void)
+{
+	static const struct { const char *name; int value, want; } table[] = {
+#define HAS(name, want) { #name, name, want }
+		HAS(MAX_APDULEN, 1040), HAS(OK, 0), HAS(ERR_INVALID, -1), HAS(ERR_CT, -8),
+		HAS(ERR_TRANS, -10), HAS(ERR_MEMORY, -11), HAS(ERR_HOST, -127), HAS(ERR_HTSI, -128),
+		HAS(CTAPI_DAD_ICC1, 0), HAS(CTAPI_DAD_CT, 1), HAS(CTAPI_DAD_HOST, 2), HAS(CTAPI_DAD_ICC2, 3),
+		HAS(CTBCS_CLA, 0x20), HAS(CTBCS_CLA_2, 0x80), HAS(CTBCS_INS_RESET, 0x11),
+		HAS(CTBCS_INS_REQUEST_ICC, 0x12), HAS(CTBCS_INS_STATUS, 0x13), HAS(CTBCS_INS_EJECT_ICC, 0x15),
+		HAS(CTBCS_INS_INPUT, 0x16), HAS(CTBCS_INS_OUTPUT, 0x17),
+		HAS(CTBCS_INS_PERFORM_VERIFICATION, 0x18), HAS(CTBCS_INS_MODIFY_VERIFICATION, 0x19),
+		HAS(CTBCS_INS_SET_INTERFACE_PARAM, 0x60), HAS(CTBCS_UNIT_CT, 0x00),
+		HAS(CTBCS_UNIT_INTERFACE1, 0x01), HAS(CTBCS_UNIT_INTERFACE2, 0x02),
+		HAS(CTBCS_UNIT_DISPLAY, 0x40), HAS(CTBCS_UNIT_KEYPAD, 0x50),
+		HAS(CTBCS_P2_RESET_NO_RESP, 0), HAS(CTBCS_P2_RESET_GET_ATR, 1), HAS(CTBCS_P2_RESET_GET_HIST, 2),
+		HAS(CTBCS_P2_REQUEST_NO_RESP, 0), HAS(CTBCS_P2_REQUEST_GET_ATR, 1),
+		HAS(CTBCS_P2_REQUEST_GET_HIST, 2), HAS(CTBCS_P2_STATUS_MANUFACTURER, 0x46),
+		HAS(CTBCS_P2_STATUS_ICC, 0x80), HAS(CTBCS_P2_INPUT_ECHO, 1), HAS(CTBCS_P2_INPUT_ASTERISKS, 2),
+		HAS(CTBCS_TAG_PROMPT, 0x50), HAS(CTBCS_TAG_VERIFY_CMD, 0x52), HAS(CTBCS_TAG_TIMEOUT, 0x80),
+		HAS(CTBCS_TAG_TPP, 0x22), HAS(CTBCS_TAG_TPC, 0x45), HAS(CTBCS_PIN_CONTROL_LEN_SHIFT, 4),
+		HAS(CTBCS_PIN_CONTROL_LEN_MASK, 0x0f), HAS(CTBCS_PIN_CONTROL_ENCODE_ASCII, 1),
+		HAS(CTBCS_SW_BAD_LENGTH, 0x6700), HAS(CTBCS_SW_BAD_COMMAND, 0x6900),
+		HAS(CTBCS_SW_NOT_EXECUTABLE, 0x6985), HAS(CTBCS_SW_BAD_PARAMS, 0x6a00),
+		HAS(CTBCS_SW_NOT_SUPPORTED, 0x6a80), HAS(CTBCS_SW_INVALID_TLV, 0x6a85),
+		HAS(CTBCS_SW_BAD_LE, 0x6c00), HAS(CTBCS_SW_BAD_INS, 0x6d00), HAS(CTBCS_SW_BAD_CLASS, 0x6e00),
+		HAS(CTBCS_SW_BAD_ICC, 0x6f00), HAS(CTBCS_SW_SUCCESS, 0x9000),
+		HAS(CTBCS_DATA_STATUS_NOCARD, 0), HAS(CTBCS_DATA_STATUS_CARD, 1),
+		HAS(CTBCS_DATA_STATUS_CARD_CONNECT, 5),
+	};
+
+	for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+		check_case(table[i].name);
+		CHECK_INT(table[i].value, table[i].want);
+	}
 }
 
 static void card_commands(struct fake_reader *r)
@@ -233,6 +296,8 @@ int main(void)
 	CHECK_INT(init(1, 0), OK);
 	CHECK_INT((signed char)init(2, 0), ERR_HTSI);
 	terminal_commands(r[0]);
+	seconds_in_both_dialects(r[0]);
+	constants();
 	card_commands(r[0]);
 
 	check_case("close gives the reader back");

@@ -3,7 +3,7 @@
 
 TESTS = abi client hostile status threads ctapi
 ifeq ($(HAVE_PCSC),1)
-TESTS += ifd ifdpin
+TESTS += ifd ifdpin ifd2
 endif
 FUZZERS = fuzz_reply fuzz_ctbcs
 ifeq ($(HAVE_PCSC),1)
@@ -32,6 +32,8 @@ $(BUILD)/test/ctapi: %: %.o $(HELPERS) $(BUILD)/libopenctapi.so
 IFD_HELPERS = $(HELPERS) $(BUILD)/test/ifdhost.o
 $(BUILD)/test/ifd $(BUILD)/test/ifdpin: %: %.o $(IFD_HELPERS) $(BUILD)/libopenct-ifd.so
 	$(CC) $(CFLAGS) $(LDFLAGS) -rdynamic -o $@ $< $(IFD_HELPERS) -ldl
+$(BUILD)/test/ifd2: %: %.o $(HELPERS) $(BUILD)/openct-ifd.so
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(HELPERS) -ldl
 
 # With the parts inside, for the static archive has them all.
 FUZZ_MAIN = $(BUILD)/test/fuzz_main.o
@@ -39,7 +41,7 @@ $(BUILD)/test/fuzz_reply: $(BUILD)/test/fuzz_reply.o $(FUZZ_MAIN) $(filter-out %
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
 $(BUILD)/test/fuzz_ctbcs: $(BUILD)/test/fuzz_ctbcs.o $(FUZZ_MAIN) $(CTAPI_OBJS) $(LIB_OBJS)
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
-$(BUILD)/test/fuzz_ifd: $(BUILD)/test/fuzz_ifd.o $(FUZZ_MAIN) $(IFD_OBJS) $(LIB_OBJS)
+$(BUILD)/test/fuzz_ifd: $(BUILD)/test/fuzz_ifd.o $(FUZZ_MAIN) $(IFD3_OBJS) $(LIB_OBJS)
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
 
 TEST_PROGRAMS = $(patsubst %,$(BUILD)/test/%,$(TESTS))
@@ -47,12 +49,19 @@ FUZZ_PROGRAMS = $(patsubst %,$(BUILD)/test/%,$(FUZZERS))
 
 .PHONY: check-symbols run-tests
 # What the library exports is what libopenct.sym lists, no more and no less;
-# the modules export their interface; all of libopenct.a is ct_ or oct_.
+# the modules export their interface; all of libopenct.a is ct_ or oct_. Each
+# header can be included alone, in C and C++.
+HEADER_FLAGS = -pedantic -Wall -Wextra -Werror -I. -Ilibopenct -Ictapi -fsyntax-only
 check-symbols: all
 	sed -n 's/^ \([a-z_]*\)@Base.*/\1/p' libopenct/libopenct.sym | LC_ALL=C sort > $(BUILD)/symbols.want
 	nm -D --defined-only $(BUILD)/libopenct.so.1.0.0 | awk '{ print $$3 }' | LC_ALL=C sort > $(BUILD)/symbols.got
 	diff -u $(BUILD)/symbols.want $(BUILD)/symbols.got
 	test "`nm -D --defined-only $(BUILD)/libopenctapi.so | awk '{ print $$3 }' | LC_ALL=C sort | xargs`" = "CT_close CT_data CT_init"
+	for h in libopenct/openct/*.h ctapi/openct/*.h; do \
+		printf '#include "%s"\nextern int c;\n' $$h > $(BUILD)/header.c; \
+		$(CC) -std=c99 $(HEADER_FLAGS) -x c $(BUILD)/header.c && \
+		$(CXX) -std=c++98 $(HEADER_FLAGS) -x c++ $(BUILD)/header.c || exit 1; \
+	done
 	! nm --defined-only $(BUILD)/libopenct.a | awk '$$2 ~ /[A-Z]/ && $$3 !~ /^(ct_|oct_)/' | grep .
 	readelf -d $(BUILD)/libopenct.so.1.0.0 | grep -q 'SONAME.*\[libopenct.so.1\]'
 	! readelf -d $(BUILD)/libopenct.so.1.0.0 | grep NEEDED | grep -v -e '\[libc\.' -e '\[ld-linux'
@@ -96,7 +105,7 @@ LIBFUZZER = $(patsubst %,$(BUILD)/libfuzzer/%,$(FUZZERS))
 libfuzzer: $(LIBFUZZER)
 $(BUILD)/libfuzzer/fuzz_reply: SOURCES = $(filter-out %/handle.c,$(wildcard libopenct/*.c))
 $(BUILD)/libfuzzer/fuzz_ctbcs: SOURCES = $(wildcard libopenct/*.c ctapi/*.c)
-$(BUILD)/libfuzzer/fuzz_ifd: SOURCES = $(wildcard libopenct/*.c ifd/*.c)
+$(BUILD)/libfuzzer/fuzz_ifd: SOURCES = $(filter-out ifd/ifd2.c,$(wildcard libopenct/*.c ifd/*.c))
 $(LIBFUZZER): $(BUILD)/libfuzzer/%: test/%.c $(wildcard libopenct/*.[ch] ctapi/*.[ch] ifd/*.[ch])
 	@mkdir -p $(@D)
 	$(CLANG) -std=c11 -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \

@@ -53,5 +53,6 @@
 
 /* A tag byte with this bit has a two-byte length, high byte first. */
 #define CT_TAG_LARGE            0x40
+#define __CT_TAG_LARGE          CT_TAG_LARGE    /* its name in C OpenCT */
 
 #endif
