@@ -287,6 +287,7 @@ func TestQuirks(t *testing.T) {
 		{"several facts", 0x04E6, 0xE003, 0x0600, func(q quirk) bool {
 			return q.vendorClass && q.allIndexes && q.modifyMessage != nil && q.minRelease == 0x0510
 		}},
+		{"vendor class", 0x04E6, 0x0003, 0, func(q quirk) bool { return reflect.DeepEqual(q, quirk{vendorClass: true}) }},
 		{"within the releases", 0x0529, 0x0620, 0x0012, func(q quirk) bool { return q.noIFS }},
 		{"below", 0x0529, 0x0620, 0x0011, func(q quirk) bool { return !q.noIFS }},
 		{"above", 0x0529, 0x0620, 0x0014, func(q quirk) bool { return !q.noIFS }},

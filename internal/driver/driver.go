@@ -46,6 +46,10 @@ type Entry struct {
 type ID struct {
 	Vendor, Product uint16
 	Model           string // what is sold under this id
+
+	// PCSC is the reader's name in PC/SC: that of C OpenCT's Info.plist, spelling
+	// included, for it stands in programs' settings; empty: Entry.Reader.
+	PCSC string
 }
 
 // Verification says how far a driver can be trusted.
@@ -67,46 +71,46 @@ func Table() []Entry {
 		{
 			Name: "etoken64", Reader: "Aladdin eToken PRO 64k", Verified: Recorded, Open: openEToken64,
 			IDs: []ID{
-				{0x0529, 0x0600, "Aladdin eToken PRO 64k (4.2)"},
-				{0x0529, 0x0700, "Aladdin eToken NG-OTP"},
+				{0x0529, 0x0600, "Aladdin eToken PRO 64k (4.2)", "Aladdin eToken PRO 64"},
+				{0x0529, 0x0700, "Aladdin eToken NG-OTP", "Aladdin eToken PRO NG OTP"},
 			},
 		},
 		{
 			Name: "etoken", Reader: "Aladdin eToken PRO", Verified: Recorded, Open: openEToken,
 			IDs: []ID{
-				{0x0529, 0x050C, "Aladdin eToken PRO (4.1.5)"},
-				{0x0529, 0x0514, "Aladdin eToken PRO (4.2.5)"},
+				{0x0529, 0x050C, "Aladdin eToken PRO (4.1.5)", "Aladdin eToken PRO"},
+				{0x0529, 0x0514, "Aladdin eToken PRO (4.2.5)", "Aladdin eToken PRO"},
 			},
 		},
 		{
 			Name: "ikey2k", Reader: "Rainbow iKey 2032", Verified: Recorded, Open: openIKey2k,
-			IDs: []ID{{0x04B9, 0x1202, "Rainbow iKey 2032"}},
+			IDs: []ID{{0x04B9, 0x1202, "Rainbow iKey 2032", "Rainbow iKey 2000"}},
 		},
 		{
 			Name: "ikey3k", Reader: "Rainbow iKey 3000", Verified: Recorded, Open: openIKey3k,
-			IDs: []ID{{0x04B9, 0x1300, "Rainbow iKey 3000"}},
+			IDs: []ID{{0x04B9, 0x1300, "Rainbow iKey 3000", "Rainbow iKey 3000"}},
 		},
 		{
 			Name: "ePass3000", Reader: "FT SCR2000A", Verified: Emulated, Open: openEPass3000,
-			IDs: []ID{{0x096E, 0x0401, "Feitian ePass3000"}},
+			IDs: []ID{{0x096E, 0x0401, "Feitian ePass3000", ""}},
 		},
 		{
 			Name: "egate", Reader: "Schlumberger E-Gate", Verified: Recorded, Open: openEGate,
-			IDs: []ID{{0x0973, 0x0001, "Schlumberger e-gate"}},
+			IDs: []ID{{0x0973, 0x0001, "Schlumberger e-gate", "Axalto/Schlumberger/Gemalo egate token"}},
 		},
 		{
 			Name: "eutron", Reader: "Eutron CryptoIdendity", Verified: Recorded, Open: openEutron, // sic
-			IDs: []ID{{0x073D, 0x0005, "Eutron CryptoIdentity IT-SEC"}},
+			IDs: []ID{{0x073D, 0x0005, "Eutron CryptoIdentity IT-SEC", "Eutron CryptoIdendity"}},
 		},
 		{
 			Name: "starkey", Reader: "G&D Starkey 100", Verified: Emulated, Open: openStarKey,
-			IDs: []ID{{0x096E, 0x0005, "G&D StarKey 100"}},
+			IDs: []ID{{0x096E, 0x0005, "G&D StarKey 100", "G&D Starkey 100"}},
 		},
 		{
 			Name: "rutoken", Reader: "Rutoken S driver", Verified: Recorded, Open: openRutoken,
 			IDs: []ID{
-				{0x0A89, 0x0020, "Aktiv Rutoken S"},
-				{0x0A89, 0x0012, "Aktiv uaToken S"},
+				{0x0A89, 0x0020, "Aktiv Rutoken S", "Aktiv Rutoken S"},
+				{0x0A89, 0x0012, "Aktiv uaToken S", "Aktiv uaToken S"},
 			},
 		},
 		{

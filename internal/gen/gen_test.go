@@ -29,7 +29,7 @@ func table() []driver.Entry {
 	return []driver.Entry{
 		{
 			Name: "one", Reader: "One Reader", Verified: driver.Recorded,
-			IDs: []driver.ID{{Vendor: 0x0529, Product: 0x0600, Model: `A-B\C`}, {Vendor: 0xABCD, Product: 1, Model: "D|E"}},
+			IDs: []driver.ID{{Vendor: 0x0529, Product: 0x0600, Model: `A-B\C`}, {Vendor: 0xABCD, Product: 1, Model: "D|E", PCSC: "Old Name"}},
 		},
 		{
 			Name: "two", Reader: "Two Reader", Verified: driver.Emulated,
@@ -67,7 +67,7 @@ verified by emulation
 		{"bundle ids leave the class to pcscd", bundleIDs, `# USB devices that pcscd gives to openct-ifd.bundle: vendor, product (hex), name;
 # tab-separated. Made from the driver table by "go generate"; do not edit.
 0529	0600	One Reader
-abcd	0001	One Reader
+abcd	0001	Old Name
 `},
 	}
 	for _, tt := range tests {

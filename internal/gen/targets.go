@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -94,7 +95,7 @@ func bundleIDs(table []driver.Entry) []byte {
 			continue
 		}
 		for _, id := range e.IDs {
-			fmt.Fprintf(&b, "%04x\t%04x\t%s\n", id.Vendor, id.Product, e.Reader)
+			fmt.Fprintf(&b, "%04x\t%04x\t%s\n", id.Vendor, id.Product, cmp.Or(id.PCSC, e.Reader))
 		}
 	}
 	return b.Bytes()

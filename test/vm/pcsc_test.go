@@ -82,7 +82,7 @@ func testPCSC(t *testing.T, g *guest) {
 	t.Run("opensc-tool", func(t *testing.T) {
 		g.until(t, readyTime, "opensc-tool -l | grep eToken")
 		list := g.sh(t, "opensc-tool -l")
-		if n := strings.Count(list, "Aladdin eToken PRO 64k 00 00"); n != 1 || strings.Count(list, "\n") != 2 {
+		if n := strings.Count(list, "Aladdin eToken PRO 64 00 00"); n != 1 || strings.Count(list, "\n") != 2 {
 			t.Errorf("opensc-tool -l shows not one reader of the right name:\n%s", list)
 		}
 		if atr := g.sh(t, "opensc-tool -a 2>/dev/null"); atr != "3b:84:81:31:fe:45:56:50:49:56:96" {
@@ -94,7 +94,7 @@ func testPCSC(t *testing.T, g *guest) {
 	})
 	t.Run("pcsc_scan", func(t *testing.T) {
 		out := g.sh(t, "timeout 20 pcsc_scan -r")
-		if !strings.Contains(out, "0: Aladdin eToken PRO 64k 00 00") {
+		if !strings.Contains(out, "0: Aladdin eToken PRO 64 00 00") {
 			t.Errorf("pcsc_scan:\n%s", out)
 		}
 	})
@@ -105,7 +105,7 @@ func testPCSC(t *testing.T, g *guest) {
 		// find that out.
 		out := g.try(t, `export GNUPGHOME=$(mktemp -d); printf 'disable-ccid\nlog-file %s/log\ndebug-level guru\n' $GNUPGHOME >$GNUPGHOME/scdaemon.conf
 timeout 60 gpg --card-status; cat $GNUPGHOME/log; gpgconf --kill all; rm -rf $GNUPGHOME`).Stdout
-		for _, want := range []string{"Aladdin eToken PRO 64k", "sw=6A82"} {
+		for _, want := range []string{"Aladdin eToken PRO 64", "sw=6A82"} {
 			if !strings.Contains(out, want) {
 				t.Errorf("scdaemon's log has no %q:\n%s", want, out)
 			}
@@ -144,7 +144,7 @@ SSH_ASKPASS=/run/askpass SSH_ASKPASS_REQUIRE=force timeout 100 ssh -p 2222 -o PK
 
 		// A PC/SC program that sits on the card.
 		g.compile(t, "pcschold", "testdata/pcschold.c", "-I/usr/include/PCSC", "-lpcsclite")
-		g.sh(t, `systemd-run --quiet --collect --unit=sitter -p StandardOutput=file:/run/sitter.out /run/pcschold "Aladdin eToken PRO 64k 00 00" 1000`)
+		g.sh(t, `systemd-run --quiet --collect --unit=sitter -p StandardOutput=file:/run/sitter.out /run/pcschold "Aladdin eToken PRO 64 00 00" 1000`)
 		g.until(t, readyTime, "grep holding /run/sitter.out")
 		res := g.try(t, fmt.Sprintf("timeout 60 openct-tool -r %d mf 2>&1", reader))
 		if res.Exit == 0 || res.Exit == 124 {
@@ -202,7 +202,7 @@ systemctl daemon-reload; systemctl start pcscd.socket`)
 	})
 	t.Run("a handler that starts later than pcscd", func(t *testing.T) {
 		g.sh(t, "systemctl stop "+k.unit()+" pcscd.service && systemctl start pcscd.service")
-		if list := g.sh(t, "opensc-tool -l"); !strings.Contains(list, "No              Aladdin eToken PRO 64k 00 00") {
+		if list := g.sh(t, "opensc-tool -l"); !strings.Contains(list, "No              Aladdin eToken PRO 64 00 00") {
 			t.Errorf("nobody serves the token, and opensc-tool -l says\n%s", list)
 		}
 		g.sh(t, "systemctl start "+k.unit())
