@@ -18,7 +18,7 @@ import (
 // MaxLen is the longest answer to reset, TS included (ISO/IEC 7816-3, 8.2.1).
 const MaxLen = 33
 
-// First byte, TS: the convention of the bytes that follow. Whoever reads the
+// First byte, TS: the convention of the bytes that follow. The reader of the
 // line has converted them already; see Invert.
 const (
 	TSDirect  = 0x3B

@@ -23,8 +23,8 @@ var _ proto.Engine = (*apduEngine)(nil)
 const (
 	minSW = 2
 
-	// A response comes in at most this many blocks: the longest response
-	// through the smallest messages, and more is a reader running in circles.
+	// maxBlocks is how many blocks the longest response takes with the smallest
+	// messages. A reader that sends more does not come to an end.
 	maxBlocks = 8192
 )
 
@@ -121,7 +121,7 @@ func (e *apduEngine) collect(ctx context.Context, r response, resp []byte) ([]by
 }
 
 // outcome decides whether the card must be reset after err: if it is gone or
-// has no power, or if nobody knows what it is doing.
+// has no power, or if the command may still be running.
 func (e *apduEngine) outcome(err error) error {
 	unknown := errors.Is(err, usb.ErrTimeout) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 	if unknown || errors.Is(err, ifd.ErrNoCard) || e.s.icc != iccActive {

@@ -166,7 +166,7 @@ func (t *blockTransport) close() error {
 	return nil
 }
 
-// release closes the files, when nobody reads any more.
+// release closes the files; no recv may be running.
 func (t *blockTransport) release() {
 	_ = unix.Close(t.fd)
 	_ = unix.Close(t.wake[0])

@@ -13,7 +13,7 @@ import (
 
 // newCharEngine makes one of package proto's engines over a reader that carries
 // single characters (CCID 1.1, 3: character level of exchange): procedure
-// bytes and block lengths are the host's affair.
+// bytes and block lengths are left to the host.
 func (s *slot) newCharEngine(a *atr.ATR) proto.Engine {
 	l := &charLink{s: s}
 	if s.card.t == proto.T0 {

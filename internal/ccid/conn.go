@@ -38,12 +38,12 @@ const (
 const maxStale = 10
 
 // conn runs commands on one reader: it numbers them, waits for their answers,
-// keeps no more of them in flight than the reader takes, and ends those that
-// nobody wants any more. Slots may use it concurrently.
+// keeps no more of them in flight than the reader takes, and aborts those that
+// were given up. Slots may use it concurrently.
 //
-// It has no goroutine of its own: whoever waits for an answer reads from the
-// transport, one at a time, and passes on what is for others. The only command
-// in flight, which is the rule, gets its answer without another goroutine.
+// It has no goroutine of its own: of the callers that wait for an answer, one
+// reads from the transport and passes on what is for the others. Most of the
+// time one command is in flight, and its caller reads its own answer.
 type conn struct {
 	t   transport
 	log *slog.Logger
@@ -51,7 +51,7 @@ type conn struct {
 	// room has one entry for each command the reader still takes; readers
 	// within one device share it.
 	room    chan struct{}
-	reading chan struct{} // whoever takes the entry may read from t
+	reading chan struct{} // a goroutine that takes the entry may read from t
 	slots   []*call
 
 	life context.Context    // ends with close
@@ -62,8 +62,8 @@ type conn struct {
 
 	mu    sync.Mutex
 	seq   byte
-	stale int   // answers discarded since the last one that was wanted
-	lost  error // why nothing works any more
+	stale int   // answers discarded since the last command began
+	lost  error // why no command can be run any more
 
 	padded sync.Once // the reader sends more than its headers announce: logged
 }
@@ -71,7 +71,7 @@ type conn struct {
 // call is the one command a slot can have in flight.
 type call struct {
 	slot byte
-	turn chan struct{} // whoever takes the entry may run a command on the slot
+	turn chan struct{} // a goroutine that takes the entry may run a command on the slot
 
 	// Guarded by conn.mu.
 	pending  bool
@@ -81,7 +81,7 @@ type call struct {
 	expect   byte // message type of the answer
 
 	answers chan reply // the answer, and time extensions before it
-	data    []byte     // the answer's data; whoever copies it clears it
+	data    []byte     // the answer's data; the caller copies and clears it
 	timer   *time.Timer
 
 	card cardContext
@@ -305,7 +305,7 @@ func (c *conn) once(ctx context.Context, cl *call, m message, timeout time.Durat
 	return response{}, err
 }
 
-// begin makes cl the slot's command in flight and gives it a number. It
+// begin makes cl the slot's command in flight and numbers it. It
 // returns the context that ends the wait for its answer: for a command that
 // needs the card, the card's removal does as well.
 func (c *conn) begin(ctx context.Context, cl *call, m message) (context.Context, error) {
@@ -487,9 +487,9 @@ func (c *conn) tryAbort(cl *call) error {
 	return err
 }
 
-// dispatch hands a message to the command it answers. Answers nobody waits for
-// - late ones, duplicates, those of a host before us - are discarded, but not
-// without end.
+// dispatch hands a message to the command it answers. Late answers, duplicates
+// and answers to the commands of another host are discarded, maxStale of them
+// at most.
 func (c *conn) dispatch(msg []byte) {
 	r, err := parseResponse(msg)
 	if err != nil {

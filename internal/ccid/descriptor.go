@@ -97,8 +97,8 @@ func ParseClassDescriptor(b []byte) (*ClassDescriptor, error) {
 
 // findClassDescriptor looks for the class descriptor among an interface's
 // class and vendor descriptors, wherever it stands: other descriptors may
-// come before it, and some firmware puts it behind an endpoint. What cannot be
-// stepped over ends the search.
+// come before it, and some firmware puts it behind an endpoint. A descriptor whose
+// length cannot be right ends the search.
 func findClassDescriptor(extra []byte) (*ClassDescriptor, error) {
 	for rest := extra; len(rest) >= 2; {
 		n := int(rest[0])

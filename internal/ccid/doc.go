@@ -13,6 +13,6 @@
 //	conn.go                           sequence numbers, waiting, aborting
 //	reader.go, slot.go, apdu.go, tpdu.go, charlink.go, pinpad.go, notify.go    the driver
 //
-// The messages know nothing of transports, and the transports nothing of
-// cards. Every byte of a reader is checked before it is believed.
+// The files of the messages do not depend on a transport, and the transports do
+// not depend on a card. Every byte of a reader is checked before it is used.
 package ccid

@@ -45,7 +45,7 @@ const (
 	codeBadAPDULength = 0xBE
 )
 
-// Failures without a name in ifd; nobody but this package branches on them.
+// Failures without a name in ifd. Only this package branches on them.
 var (
 	errAborted     = errors.New("command was aborted")
 	errRejected    = errors.New("reader refuses a value in the command")

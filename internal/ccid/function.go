@@ -32,7 +32,7 @@ type function struct {
 // findFunctions returns the readers of a device, in descriptor order. An
 // interface is one by its class, or by the vendor class if the device is known
 // or the interface shows nothing but a CCID descriptor and a bulk endpoint
-// each way. Other interfaces - keyboards, storage - are none of our business.
+// each way. Other interfaces, of keyboards and disks, are left alone.
 // The error wraps ifd.ErrIncompatible and says what is missing.
 func findFunctions(d *usb.Descriptor) ([]function, error) {
 	var found []function

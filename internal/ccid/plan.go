@@ -25,7 +25,7 @@ func (l Level) String() string {
 }
 
 // Plan is what the driver decided to do with a reader: its class descriptor,
-// with the contradictions and the known lies taken out.
+// without its contradictions and what is known to be wrong in it.
 type Plan struct {
 	Level Level
 	Slots int  // usable ones
@@ -112,7 +112,7 @@ func decide(f function, q quirk) (Plan, error) {
 	}
 	p.Busy = min(max(1, d.BusySlots), p.Slots, maxBusySlots)
 	if !p.T0 && !p.T1 {
-		p.T0, p.T1 = true, true // nonsense; the card knows
+		p.T0, p.T1 = true, true // a reader speaks one of them; the card decides
 	}
 	if p.Clock == 0 {
 		p.Clock = fallbackClock
@@ -256,7 +256,7 @@ func (p Plan) String() string {
 	return b.String()
 }
 
-// hostSpeaks says whether the card's protocol is the host's affair.
+// hostSpeaks says whether the host speaks the card's protocol, and not the reader.
 func (p Plan) hostSpeaks() bool { return p.Level == TPDU || p.Level == Characters }
 
 // supports says whether the reader speaks card protocol t.

@@ -15,8 +15,7 @@ import (
 )
 
 // MaxSlots is what the status file can show (OPENCT_MAX_SLOTS in C OpenCT's
-// openct.h); further
-// slots of a reader are left out.
+// openct.h); further slots of a reader are left out.
 const MaxSlots = 8
 
 // pollInterval is how often the card is looked for in a reader that can be

@@ -312,6 +312,21 @@ func (*busySlot) Status(context.Context) (ifd.Status, error) {
 	return ifd.Status{}, ifd.ErrBusy
 }
 
+// The first STATUS waits for its turn: nothing is known that could be told.
+func TestFirstStatusAsksTheReader(t *testing.T) {
+	r := &notifyingReader{fakeReader: fakeReader{slots: []ifd.Slot{&removable{}}}, events: make(chan ifd.Event)}
+	s := open(t, r, make(news, 8))
+	if err := s.Enter(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Leave()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if st, err := s.Status(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("%+v, %v, want %v", st, err, context.Canceled)
+	}
+}
+
 // STATUS does not wait behind a command: what is known is told.
 func TestStatusWhileTheCardIsBusy(t *testing.T) {
 	ctx := context.Background()

@@ -16,16 +16,15 @@ import (
 // maxATR is the length of C OpenCT's buffer for an ATR (process.c).
 const maxATR = 64
 
-// Slot is one card slot and the card in it. A card does one thing at a time:
-// whoever wants something of it must Enter, call one or more of the methods,
-// and Leave. Status and Present may be called at any time.
+// Slot is one card slot and the card in it. A card does one thing at a time: a
+// caller must Enter, call one or more of the methods, and Leave. Status and Present may be called at any time.
 type Slot struct {
 	reader *Reader
 	index  int
 	card   ifd.Slot
 
-	// turn is full while somebody is in. It is a channel so that a wait for it
-	// can end with its context.
+	// turn is full between Enter and Leave. It is a channel so that a wait for
+	// it can end with its context.
 	turn chan struct{}
 
 	// Guarded by turn.
@@ -36,6 +35,7 @@ type Slot struct {
 
 	mu       sync.Mutex
 	status   ifd.Status // Changed: not yet told to a Status call
+	known    bool       // the reader has told the status once
 	gen      uint64     // counts cards taken out, so that a card's engine dies with it
 	resetGen uint64     // gen at the last reset; guarded by turn
 
@@ -105,8 +105,8 @@ func (s *Slot) reset(ctx context.Context, power func(context.Context) ([]byte, e
 	return raw, nil
 }
 
-// PowerUp is a Reset nobody gets to see: it shows that the card works. A client
-// must still Reset it before it can Transmit.
+// PowerUp resets the card to see that it works, and forgets the session. A client
+// must Reset the card before it can Transmit.
 func (s *Slot) PowerUp(ctx context.Context) error {
 	_, err := s.Reset(ctx)
 	s.engine, s.atr, s.reason = nil, nil, ErrNoProtocol
@@ -169,10 +169,18 @@ func (s *Slot) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, error) 
 }
 
 // Status tells whether a card is in, and whether that changed since the last
-// call. It asks the reader where that takes no wait for a card: while somebody
-// is in, or the reader is busy with another slot's card, it tells what is known.
+// call. It asks the reader where that takes no wait for a card: while the card
+// or the reader is busy with a command, it tells what is known.
 func (s *Slot) Status(ctx context.Context) (ifd.Status, error) {
-	if p, ok := s.card.(ifd.Presence); ok && s.tryEnter() {
+	p, ok := s.card.(ifd.Presence)
+	if ok && !s.tryEnter() {
+		if ok = !s.isKnown(); ok {
+			if err := s.Enter(ctx); err != nil {
+				return ifd.Status{}, err
+			}
+		}
+	}
+	if ok {
 		st, err := p.Status(ctx)
 		s.Leave()
 		switch {
@@ -292,8 +300,8 @@ func (s *Slot) memory() (ifd.Memory, proto.ID, error) {
 	return m, s.engine.ID(), nil
 }
 
-// Enter waits for the card to be free and takes it; whoever entered must
-// Leave. A wait ends with ctx.
+// Enter waits for the card to be free and takes it; the caller must Leave. The
+// wait ends with ctx.
 func (s *Slot) Enter(ctx context.Context) error {
 	if s.tryEnter() {
 		return nil
@@ -319,6 +327,12 @@ func (s *Slot) tryEnter() bool {
 // Leave gives the card to the next one waiting.
 func (s *Slot) Leave() { <-s.turn }
 
+func (s *Slot) isKnown() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.known
+}
+
 func (s *Slot) generation() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -329,6 +343,7 @@ func (s *Slot) generation() uint64 {
 // passes on what is new.
 func (s *Slot) update(st ifd.Status) {
 	s.mu.Lock()
+	s.known = true
 	news := st.Present != s.status.Present || st.Present && st.Changed
 	if news {
 		if s.status.Present {
@@ -342,7 +357,8 @@ func (s *Slot) update(st ifd.Status) {
 	}
 }
 
-// poll asks a slot that does not tell. While the card is busy nobody asks.
+// poll asks a slot for its card every pollInterval, but not while the card is
+// busy.
 func (s *Slot) poll(ctx context.Context, p ifd.Presence) {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()

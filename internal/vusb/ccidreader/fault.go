@@ -12,34 +12,34 @@ type Fault struct {
 	Times int // so many are hit; 0 means 1, negative for ever
 
 	// What happens to the answer.
-	Lose       bool          // F1: it never comes
-	Stale      int           // F2: so many answers to older commands come first
-	Extensions int           // F3: so many time extensions come first; negative: without end (F23)
+	Lose       bool          // it never comes
+	Stale      int           // so many answers to older commands come first
+	Extensions int           // so many time extensions come first; negative: without end
 	Factor     byte          // bError of the time extensions, 1 if 0
-	Delay      time.Duration // F4: it takes so long, and time extensions are so far apart
+	Delay      time.Duration // it takes so long, and time extensions are so far apart
 	Think      time.Duration // from the last time extension to the answer, Delay if 0
-	Empty      int           // F6: so many empty transfers come first
-	NoEnd      bool          // F7: no empty packet after a last full one
-	Longer     int           // F8: dwLength is so much too large, or too small if negative
-	Type       byte          // F9: it has this message type
+	Empty      int           // so many empty transfers come first
+	NoEnd      bool          // no empty packet after a last full one
+	Longer     int           // dwLength is so much too large, or too small if negative
+	Type       byte          // it has this message type
 	Slot       byte          // its slot number is so much too large
 	Fail       bool          // the command fails with Code ...
-	Code       byte          // ... F13, F15 (FD), F18 (E0), F20
+	Code       byte          // ... which is bError
 	Mangle     func([]byte) []byte
-	Pull       bool   // F16: the card is pulled instead of answering
-	PPS        string // F12: "slow", "mute" or "wrong" instead of the card's response
+	Pull       bool   // the card is pulled instead of answering
+	PPS        string // "slow", "mute" or "wrong" instead of the card's response
 }
 
 // Card is how a card in a virtual reader differs from an easy one.
 type Card struct {
-	Voltages   byte // F5: bit 0 5 V, bit 1 3 V, bit 2 1.8 V; 0: all
-	AutoFails  bool // F5: automatic voltage selection does not find it
-	RefuseIFS  bool // F14: it does not take longer blocks
+	Voltages   byte // bit 0 5 V, bit 1 3 V, bit 2 1.8 V; 0: all
+	AutoFails  bool // automatic voltage selection does not find it
+	RefuseIFS  bool // it does not take longer blocks
 	WTX        int  // it asks for time so often before each answer ...
 	Multiplier byte // ... this many waiting times, 1 if 0
 }
 
-// Keys is what the user does at the keypad for one PIN entry (F22).
+// Keys is what the user does at the keypad for one PIN entry.
 type Keys struct {
 	PIN, New string
 	Cancel   bool // the red key
