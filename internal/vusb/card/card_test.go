@@ -58,14 +58,14 @@ func TestNew(t *testing.T) {
 	var names []string
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := New(tt.name)
+			c, err := New(tt.name, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if want := hextest.Bytes(t, tt.atr); !bytes.Equal(c.ATR(), want) {
 				t.Errorf("ATR % X, want % X", c.ATR(), want)
 			}
-			c, err = NewATR(tt.name, T0ATR("T0"))
+			c, err = New(tt.name, T0ATR("T0"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -81,7 +81,7 @@ func TestNew(t *testing.T) {
 }
 
 func TestNewUnknown(t *testing.T) {
-	c, err := New("pvi")
+	c, err := New("pvi", nil)
 	if err == nil || c != nil {
 		t.Fatalf("New(pvi) = %v, %v", c, err)
 	}
@@ -188,13 +188,13 @@ func TestCardOS(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := NewCardOS().Transmit(hextest.Bytes(t, tt.apdu))
+			got := NewCardOS(nil).Transmit(hextest.Bytes(t, tt.apdu))
 			if want := hextest.Bytes(t, tt.want); !bytes.Equal(got, want) {
 				t.Errorf("% X, want % X", got, want)
 			}
 		})
 	}
-	c := NewCardOS()
+	c := NewCardOS(nil)
 	serial := bytes.Clone(c.Transmit(hextest.Bytes(t, "00 CA 01 81 00")))
 	if len(serial) != 10 || !bytes.HasSuffix(serial, []byte{0x90, 0x00}) {
 		t.Errorf("serial number % X", serial)

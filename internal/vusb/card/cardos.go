@@ -15,12 +15,9 @@ type CardOS struct {
 
 var _ Card = (*CardOS)(nil)
 
-// NewCardOS makes a card with the ATR of an eToken PRO 64k and a serial
-// number of its own.
-func NewCardOS() *CardOS { return NewCardOSATR(nil) }
-
-// NewCardOSATR makes one with another ATR; nil is the real one.
-func NewCardOSATR(atr []byte) *CardOS {
+// NewCardOS makes a card with a serial number of its own and an ATR; nil is that of
+// an eToken PRO 64k.
+func NewCardOS(atr []byte) *CardOS {
 	if atr == nil {
 		atr = CardOSATR[:]
 	}

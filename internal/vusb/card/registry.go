@@ -21,8 +21,8 @@ func kinds() []kind {
 			}
 			return NewEchoATR(atr), nil
 		}},
-		{"cardos", func(atr []byte) (Card, error) { return NewCardOSATR(atr), nil }},
-		{"rutoken", func(atr []byte) (Card, error) { return NewRutokenATR(atr), nil }},
+		{"cardos", func(atr []byte) (Card, error) { return NewCardOS(atr), nil }},
+		{"rutoken", func(atr []byte) (Card, error) { return NewRutoken(atr), nil }},
 	}
 }
 
@@ -35,15 +35,10 @@ func Names() []string {
 	return names
 }
 
-// New makes a fresh card of the named kind: "piv", "echo", "cardos" or
-// "rutoken".
-func New(name string) (Card, error) {
-	return NewATR(name, nil)
-}
-
-// NewATR is New with an ATR that suits the reader the card goes into; nil
-// leaves the card its own, which offers T=1.
-func NewATR(name string, atr []byte) (Card, error) {
+// New makes a fresh card of the named kind ("piv", "echo", "cardos" or "rutoken")
+// with an ATR that suits the reader the card goes into; nil leaves the card its
+// own, which offers T=1.
+func New(name string, atr []byte) (Card, error) {
 	for _, k := range kinds() {
 		if k.name == name {
 			return k.make(atr)

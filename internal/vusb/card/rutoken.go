@@ -51,11 +51,9 @@ const (
 	insUpdate     = 0xD6
 )
 
-// NewRutoken makes a card with a master file and a serial number of its own.
-func NewRutoken() *Rutoken { return NewRutokenATR(nil) }
-
-// NewRutokenATR makes one with another ATR; nil is the real one.
-func NewRutokenATR(atr []byte) *Rutoken {
+// NewRutoken makes a card with a master file, a serial number of its own, and an
+// ATR; nil is the real one.
+func NewRutoken(atr []byte) *Rutoken {
 	if atr == nil {
 		atr = RutokenATR[:]
 	}

@@ -11,7 +11,7 @@ func TestRutoken(t *testing.T) {
 	header := func(size, id string) string {
 		return "0000" + size + "0100" + id + "01" + "0000000000000000" + "43" + "0000000000000000000000000000"
 	}
-	c := NewRutoken()
+	c := NewRutoken(nil)
 	if !bytes.Equal(c.ATR(), RutokenATR[:]) {
 		t.Errorf("ATR % X", c.ATR())
 	}

@@ -49,9 +49,6 @@ const p3Max = 256
 // NewT0 puts a card behind T=0. The first call should be Reset.
 func NewT0(c Card) *T0 { return &T0{card: c} }
 
-// Card is the card behind it.
-func (t *T0) Card() Card { return t.card }
-
 // Reset is a reset of the card. It returns the ATR.
 func (t *T0) Reset() []byte {
 	t.card.Reset()

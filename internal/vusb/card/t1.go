@@ -96,9 +96,6 @@ func NewT1(c Card, o T1Options) *T1 {
 	return t
 }
 
-// Card is the card behind it.
-func (t *T1) Card() Card { return t.card }
-
 // Reset is a reset of the card. It returns the ATR. Pending requests are
 // forgotten; Mangle stays.
 func (t *T1) Reset() []byte {

@@ -47,7 +47,7 @@ func New(driver, cardName string) (vusb.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := card.NewATR(cardName, m.atr)
+	c, err := card.New(cardName, m.atr)
 	if err != nil {
 		return nil, err
 	}

@@ -385,7 +385,7 @@ func TestEveryTokenDescribesItself(t *testing.T) {
 // PIV behind every token that carries APDUs as they are: the application is
 // found, its longest object comes whole, and a wrong PIN is counted.
 func TestEveryDriverPIV(t *testing.T) {
-	piv, err := card.New("piv") // one for all: its keys take long to make
+	piv, err := card.New("piv", nil) // one for all: its keys take long to make
 	if err != nil {
 		t.Fatal(err)
 	}
