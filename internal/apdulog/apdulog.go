@@ -67,7 +67,7 @@ func isHeader(apdu []byte, lc int) bool {
 	case all(apdu[:4], printable): // a password
 		return false
 	case lc > 0:
-		return named || !all(apdu, digits)
+		return named || !all(apdu[:5], digits)
 	case carriesPIN(cla, ins): // does it need a PIN still?
 		return len(apdu) == 4 && p1 == 0 && !all(apdu, digits)
 	}

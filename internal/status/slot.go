@@ -132,14 +132,22 @@ func (f *File) inUse(n int, lock *lockFile) (bool, error) {
 
 // listener is the pid of the process that listens on a reader's socket; 0 when
 // there is none or it is not to be learned. Connecting does not wait: a daemon
-// whose backlog is full listens, but does not say who it is.
+// whose backlog is full listens, but does not say who it is. A link in the
+// socket's place, to another program's socket, is not followed.
 func listener(dir string, n int) int {
+	file, err := unix.Open(filepath.Join(dir, strconv.Itoa(n)), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0
+	}
+	defer unix.Close(file)
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0
 	}
 	defer unix.Close(fd)
-	if unix.Connect(fd, &unix.SockaddrUnix{Name: filepath.Join(dir, strconv.Itoa(n))}) != nil {
+	var st unix.Stat_t
+	if unix.Fstat(file, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK ||
+		unix.Connect(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d", file)}) != nil {
 		return 0
 	}
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)

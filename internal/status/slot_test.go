@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -204,6 +205,35 @@ func TestEntryOfACDaemon(t *testing.T) {
 	l.Close()
 	if d := startDaemon(t, dir); d.line != "0" {
 		t.Errorf("claimed %q after the C daemon's socket went, want 0", d.line)
+	}
+}
+
+// The owner of the directory can put a link to another program's socket there,
+// but not make that program a reader's daemon, which shutdown would end.
+func TestListener(t *testing.T) {
+	dir := initDir(t)
+	listen(t, dir, 0)
+	if err := os.Symlink(filepath.Join(dir, "0"), filepath.Join(dir, "1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "2"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		n    int
+		want int
+	}{
+		{"socket", 0, os.Getpid()},
+		{"link to one", 1, 0},
+		{"file", 2, 0},
+		{"nothing", 3, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if pid := listener(dir, tt.n); pid != tt.want {
+				t.Errorf("got %d, want %d", pid, tt.want)
+			}
+		})
 	}
 }
 
