@@ -239,3 +239,67 @@ func FuzzSerial(f *testing.F) {
 		}
 	})
 }
+
+// packets is a USB device whose bulk endpoint sends what the fuzzer made up:
+// packets of a length byte and so many bytes each, and nothing after them.
+type packets struct {
+	usb.Device
+	rest []byte
+	size int
+}
+
+func (p *packets) Descriptor() *usb.Descriptor { return &usb.Descriptor{} }
+
+func (p *packets) Bulk(_ context.Context, _ uint8, data []byte, _ time.Duration) (int, error) {
+	for n := 0; ; {
+		if len(p.rest) == 0 {
+			return n, usb.ErrTimeout
+		}
+		one := min(int(p.rest[0])%(p.size+1), len(p.rest)-1)
+		if n+one > len(data) {
+			return n, usb.ErrOverflow
+		}
+		n += copy(data[n:], p.rest[1:1+one])
+		p.rest = p.rest[1+one:]
+		if one < p.size || n == len(data) {
+			return n, nil
+		}
+	}
+}
+
+// FuzzReceive: whatever packets a reader sends, recv returns whole messages or
+// errors, ends, and keeps to its limits.
+func FuzzReceive(f *testing.F) {
+	full := func(first string, n int) []byte { // a packet of 64 bytes
+		b := append([]byte{64}, fromHex(first)...)
+		return append(b, make([]byte, n-len(b)+1)...)
+	}
+	f.Add([]byte{12, 0x80, 2, 0, 0, 0, 0, 1, 0, 0, 0, 0x90, 0x00})
+	f.Add(append([]byte{0, 0}, 12, 0x80, 2, 0, 0, 0, 0, 1, 0, 0, 0, 0x90, 0x00))
+	f.Add(full("80 36000000 00 01 00 00 00", 64))
+	f.Add(append(full("80 40000000 00 01 00 00 00", 64), 10, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10))
+	f.Add(append(full("80 02000000 00 01 00 00 00 90 00", 64), full("00", 64)...))
+	f.Add(full("80 FFFFFFFF 00 01 00 00 00", 64))
+	f.Add([]byte{9, 0x80, 0, 0, 0, 0, 0, 1, 0, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > 1<<17 {
+			return
+		}
+		d := &packets{rest: b, size: minPacket}
+		u := newUSBTransport(d, function{packet: minPacket})
+		for {
+			left := len(d.rest)
+			msg, err := u.recv(t.Context(), time.Second)
+			switch {
+			case err == nil && int64(len(msg)) < messageLength(msg):
+				t.Fatalf("%d bytes of a message of %d", len(msg), messageLength(msg))
+			case len(u.buf) > wholePackets(messageLimit, minPacket):
+				t.Fatalf("a buffer of %d bytes", len(u.buf))
+			case err != nil && left == 0:
+				return
+			case len(d.rest) == left && left > 0:
+				t.Fatalf("nothing was read: %v", err)
+			}
+		}
+	})
+}
