@@ -290,8 +290,12 @@ func (d *daemon) listen(ctx context.Context) error {
 		return err
 	}
 	d.server = socket.NewServer(d.h, socket.Options{Log: d.Log, Credentials: d.Credentials})
-	served := make(chan error, 1)
-	go func() { served <- d.server.Serve(l) }()
+	served := make(chan struct{}) // closed when serving has ended, with failed
+	var failed error
+	go func() {
+		defer close(served)
+		failed = d.server.Serve(l)
+	}()
 	stopReport := d.report.start()
 	stopWatchdog := d.Notify.Watchdog(d.alive)
 
@@ -307,11 +311,12 @@ func (d *daemon) listen(ctx context.Context) error {
 		d.server.Fail(socket.DeviceDisconnected)
 	case <-ctx.Done():
 		d.Notify.Stopping("stopping")
-	case err = <-served:
-		err = fmt.Errorf("reader %d: %w", d.slot.Index(), err)
+	case <-served:
+		err = fmt.Errorf("reader %d: %w", d.slot.Index(), failed)
 	}
 	stopWatchdog()
 	d.drain()
+	<-served // which closes the socket and removes its name
 	stopReport()
 	d.closeReader()
 	return err
