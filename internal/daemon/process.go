@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -56,6 +58,7 @@ func (p *Process) Serve() error {
 		return p.Emulate()
 	}
 	started := Started()
+	economise()
 	// The process may have been started by a link to the executable, by the
 	// executable itself, or as openct-control. It does as well without the name.
 	_ = os.WriteFile("/proc/self/comm", []byte(processName), 0)
@@ -86,10 +89,28 @@ func (p *Process) Serve() error {
 	return Explain(err)
 }
 
+// economise keeps a process small that sleeps most of the time and has one card
+// to serve.
+func economise() {
+	noHugePages()
+	// Commands leave little garbage: the heap need not grow to 4 MB before it is
+	// collected (runtime/debug, SetGCPercent).
+	debug.SetGCPercent(25)
+	// There is one card, and so one command at a time. More threads would hand
+	// the work to each other.
+	runtime.GOMAXPROCS(1)
+}
+
+// noHugePages ends the use of huge pages for this process and those that it
+// starts (prctl(2), PR_SET_THP_DISABLE). With them, a heap of a few hundred
+// kilobytes takes megabytes. Old kernels cannot; that costs memory only.
+func noHugePages() { _ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0) }
+
 // Start starts a process that serves the device, as a session of its own, and
 // waits until it serves clients or gives up. Why it gave up it says by itself.
 // credential is who the process runs as; nil: as this one.
 func (p *Process) Start(credential *syscall.Credential) error {
+	noHugePages() // for the process to come, from its first page on
 	program, err := p.program()
 	if err != nil {
 		return err
