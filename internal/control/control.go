@@ -56,6 +56,7 @@ func (c *Control) Init(noColdplug bool) error {
 	if err := status.Init(c.Dir, status.Options{UID: uid, GID: gid}); err != nil {
 		return c.explainInit(err)
 	}
+	c.complain("udev", c.tellUdev())
 	for _, r := range c.Config.Readers {
 		t, err := r.Target()
 		if err == nil {

@@ -30,6 +30,9 @@ ENV{OPENCT_DRIVER}=="?*", GOTO="openct_ask"
 `
 
 const udevFooter = `
+# The table stands as long as openct.conf does not change it: then openct-control
+# init leaves this file, and udev asks about these devices as well.
+ENV{OPENCT_DRIVER}=="?*", TEST!="/run/openct/udev-ask", GOTO="openct_ours"
 ENV{OPENCT_DRIVER}=="?*", GOTO="openct_ask"
 # Readers of the smart card class.
 ENV{ID_USB_INTERFACES}=="*:0b????:*", GOTO="openct_ask"
@@ -46,6 +49,7 @@ LABEL="openct_answered"
 ENV{OPENCT_DRIVER}=="", GOTO="openct_end"
 ENV{OPENCT_DRIVER}=="none", GOTO="openct_end"
 
+LABEL="openct_ours"
 # Access to the token is access to /run/openct; the node itself is the
 # handler's alone. Final (:=), as libccid gives every reader to pcscd later.
 GROUP:="openctd", MODE:="0660", ENV{ID_SMARTCARD_READER}="1"
@@ -62,9 +66,10 @@ ENV{OPENCT_UNIT}="openct-handler@$env{BUSNUM}-$env{DEVNUM}.service"
 LABEL="openct_end"
 `
 
-// udev makes 60-openct.rules, by which udev learns what OpenCT drives. Readers of
-// the smart card class have other drivers, too: they are OpenCT's when openct.conf
-// says so ("ccid"), and left to pcscd otherwise.
+// udev makes 60-openct.rules, by which udev learns what OpenCT drives. For a token
+// of the table the rules run no program. Readers of the smart card class have other
+// drivers, too: they are OpenCT's when openct.conf says so ("ccid"), and left to
+// pcscd otherwise.
 func udev(table []driver.Entry) []byte {
 	var b bytes.Buffer
 	b.WriteString(udevHeader)

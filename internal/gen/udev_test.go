@@ -12,7 +12,7 @@ import (
 func TestUdevDevices(t *testing.T) {
 	text := string(udev(table()))
 	_, text, _ = strings.Cut(text, "GOTO=\"openct_ask\"\n\n")
-	text, _, _ = strings.Cut(text, "\nENV{OPENCT_DRIVER}")
+	text, _, _ = strings.Cut(text, "\n# The table stands")
 	want := `# one
 ATTR{idVendor}=="0529", ATTR{idProduct}=="0600", ENV{OPENCT_DRIVER}="one"
 ATTR{idVendor}=="abcd", ATTR{idProduct}=="0001", ENV{OPENCT_DRIVER}="one"
@@ -46,6 +46,8 @@ func TestUdevTraps(t *testing.T) {
 		{"an event of a device that stays starts what was stopped", "ACTION==\"change\", IMPORT{db}=\"OPENCT_UNIT\"\n" +
 			`ENV{OPENCT_UNIT}=="", ENV{SYSTEMD_WANTS}+="openct-handler@`, true},
 		{"SYSTEMD_WANTS of others stays", `ENV{SYSTEMD_WANTS}=`, false},
+		{"a token of the table needs no program", "ENV{OPENCT_DRIVER}==\"?*\", TEST!=\"/run/openct/udev-ask\", GOTO=\"openct_ours\"\n" +
+			`ENV{OPENCT_DRIVER}=="?*", GOTO="openct_ask"`, true},
 		{"libccid's rule comes later", `GROUP:="openctd"`, true},
 		{"what comes back from suspend is plugged anew", `ATTR{power/persist}="0"`, true},
 	}
