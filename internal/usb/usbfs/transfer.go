@@ -224,6 +224,9 @@ func (n *Node) take(size int, deadline time.Time) (*transfer, error) {
 func (n *Node) put(t *transfer) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if !t.lost {
+		clear(t.buf[:t.urb.bufferLength]) // there may be a PIN
+	}
 	t.use++
 	t.taken = false
 	n.settle(t)

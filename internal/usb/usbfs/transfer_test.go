@@ -121,6 +121,23 @@ func TestCallsOfALoneTransfer(t *testing.T) {
 	}
 }
 
+// No PIN, and nothing that a card has told, stays in a buffer.
+func TestBuffersAreCleared(t *testing.T) {
+	n, k := testNode(t)
+	c, u := beginBulk(t, n, 0x82)
+	k.end(u, 0, "secret")
+	want(t, c, "secret", nil)
+	c = begin([]byte("secret"), func(b []byte) (int, error) { return n.Bulk(t.Context(), 0x02, b, time.Minute) })
+	k.end(<-k.submitted, 0, "secret")
+	want(t, c, "secret", nil)
+	n.End()
+	for _, place := range n.idle {
+		if len(bytes.Trim(place.buf, "\x00")) > 0 {
+			t.Errorf("%q is left", place.buf)
+		}
+	}
+}
+
 func TestStatus(t *testing.T) {
 	for _, tt := range []struct {
 		status unix.Errno
