@@ -12,6 +12,7 @@ enum {
 	START_MS = 5000,   /* how long a reader may take to start */
 	UNAWARE_MS = 1000, /* how often to look where a daemon does not announce news, ... */
 	REFUSED_MS = 500,  /* ... and for somebody else's lock to go */
+	LINE_MS = 1000,    /* a daemon that hangs up sooner is not asked again so soon */
 	LONG_MS = 600000,
 };
 
@@ -151,9 +152,11 @@ void channel_close(unsigned long lun)
 /* Presence */
 
 /* Nothing is ever sent over the line, so a sign on it is its end. A daemon that
- * has no place for it, because others wait already, serves all the same. */
+ * has no place for it, and does not accept it or hangs up at once, serves all
+ * the same. */
 static unsigned int look_locked(struct channel *c)
 {
+	const long long now = oct_now_ms();
 	bool anew = false;
 	ct_info_t info;
 
@@ -163,14 +166,19 @@ static unsigned int look_locked(struct channel *c)
 		close(c->line);
 		c->line = -1;
 		c->lost = true;
+		if (now - c->since < LINE_MS)
+			c->retry = now + LINE_MS;
 	}
 	if (c->line < 0) {
 		c->crowded = false;
 		if (!place_find(&c->card.place, &c->reader))
 			return READER_GONE;
-		c->line = oct_connect(c->reader, 0);
-		if (c->line < 0 && errno != EAGAIN)
-			return READER_GONE;
+		if (now >= c->retry) {
+			c->line = oct_connect(c->reader, 0);
+			if (c->line < 0 && errno != EAGAIN)
+				return READER_GONE;
+			c->since = now;
+		}
 		c->crowded = c->line < 0;
 		oct_status_close(&c->status);
 		anew = true;

@@ -22,7 +22,8 @@ struct channel {
 	struct oct_status status;  /* the status file that shows it */
 	bool announced;            /* its daemon announces news of cards */
 	int line;                  /* idle connection: hangs up when the daemon ends; -1: none */
-	bool crowded;              /* none, for others wait to be accepted already */
+	long long since, retry;    /* when it was made, and when to make another one */
+	bool crowded;              /* none, for the daemon has no place for it */
 	bool lost;                 /* it did since the card was last reported */
 	unsigned int reported;     /* what pcscd was last told */
 	int events;                /* dirwatch */

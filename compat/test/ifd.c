@@ -598,6 +598,46 @@ static void full_queue_does_not_hold_pcscd(DWORD lun)
 	memset(&world_entries[3], 0, sizeof world_entries[3]);
 }
 
+static void *hang_up_at_once(void *arg)
+{
+	int fd;
+
+	while ((fd = accept(*(int *)arg, NULL, NULL)) >= 0)
+		close(fd);
+	return NULL;
+}
+
+/* A daemon that accepts and hangs up must not make pcscd's thread run in
+ * circles. */
+static void hanging_up_is_not_answered_at_once(DWORD lun)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+	unsigned int rounds = 0;
+	pthread_t t;
+	double start;
+
+	check_case("a daemon that hangs up at once");
+	world_reader(3, "Hostile", 1);
+	world_entries[3].ct_card[0] = 1;
+	side_file(3, 8, true);
+	snprintf(sa.sun_path, sizeof sa.sun_path, "%s/3", world_dir);
+	unlink(sa.sun_path);
+	CHECK(listener >= 0 && bind(listener, (struct sockaddr *)&sa, sizeof sa) == 0 && listen(listener, 16) == 0);
+	pthread_create(&t, NULL, hang_up_at_once, &listener);
+	CHECK_INT(open_name(lun, "openct:3"), IFD_SUCCESS);
+	for (start = now(); now() - start < 1.5; rounds++) {
+		(void)presence(lun);
+		wait_ms(lun, 60000);
+	}
+	CHECK(rounds < 50);
+	CHECK_INT(close_channel(lun), IFD_SUCCESS);
+	shutdown(listener, SHUT_RDWR);
+	pthread_join(t, NULL);
+	close(listener);
+	memset(&world_entries[3], 0, sizeof world_entries[3]);
+}
+
 static void *transmit_holding(void *arg)
 {
 	CHECK_STR(transmit_hex(*(DWORD *)arg, "00fe0000", 258), "!617");
@@ -732,6 +772,7 @@ int main(void)
 	many_at_once();
 	fake_end(server);
 	full_queue_does_not_hold_pcscd(lun);
+	hanging_up_is_not_answered_at_once(lun);
 	silent_daemon_does_not_hold_close(lun);
 	truncated_file_is_no_sigbus(lun);
 	world_close();
