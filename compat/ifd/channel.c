@@ -12,7 +12,8 @@ enum {
 	START_MS = 5000,   /* how long a reader may take to start */
 	UNAWARE_MS = 1000, /* how often to look where a daemon does not announce news, ... */
 	REFUSED_MS = 500,  /* ... and for somebody else's lock to go */
-	LINE_MS = 1000,    /* a daemon that hangs up sooner is not asked again so soon */
+	LINE_MS = 1000,    /* a daemon that hangs up sooner, so many times, ... */
+	BRIEF_LINES = 8,   /* ... is not asked again so soon */
 	LONG_MS = 600000,
 };
 
@@ -166,7 +167,8 @@ static unsigned int look_locked(struct channel *c)
 		close(c->line);
 		c->line = -1;
 		c->lost = true;
-		if (now - c->since < LINE_MS)
+		c->brief = now - c->since < LINE_MS ? c->brief + 1 : 0;
+		if (c->brief >= BRIEF_LINES)
 			c->retry = now + LINE_MS;
 	}
 	if (c->line < 0) {

@@ -23,6 +23,7 @@ struct channel {
 	bool announced;            /* its daemon announces news of cards */
 	int line;                  /* idle connection: hangs up when the daemon ends; -1: none */
 	long long since, retry;    /* when it was made, and when to make another one */
+	unsigned int brief;        /* so many in a row ended soon */
 	bool crowded;              /* none, for the daemon has no place for it */
 	bool lost;                 /* it did since the card was last reported */
 	unsigned int reported;     /* what pcscd was last told */

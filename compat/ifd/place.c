@@ -13,9 +13,10 @@
 #include <strings.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
-enum { SIDE_FILE_MAX = 64 * 1024 };
+enum { FILE_MAX = 64 * 1024 };
 
 /* Names */
 
@@ -162,22 +163,18 @@ bool place_json_text(const char *json, const char *key, char *out, size_t size)
 	return true;
 }
 
-/* Reads the side file of a reader; the caller frees it. */
-static char *read_side_file(unsigned int reader)
+/* Reads a small file; the caller frees it. */
+static char *read_file(const char *path)
 {
-	char path[PATH_MAX], name[24];
 	struct stat st;
 	char *text = NULL;
 	size_t len = 0;
 	int fd;
 
-	snprintf(name, sizeof name, ".%u.json", reader);
-	if (!oct_join_path(path, sizeof path, name))
-		return NULL;
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0)
 		return NULL;
-	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size <= SIDE_FILE_MAX)
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size <= FILE_MAX)
 		text = malloc((size_t)st.st_size + 1);
 	while (text && len < (size_t)st.st_size) {
 		ssize_t n = read(fd, text + len, (size_t)st.st_size - len);
@@ -197,8 +194,15 @@ static char *read_side_file(unsigned int reader)
 /* The side file, if it is this daemon's: one that died may have left its own. */
 static char *side_file_of(unsigned int reader, pid_t pid)
 {
-	char *json = read_side_file(reader);
-	const char *owner = json ? json_member(json, "pid") : NULL;
+	char path[PATH_MAX], name[24];
+	const char *owner;
+	char *json;
+
+	snprintf(name, sizeof name, ".%u.json", reader);
+	if (!oct_join_path(path, sizeof path, name))
+		return NULL;
+	json = read_file(path);
+	owner = json ? json_member(json, "pid") : NULL;
 
 	if (owner && strtol(owner, NULL, 10) == pid)
 		return json;
@@ -327,6 +331,35 @@ bool place_wait(const struct place *p, unsigned int *reader, int ms)
 	if (fd >= 0)
 		close(fd);
 	return found;
+}
+
+bool place_record_refuses(const char *record)
+{
+	static const char none[] = "E:OPENCT_DRIVER=none";
+
+	for (const char *line = record; line; line = strchr(line, '\n')) {
+		if (*line == '\n')
+			line++;
+		if (strncmp(line, none, sizeof none - 1) == 0 &&
+				(line[sizeof none - 1] == '\n' || line[sizeof none - 1] == '\0'))
+			return true;
+	}
+	return false;
+}
+
+bool place_refused(const struct place *p)
+{
+	char path[64], *record;
+	struct stat st;
+	bool refused;
+
+	if (!p->device[0] || stat(p->device, &st) < 0 || !S_ISCHR(st.st_mode))
+		return false;
+	snprintf(path, sizeof path, "/run/udev/data/c%u:%u", major(st.st_rdev), minor(st.st_rdev));
+	record = read_file(path);
+	refused = record && place_record_refuses(record);
+	free(record);
+	return refused;
 }
 
 bool place_forbidden(const struct place *p)

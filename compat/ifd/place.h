@@ -44,6 +44,12 @@ bool place_wait(const struct place *p, unsigned int *reader, int ms);
 /* After place_wait: was there none because we are not let in? */
 bool place_forbidden(const struct place *p);
 
+/* Is the device none of ours? udev's rule (60-openct.rules) asks OpenCT about each
+ * device that may be, and keeps the answer in its record of the device
+ * (/run/udev/data): OPENCT_DRIVER=none. Without a record it may be ours. */
+bool place_refused(const struct place *p);
+bool place_record_refuses(const char *record);
+
 /* Side file of a reader, JSON: the text of the member key at its top, for
  * texts without escapes. False when it has none or does not fit. */
 bool place_json_text(const char *json, const char *key, char *out, size_t size);

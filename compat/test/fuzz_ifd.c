@@ -15,6 +15,7 @@ const struct fuzz_seed fuzz_seeds[] = {
 	{ "number", "openct:15" }, { "null", "/dev/null:3" }, { "node", "/dev/bus/usb/001/004" },
 	{ "side file", "{\"pid\":12,\"device\":\"/dev/bus/usb/001/004\",\"locks\":[{\"pid\":3}],"
 		"\"last_error\":\"a \\\"quoted\\\" {word\",\"announces\":true}" },
+	{ "udev record", "E:ID_BUS=usb\nE:OPENCT_DRIVER=none\n" },
 	{ "spaces", " { \"device\" : \"x\" , \"id\":\"usb:0529/0600\" } " },
 	{ "PIN", "\x1e\x01\x82\x08\x01\x08\x04\x02\x01\x09\x04\x01\x01\x01\x01\x05\x01\x01\x01" "abcde" },
 	{ NULL, NULL },
@@ -43,6 +44,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (place_json_text(text, "device", out, sizeof out) && strlen(out) >= sizeof out)
 		abort();
 	(void)place_json_text(text, "", out, 1);
+	if (place_record_refuses(text) && !strstr(text, "E:OPENCT_DRIVER=none"))
+		abort();
 	check_pin_data(pinpad_verify_data(data, size, pin, sizeof pin), sizeof pin, size);
 	check_pin_data(pinpad_modify_data(data, size, pin, sizeof pin), sizeof pin, size);
 	free(text);

@@ -3,7 +3,7 @@
 
 TESTS = abi client hostile status threads ctapi
 ifeq ($(HAVE_PCSC),1)
-TESTS += ifd ifdpin ifd2
+TESTS += place ifd ifdpin ifd2
 endif
 FUZZERS = fuzz_reply fuzz_ctbcs
 ifeq ($(HAVE_PCSC),1)
@@ -32,6 +32,8 @@ $(BUILD)/test/ctapi: %: %.o $(HELPERS) $(BUILD)/libopenctapi.so
 IFD_HELPERS = $(HELPERS) $(BUILD)/test/ifdhost.o
 $(BUILD)/test/ifd $(BUILD)/test/ifdpin: %: %.o $(IFD_HELPERS) $(BUILD)/libopenct-ifd.so
 	$(CC) $(CFLAGS) $(LDFLAGS) -rdynamic -o $@ $< $(IFD_HELPERS) -ldl
+$(BUILD)/test/place: %: %.o $(HELPERS) $(IFD3_OBJS) $(LIB_OBJS)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
 $(BUILD)/test/ifd2: %: %.o $(HELPERS) $(BUILD)/openct-ifd.so
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(HELPERS) -ldl
 

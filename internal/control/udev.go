@@ -58,10 +58,22 @@ func (c *Control) Udev(instance string) error {
 	fmt.Fprintf(c.Out, "OPENCT_DRIVER=%s\n", choice.Entry.Name)
 	// pcscd has a driver of its own for readers of the class: only one of us
 	// can have the device.
-	if choice.Entry.Class != nil || c.Config.PCSC == config.PCSCIgnore {
+	if c.Config.PCSC == config.PCSCIgnore || choice.Entry.Class != nil && !(choice.Why == driver.WhyID && c.pcscdAsksForClass()) {
 		fmt.Fprintln(c.Out, "PCSCLITE_IGNORE=1")
 	}
 	return nil
+}
+
+// pcscdAsksForClass says whether pcscd has openct-ccid.bundle among its drivers,
+// by which it asks us for the readers that the ccid driver lists by id. The
+// places are those of pcsc-lite's usbdropdir in distributions.
+func (c *Control) pcscdAsksForClass() bool {
+	for _, dir := range []string{"usr/lib*/pcsc/drivers", "usr/lib/*/pcsc/drivers", "usr/local/lib*/pcsc/drivers", "usr/lib*/readers/usb"} {
+		if found, _ := filepath.Glob(filepath.Join(c.Root, "/", dir, "openct-ccid.bundle")); len(found) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // handedToSystemd returns the units that udev's record of a device makes systemd

@@ -66,6 +66,61 @@ func machine(t *testing.T) string {
 	return root
 }
 
+// With openct-ccid.bundle, pcscd asks us for the readers that it lists: those of
+// the driver table, by id.
+func TestUdevReadersThatPCSCDAsksFor(t *testing.T) {
+	tests := []struct {
+		name, product, bundle, conf, want string
+	}{
+		{"bundle", "e003", "usr/lib/pcsc/drivers", "ccid = on;", "OPENCT_DRIVER=ccid\n"},
+		{"bundle elsewhere", "e003", "usr/lib/x86_64-linux-gnu/pcsc/drivers", "ccid = on;", "OPENCT_DRIVER=ccid\n"},
+		{"no bundle", "e003", "", "ccid = on;", "OPENCT_DRIVER=ccid\nPCSCLITE_IGNORE=1\n"},
+		{"pcscd is to leave them alone", "e003", "usr/lib/pcsc/drivers", "ccid = on; pcsc = ignore;", "OPENCT_DRIVER=ccid\nPCSCLITE_IGNORE=1\n"},
+		{"readers of the class are not asked for", "e003", "usr/lib/pcsc/drivers", "ccid = off;", "OPENCT_DRIVER=none\n"},
+		{"an id that the bundle does not list", "ffff", "usr/lib/pcsc/drivers", "ccid = on;", "OPENCT_DRIVER=ccid\nPCSCLITE_IGNORE=1\n"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			root := machine(t)
+			if tt.bundle != "" {
+				if err := os.MkdirAll(filepath.Join(root, tt.bundle, "openct-ccid.bundle"), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			setProduct(t, root, "1-3", tt.product)
+			cfg, _ := config.Parse("openct.conf", []byte(tt.conf), nil)
+			var out bytes.Buffer
+			c := &Control{Config: cfg, Out: &out, Err: io.Discard, Root: root}
+			if err := c.Udev("001-005"); err != nil {
+				t.Fatal(err)
+			}
+			if got := out.String(); got != tt.want {
+				t.Errorf("printed %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// setProduct gives a device of the machine another product id, hexadecimal.
+func setProduct(t *testing.T, root, name, product string) {
+	t.Helper()
+	dir := filepath.Join(root, "sys/bus/usb/devices", name)
+	id, err := strconv.ParseUint(product, 16, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	descriptors, err := os.ReadFile(filepath.Join(dir, "descriptors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	descriptors[10], descriptors[11] = byte(id), byte(id>>8) // idProduct
+	for file, content := range map[string]string{"descriptors": string(descriptors), "idProduct": product + "\n"} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestUdev(t *testing.T) {
 	root := machine(t)
 	tests := []struct {

@@ -69,6 +69,10 @@ verified by emulation
 0529	0600	One Reader
 abcd	0001	Old Name
 `},
+		{"ids of the class's own bundle", ccidBundleIDs, `# USB devices that pcscd gives to openct-ccid.bundle: vendor, product (hex), name;
+# tab-separated. Made from the driver table by "go generate"; do not edit.
+08e6	3437	Two Reader
+`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -16,6 +16,7 @@ func targets() []target {
 		{"README.md", between("<!-- devices -->\n", "<!-- /devices -->\n", markdown)},
 		{"man/ifdhandler.8", between(".\\\" devices\n", ".\\\" /devices\n", mdoc)},
 		{"compat/ifd/ids.tsv", whole(bundleIDs)},
+		{"compat/ifd/ccid.tsv", whole(ccidBundleIDs)},
 		{"udev/60-openct.rules", whole(udev)},
 	}
 }
@@ -84,14 +85,20 @@ func roff(s string) string {
 }
 
 // bundleIDs is the list from which compat/Makefile makes the PC/SC bundle's
-// Info.plist. Readers of the smart card class are not in it: pcscd has a
-// driver for those, and where they are ours they are reached as "openct:N".
-func bundleIDs(table []driver.Entry) []byte {
+// Info.plist. Readers of the smart card class are not in it: pcscd has a driver
+// for those, and a bundle that lists them goes before it.
+func bundleIDs(table []driver.Entry) []byte { return pcscIDs(table, "openct-ifd.bundle", false) }
+
+// ccidBundleIDs is the same for the bundle that is there for who wants such
+// readers to be OpenCT's.
+func ccidBundleIDs(table []driver.Entry) []byte { return pcscIDs(table, "openct-ccid.bundle", true) }
+
+func pcscIDs(table []driver.Entry, bundle string, class bool) []byte {
 	var b bytes.Buffer
-	b.WriteString("# USB devices that pcscd gives to openct-ifd.bundle: vendor, product (hex), name;\n" +
-		"# tab-separated. Made from the driver table by \"go generate\"; do not edit.\n")
+	fmt.Fprintf(&b, "# USB devices that pcscd gives to %s: vendor, product (hex), name;\n"+
+		"# tab-separated. Made from the driver table by \"go generate\"; do not edit.\n", bundle)
 	for _, e := range table {
-		if e.Class != nil {
+		if (e.Class != nil) != class {
 			continue
 		}
 		for _, id := range e.IDs {
