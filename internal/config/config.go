@@ -50,10 +50,35 @@ type Reader struct {
 	Driver string
 	Device string // TYPE:PATH
 	Where  string // FILE:LINE
+
+	// Of readers on a serial line; see ifd.Line.
+	Clock    int // Hz
+	Speed    int // bit/s
+	NoSwitch bool
 }
 
 // Target is the reader's device.
 func (r Reader) Target() (devname.Target, error) { return devname.ParseDevice(r.Driver, r.Device) }
+
+// ReaderAt finds the statement about the reader at a device: one that names the
+// same node, be it by another link.
+func (c *Config) ReaderAt(t devname.Target) (Reader, bool) {
+	if c == nil || t.Path == "" {
+		return Reader{}, false
+	}
+	node := func(path string) string {
+		if real, err := filepath.EvalSymlinks(path); err == nil {
+			return real
+		}
+		return path
+	}
+	for _, r := range c.Readers {
+		if is, err := r.Target(); err == nil && is.Type == t.Type && is.Driver == t.Driver && node(is.Path) == node(t.Path) {
+			return r, true
+		}
+	}
+	return Reader{}, false
+}
 
 // DriverIDs gives devices to a driver: "driver NAME { ids = { ... }; };"
 // As in C OpenCT a driver that is first named later in the file is asked earlier.

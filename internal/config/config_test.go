@@ -277,6 +277,71 @@ func TestOpenGroup(t *testing.T) {
 	}
 }
 
+// What a reader on a serial line cannot tell.
+func TestSerialReader(t *testing.T) {
+	for _, tt := range []struct {
+		name, keys string
+		want       Reader
+		warnings   []string
+	}{
+		{"nothing said", "", Reader{}, nil},
+		{"all", "clock = 6000000; speed = 115200; switch = off;", Reader{Clock: 6000000, Speed: 115200, NoSwitch: true}, nil},
+		{"with a switch", "switch = yes;", Reader{}, nil},
+		{"mistakes", "clock = 6; speed = fast; switch = maybe;", Reader{}, []string{
+			`openct.conf:1: "reader.clock": "6" is not a number of Hz from 1000000 to 20000000; the statement is skipped`,
+			`openct.conf:1: "reader.speed": "fast" is not a number of bit/s from 1 to 4000000; the statement is skipped`,
+			`openct.conf:1: "reader.switch": "maybe" is not on, yes, 1, off, no or 0; the statement is skipped`,
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			src := "reader x { driver = phoenix; device = serial:/dev/ttyS0; " + tt.keys + " };"
+			c, warnings := Parse("openct.conf", []byte(src), nil)
+			tt.want.Name, tt.want.Driver, tt.want.Device, tt.want.Where = "x", "phoenix", "serial:/dev/ttyS0", "openct.conf:1"
+			if diff := cmp.Diff([]Reader{tt.want}, c.Readers, compareID); diff != "" {
+				t.Errorf("readers (-want +got):\n%s", diff)
+			}
+			var said []string
+			for _, w := range warnings {
+				said = append(said, w.String())
+			}
+			if diff := cmp.Diff(tt.warnings, said); diff != "" {
+				t.Errorf("warnings (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A handler finds the statement about its reader, whatever link it was given.
+func TestReaderAt(t *testing.T) {
+	dir := t.TempDir()
+	node, link := filepath.Join(dir, "ttyUSB0"), filepath.Join(dir, "by-id")
+	if err := os.WriteFile(node, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(node, link); err != nil {
+		t.Fatal(err)
+	}
+	c, _ := Parse("openct.conf", []byte("reader sim { driver = phoenix; device = serial:"+link+"; clock = 6000000; };"), nil)
+	for _, tt := range []struct {
+		name, driver, typ, path string
+		want                    bool
+	}{
+		{"as it stands there", "phoenix", "serial", link, true},
+		{"the node itself", "phoenix", "serial", node, true},
+		{"another driver", "smartmouse", "serial", link, false},
+		{"another type", "phoenix", "pcmcia", link, false},
+		{"another node", "phoenix", "serial", "/dev/null", false},
+		{"no node", "phoenix", "serial", "", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r, ok := c.ReaderAt(devname.Target{Driver: tt.driver, Type: tt.typ, Path: tt.path})
+			if ok != tt.want || ok && r.Clock != 6000000 {
+				t.Errorf("%+v, %v", r, ok)
+			}
+		})
+	}
+}
+
 // A file of nothing but mistakes does not fill a log.
 func TestManyMistakes(t *testing.T) {
 	_, warnings := Parse("openct.conf", bytes.Repeat([]byte("=;\n"), 1000), nil)
@@ -287,7 +352,7 @@ func TestManyMistakes(t *testing.T) {
 
 // Files that are in use: what each asks for, and what is said about it.
 func TestFilesInUse(t *testing.T) {
-	drivers := []string{"etoken64", "etoken", "ikey2k", "ikey3k", "ePass3000", "egate", "eutron", "starkey", "rutoken", "ccid"}
+	drivers := []string{"etoken64", "etoken", "ikey2k", "ikey3k", "ePass3000", "egate", "eutron", "starkey", "rutoken", "ccid", "phoenix"}
 	tests := []struct {
 		file, add string
 		given     map[string]string // device: the driver that it is given to
@@ -323,8 +388,7 @@ func TestFilesInUse(t *testing.T) {
 			notes: []string{"openct.conf:20: the ids for driver ccid ask for nothing: such readers are left to pcscd unless there is ccid = on;"},
 		},
 		{
-			file:     "phoenix.conf",
-			warnings: []string{`openct.conf:1: "reader": driver "phoenix": there is no such driver yet; C OpenCT had it; the statement is skipped`},
+			file: "phoenix.conf", readers: 1,
 		},
 		{
 			file:  "mistakes.conf",

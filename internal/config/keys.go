@@ -167,15 +167,19 @@ func readGroups(r *collector, n *node) error {
 func readReader(r *collector, n *node) error {
 	reader := Reader{Name: n.value, Where: r.where(n)}
 	field := func(to *string) key {
-		return key{read: func(_ *collector, n *node) error {
-			if !n.hasValue || n.hasGroup {
-				return errors.New("needs one value")
-			}
-			*to = n.value
-			return nil
-		}}
+		return value(func(_ *Config, v string) error { *to = v; return nil })
 	}
-	r.group("reader.", n.group, map[string]key{"driver": field(&reader.Driver), "device": field(&reader.Device)})
+	r.group("reader.", n.group, map[string]key{
+		"driver": field(&reader.Driver),
+		"device": field(&reader.Device),
+		"clock":  value(func(_ *Config, v string) error { return assign(&reader.Clock, v, number("Hz", 1_000_000, 20_000_000)) }),
+		"speed":  value(func(_ *Config, v string) error { return assign(&reader.Speed, v, number("bit/s", 1, 4_000_000)) }),
+		"switch": value(func(_ *Config, v string) error {
+			has, err := boolean(v)
+			reader.NoSwitch = err == nil && !has
+			return err
+		}),
+	})
 	switch {
 	case reader.Driver == "":
 		r.warnf(n, "reader %s is skipped, it has no driver", show(n.value))
@@ -255,6 +259,17 @@ func level(v string) (int, error) {
 		return 0, fmt.Errorf("%s is not a number from 0", show(v))
 	}
 	return int(n), nil
+}
+
+// number is a number of some unit.
+func number(unit string, least, most int) func(string) (int, error) {
+	return func(v string) (int, error) {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < least || n > most {
+			return 0, fmt.Errorf("%s is not a number of %s from %d to %d", show(v), unit, least, most)
+		}
+		return n, nil
+	}
 }
 
 // mode is a file mode in octal, with or without a leading 0.

@@ -177,6 +177,9 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 // device is closed in the end: by the reader, or here.
 func (d *daemon) openReader() (ifd.Reader, error) {
 	o := ifd.Options{Name: d.entry.Reader, Log: d.Log, Escape: d.Config.Escape}
+	if r, ok := d.Config.ReaderAt(d.Target); ok {
+		o.Line = ifd.Line{Clock: r.Clock, Speed: r.Speed, NoSwitch: r.NoSwitch}
+	}
 	if d.dev == nil {
 		return d.entry.OpenPath[d.Target.Type](d.Target.Path, o)
 	}
@@ -238,10 +241,11 @@ func (d *daemon) claim(ctx context.Context) (*status.Slot, error) {
 
 // powerUp resets the card of a token once, so that one that does not work is a
 // failure now and not in a client's hands. Clients must reset it themselves
-// all the same, as they always had to. A reader's slot may be empty.
+// all the same, as they always had to. A reader's slot may be empty, and a
+// reader that is not on USB is served without a card.
 func (d *daemon) powerUp(ctx context.Context) error {
 	slot, err := d.reader.Slot(0)
-	if err != nil || !slot.Present() {
+	if err != nil || d.dev == nil || !slot.Present() {
 		return nil
 	}
 	if err := slot.Enter(ctx); err != nil {

@@ -27,7 +27,7 @@ func openDevice(t devname.Target, openers map[string]Opener, c *config.Config, l
 		return nil, entry, nil // the driver opens it by itself
 	}
 	open := openers[t.Type]
-	if open == nil {
+	if open == nil || entry.Name != "" && entry.Open == nil {
 		return nil, entry, fmt.Errorf("%v: device type %q: %w", t, t.Type, ErrUnknownType)
 	}
 	dev, err := open(t, log)

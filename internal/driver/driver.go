@@ -35,7 +35,8 @@ type Entry struct {
 	Verified Verification
 
 	// Open takes a device that was opened for it, without card traffic. On
-	// success the reader owns the device and closes it.
+	// success the reader owns the device and closes it. nil: none of its
+	// readers is on USB.
 	Open func(usb.Device, ifd.Options) (ifd.Reader, error)
 
 	// OpenPath opens a reader that is not on USB, by device type.
@@ -112,6 +113,14 @@ func Table() []Entry {
 				{0x0A89, 0x0020, "Aktiv Rutoken S", "Aktiv Rutoken S"},
 				{0x0A89, 0x0012, "Aktiv uaToken S", "Aktiv uaToken S"},
 			},
+		},
+		{
+			Name: "phoenix", Reader: "Phoenix reader", Verified: Recorded,
+			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){"serial": openPhoenixAt},
+		},
+		{
+			Name: "smartmouse", Reader: "SmartMouse reader", Verified: Recorded,
+			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){"serial": openSmartMouseAt},
 		},
 		{
 			Name: "ccid", Reader: "CCID Compatible", Verified: Emulated, Open: ccid.Open, Class: ccid.Is,

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"openct/internal/driver"
+	"openct/internal/ifd"
 	"openct/internal/usb"
 )
 
@@ -36,6 +37,10 @@ func table() []driver.Entry {
 			IDs:   []driver.ID{{Vendor: 0x08E6, Product: 0x3437, Model: "E"}},
 			Class: func(*usb.Descriptor) bool { return true },
 		},
+		{
+			Name: "three", Reader: "Three-Reader", Verified: driver.Emulated,
+			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){"serial": nil},
+		},
 	}
 }
 
@@ -50,6 +55,7 @@ func TestRender(t *testing.T) {
 | 0529:0600 | A-B\C | ` + "`one`" + ` | recorded exchange, emulation |
 | abcd:0001 | D\|E | ` + "`one`" + ` | recorded exchange, emulation |
 | class 0b | readers of the USB smart card class (CCID), 1 of them by their id | ` + "`two`" + ` | emulation |
+| serial | Three-Reader | ` + "`three`" + ` | emulation |
 `},
 		{"mdoc", mdoc, `.It Cm one
 0529:0600 A\-B\eC
@@ -61,6 +67,10 @@ verified by recorded exchange, emulation
 08e6:3437 E
 .br
 readers of the USB smart card class (CCID)
+.br
+verified by emulation
+.It Cm three
+Three\-Reader, device type serial
 .br
 verified by emulation
 `},

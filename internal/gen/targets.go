@@ -5,6 +5,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"openct/internal/driver"
@@ -58,6 +60,9 @@ func markdown(table []driver.Entry) []byte {
 		for _, id := range e.IDs {
 			row(fmt.Sprintf("%04x:%04x", id.Vendor, id.Product), id.Model, e)
 		}
+		if len(e.IDs) == 0 {
+			row(elsewhere(e), e.Reader, e)
+		}
 	}
 	return b.Bytes()
 }
@@ -74,9 +79,17 @@ func mdoc(table []driver.Entry) []byte {
 		if e.Class != nil {
 			fmt.Fprintf(&b, "%s\n.br\n", class)
 		}
+		if len(e.IDs) == 0 {
+			fmt.Fprintf(&b, "%s, device type %s\n.br\n", roff(e.Reader), elsewhere(e))
+		}
 		fmt.Fprintf(&b, "verified by %s\n", e.Verified)
 	}
 	return b.Bytes()
+}
+
+// elsewhere are the device types of a driver that has no readers on USB.
+func elsewhere(e driver.Entry) string {
+	return strings.Join(slices.Sorted(maps.Keys(e.OpenPath)), ", ")
 }
 
 // roff is text as roff prints it as it is. It never begins a line.

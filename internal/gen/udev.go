@@ -74,6 +74,9 @@ func udev(table []driver.Entry) []byte {
 	var b bytes.Buffer
 	b.WriteString(udevHeader)
 	for _, e := range table {
+		if len(e.IDs) == 0 {
+			continue
+		}
 		fmt.Fprintf(&b, "# %s\n", e.Name)
 		for _, id := range e.IDs {
 			fmt.Fprintf(&b, "ATTR{idVendor}==\"%04x\", ATTR{idProduct}==\"%04x\", ", id.Vendor, id.Product)

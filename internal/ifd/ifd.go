@@ -124,6 +124,15 @@ type Options struct {
 	Name   string       // the reader's name in the driver's table entry
 	Log    *slog.Logger // never nil; APDU bytes go through apdulog only
 	Escape bool         // vendor escape commands are allowed (openct.conf)
+	Line   Line         // for a reader on a serial line
+}
+
+// Line is what a reader statement of openct.conf may tell of a reader on a
+// serial line that has no way of telling it.
+type Line struct {
+	Clock    int  // of the card, in Hz; 0: what the driver takes for usual
+	Speed    int  // bit/s up to which the card may be made faster; 0: not at all
+	NoSwitch bool // the reader does not know whether a card is in
 }
 
 // States of a card or reader that callers branch on; test with errors.Is.

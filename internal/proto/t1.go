@@ -338,7 +338,8 @@ func (e *T1Engine) fill(ctx context.Context, buf []byte, timeout time.Duration) 
 func (e *T1Engine) drain(ctx context.Context) {
 	var b [1]byte
 	for range 2 * t1MaxBlock {
-		if n, err := e.link.Recv(ctx, b[:], e.params.CWT); err != nil || n == 0 {
+		n, err := e.link.Recv(ctx, b[:], e.params.CWT)
+		if n == 0 || err != nil && !errors.Is(err, ErrCorrupted) {
 			return
 		}
 	}

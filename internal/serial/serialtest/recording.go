@@ -91,6 +91,9 @@ func (s Step) String() string {
 		if s.Bad {
 			sign = "<!"
 		}
+		if s.After > 0 {
+			sign += " @" + s.After.String()
+		}
 		return fmt.Sprintf("%s %x", sign, s.Data)
 	case Unplug:
 		return "unplug"
@@ -121,6 +124,7 @@ func bit(b bool) int {
 //	> 00a4      the driver writes
 //	>> 00a4     the driver writes, and the line gives it back
 //	< 9000      the reader answers
+//	< @5ms 9000 it answers later
 //	<! 90       it answers with a wrong parity
 //	unplug      the adapter is pulled
 //	set 9600 8E2 [check]
@@ -157,6 +161,12 @@ func parseStep(word string, args []string) (s Step, err error) {
 		s.Kind = Write
 		if word[0] == '<' {
 			s.Kind, s.Bad = Answer, word == "<!"
+			if len(args) > 0 && args[0][0] == '@' {
+				if s.After, err = time.ParseDuration(args[0][1:]); err != nil {
+					return s, err
+				}
+				args = args[1:]
+			}
 		}
 		if s.Data, err = hex.DecodeString(strings.Join(args, "")); word == ">>" {
 			s.Echo = s.Data

@@ -172,7 +172,7 @@ func TestLines(t *testing.T) {
 }
 
 func TestSteps(t *testing.T) {
-	const all = "> 0102\n>> 03\n< 9000\n<! 90\nset 9600 8E2 check\nset 115200 7O1\nlines 10\nbreak 1\ninputs 01\nunplug"
+	const all = "> 0102\n>> 03\n< 9000\n<! 90\n< @5ms 9000\nset 9600 8E2 check\nset 115200 7O1\nlines 10\nbreak 1\ninputs 01\nunplug"
 	steps, err := Steps(all)
 	if err != nil {
 		t.Fatal(err)
@@ -184,7 +184,7 @@ func TestSteps(t *testing.T) {
 	if got := strings.Join(back, "\n"); got != all {
 		t.Errorf("got\n%s\nwant\n%s", got, all)
 	}
-	for _, bad := range []string{"> 0", "jump", "set 9600", "set x 8N1", "set 9600 8X1", "lines", "lines 12", "break"} {
+	for _, bad := range []string{"> 0", "< @x 90", "jump", "set 9600", "set x 8N1", "set 9600 8X1", "lines", "lines 12", "break"} {
 		if _, err := Steps(bad); err == nil {
 			t.Errorf("%q is taken", bad)
 		}
