@@ -222,6 +222,7 @@ func TestNobodyIsLockedOut(t *testing.T) {
 		{"a few users", []iter.Seq[uint32]{same(1000), same(1001), same(1002)}, []int{perUser, perUser, 1}, true},
 		{"subordinate users of one", []iter.Seq[uint32]{from(100000)}, []int{perUser}, true},
 		{"a user and his subordinates", []iter.Seq[uint32]{same(1000), from(100000), from(165536)}, []int{perUser, perUser, 1}, true},
+		{"subordinate users that no file lists", []iter.Seq[uint32]{from(600000)}, []int{limit - limit/newcomerShare}, true},
 		{"as many people", []iter.Seq[uint32]{from(2000)}, []int{limit}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

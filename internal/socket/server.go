@@ -83,6 +83,7 @@ type Server struct {
 	mu       sync.Mutex
 	conns    map[*Conn]struct{}
 	perUser  map[uint32]int // connections of each user, by Conn.user
+	high     int            // connections of users from minSubordinate up
 	lastID   uint64
 	listener net.Listener
 	warned   time.Time     // when a user's limit was last reported
@@ -216,6 +217,9 @@ func (s *Server) add(nc net.Conn, cred Cred) *Conn {
 	c.ID, c.user = s.lastID, user
 	s.conns[c] = struct{}{}
 	s.perUser[user]++
+	if user >= minSubordinate {
+		s.high++
+	}
 	return c
 }
 
@@ -223,13 +227,16 @@ func (s *Server) add(nc net.Conn, cred Cred) *Conn {
 // users one person plays, root gets in, and so does a user who has no connection.
 func (s *Server) roomLocked(user uint32) bool {
 	limit, own := s.opt.MaxConns, s.perUser[user]
+	common := limit - limit/newcomerShare
 	switch {
 	case user == 0:
 		return len(s.conns) < limit+rootReserve
+	case user >= minSubordinate && s.high >= common:
+		return false // one person may be all of them
 	case own == 0:
 		return len(s.conns) < limit
 	}
-	return own < s.opt.MaxPerUser && len(s.conns) < limit-limit/newcomerShare
+	return own < s.opt.MaxPerUser && len(s.conns) < common
 }
 
 func (s *Server) remove(c *Conn) {
@@ -238,6 +245,9 @@ func (s *Server) remove(c *Conn) {
 	delete(s.conns, c)
 	if s.perUser[c.user]--; s.perUser[c.user] == 0 {
 		delete(s.perUser, c.user)
+	}
+	if c.user >= minSubordinate {
+		s.high--
 	}
 	s.idleLocked()
 }
