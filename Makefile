@@ -24,6 +24,8 @@ RULESDIR   ?= $(PREFIX)/lib/udev/rules.d
 FUZZTIME   ?= 30s
 E2E        ?= .
 
+# Installs Debian packages that are missing; DEPS=true installs nothing.
+DEPS        ?= scripts/deps
 GO          ?= go
 # The oldest Go that builds everything is what go.mod says first. The tests need
 # the later one that it says as well, which Go fetches unless it is told not to.
@@ -42,16 +44,16 @@ all: build
 build: commands compat
 
 commands:
-	@scripts/deps build
+	@$(DEPS) build
 	$(LOCAL_GO) build -trimpath -buildmode=pie -ldflags '$(GO_LDFLAGS)' -o build/ ./cmd/openct ./cmd/openct-vtoken
 	for name in $(SBIN_NAMES) $(BIN_NAMES); do ln -sf openct build/$$name || exit 1; done
 
 compat:
-	@scripts/deps build
+	@$(DEPS) build
 	$(MAKE) -C compat VERSION=$(VERSION)
 
 demo:
-	@scripts/deps demo
+	@$(DEPS) demo
 	@$(MAKE) --no-print-directory commands
 	@scripts/demo build
 
@@ -59,13 +61,13 @@ test: lint unit
 	$(MAKE) -C compat check VERSION=$(VERSION)
 
 lint:
-	@scripts/deps test
+	@$(DEPS) test
 	@unformatted=$$(find . -name vendor -prune -o -path ./build -prune -o -name '*.go' -print | xargs gofmt -l); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet ./...
 	$(STATICCHECK) ./...
 
 unit:
-	@scripts/deps test
+	@$(DEPS) test
 	$(GO) test -race ./...
 
 # Programs that are built without C find no USB devices (internal/usb/gousbdev).
@@ -74,7 +76,7 @@ cross:
 		echo "$$arch"; CGO_ENABLED=0 GOARCH=$$arch $(GO) vet ./... && CGO_ENABLED=0 GOARCH=$$arch $(GO) build ./... || exit 1; done
 
 e2e: deb
-	@scripts/deps e2e
+	@$(DEPS) e2e
 	$(GO) test -tags vm -count=1 -v -timeout 60m -run '$(value E2E)' ./test/vm
 
 # An openct.conf that is there is kept; the new one goes beside it. The group must
@@ -101,30 +103,30 @@ install: build
 	$(MAKE) -C compat install VERSION=$(VERSION) DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) UNITDIR=$(UNITDIR)
 
 deb:
-	@scripts/deps deb
+	@$(DEPS) deb
 	packaging/deb $(VERSION)
 
 rpm:
-	@scripts/deps rpm
+	@$(DEPS) rpm
 	packaging/rpm $(VERSION)
 
 dist:
 	packaging/dist $(VERSION)
 
 dist-check: dist
-	@scripts/deps build
+	@$(DEPS) build
 	GO=$(GO) packaging/dist-check $(VERSION)
 
 check-packaging:
-	@scripts/deps packaging
+	@$(DEPS) packaging
 	packaging/check
 
 bench:
-	@scripts/deps test
+	@$(DEPS) test
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 fuzz:
-	@scripts/deps test
+	@$(DEPS) test
 	GO=$(GO) scripts/fuzz $(FUZZTIME)
 	$(MAKE) -C compat fuzz
 

@@ -92,6 +92,8 @@ func TestGroupBeforeRule(t *testing.T) {
 	}{
 		{"make install", "../Makefile", "\ninstall: ", "\ndeb:", "scripts/make-users", "$(RULESDIR)/60-openct.rules"},
 		{"deb", "debian/openct.preinst", "", "", "for group in openctd", ""},
+		{"pacman", "arch/openct.install", "\npre_install() {", "\npost_install() {", "groupadd --system openctd", ""},
+		{"apk", "alpine/openct.pre-install", "", "", "addgroup -S openctd", ""},
 		{"rpm", "openct.spec", "\n%pre\n", "\n%post\n", "groupadd -r openctd", ""},
 	}
 	for _, tt := range tests {
@@ -112,7 +114,8 @@ func TestGroupBeforeRule(t *testing.T) {
 			}
 		})
 	}
-	for _, file := range []string{"../sysusers.d/openct.conf", "../scripts/make-users", "debian/openct.preinst", "openct.spec"} {
+	for _, file := range []string{"../sysusers.d/openct.conf", "../scripts/make-users", "debian/openct.preinst", "openct.spec",
+		"arch/openct.install", "alpine/openct.pre-install", "buildroot/openct.mk.in", "openembedded/openct.bb.in"} {
 		for _, name := range []string{group[1], "scard"} {
 			if !slices.Contains(regexp.MustCompile(`\w+`).FindAllString(read(t, file), -1), name) {
 				t.Errorf("%s does not know group %s", file, name)
