@@ -54,11 +54,14 @@ func TestFlawedATRs(t *testing.T) {
 // TestUnansweredIFS: a card that falls silent when it is told how long its
 // blocks may be works on with 32 bytes.
 func TestUnansweredIFS(t *testing.T) {
-	for _, code := range []byte{codeMute, codeParity, codeHardware, 0x81} {
+	for _, f := range []ccidreader.Fault{
+		{Fail: true, Code: codeMute}, {Fail: true, Code: codeParity}, {Fail: true, Code: codeHardware}, {Fail: true, Code: 0x81}, {Lose: true},
+	} {
+		f.On = msgXfrBlock
 		bubble(t, func(t *testing.T) {
 			chip := &testCard{atr: atrT1, answer: func([]byte) []byte { return counting(100) }}
 			b := plug(t, profile(t, "P1"), chip).start()
-			b.model.Inject(ccidreader.Fault{On: 0x6F, Fail: true, Code: code})
+			b.model.Inject(f)
 			b.transmit(b.engine(0), []byte{0x00, 0xB0, 0x00, 0x00, 0x64}, counting(100))
 			b.clean()
 		})
@@ -511,4 +514,60 @@ func TestPINTimeoutHasACap(t *testing.T) {
 			}
 		})
 	}
+}
+
+// halting is a USB device that sends the packets of one message, and does not
+// go on after the first until it is told to.
+type halting struct {
+	usb.Device
+	packets [][]byte
+	halt    context.CancelFunc // nil: it goes on
+}
+
+func (h *halting) Descriptor() *usb.Descriptor { return &usb.Descriptor{} }
+
+func (h *halting) Bulk(ctx context.Context, _ uint8, data []byte, _ time.Duration) (int, error) {
+	if len(h.packets) == 0 {
+		return 0, usb.ErrTimeout
+	}
+	if halt := h.halt; halt != nil && len(h.packets) == 1 {
+		h.halt = nil
+		halt()
+		return 0, ctx.Err()
+	}
+	n := copy(data, h.packets[0])
+	h.packets = h.packets[1:]
+	return n, nil
+}
+
+// TestMessageOutlivesItsReader: the command whose goroutine reads is given up in
+// the middle of a message, which may be another slot's. The next one to read
+// gets all of it.
+func TestMessageOutlivesItsReader(t *testing.T) {
+	want := append([]byte{msgDataBlock, 90, 0, 0, 0, 1, 7, 0, 0, 0}, counting(88)...)
+	ctx, cancel := context.WithCancel(context.Background())
+	d := &halting{packets: [][]byte{want[:64], want[64:]}, halt: cancel}
+	u := newUSBTransport(d, function{packet: 64})
+	if msg, err := u.recv(ctx, time.Second); !errors.Is(err, context.Canceled) {
+		t.Fatalf("% X, %v", msg, err)
+	}
+	msg, err := u.recv(context.Background(), time.Second)
+	if err != nil || !bytes.Equal(msg, want) {
+		t.Errorf("% X, %v, want % X", msg, err, want)
+	}
+}
+
+// TestInsertionBeforeTheReset: a card that was inserted and then reset has not
+// changed since; its session must not end with the next STATUS.
+func TestInsertionBeforeTheReset(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := plug(t, profile(t, "P3")).start()
+		b.model.Insert(0, &testCard{atr: atrT0})
+		synctest.Wait()
+		b.engine(0)
+		st, err := b.slot(0).(ifd.Presence).Status(context.Background())
+		if want := (ifd.Status{Present: true}); err != nil || st != want {
+			t.Errorf("%+v, %v, want %+v", st, err, want)
+		}
+	})
 }
