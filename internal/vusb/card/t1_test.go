@@ -38,23 +38,6 @@ func play(t *testing.T, c *T1, conversation string) {
 	}
 }
 
-// spoil makes Mangle change the blocks with the numbers given.
-func spoil(how func([]byte) []byte, numbers ...int) func(int, []byte) []byte {
-	return func(n int, block []byte) []byte {
-		for _, v := range numbers {
-			if v == n {
-				return how(block)
-			}
-		}
-		return block
-	}
-}
-
-// replace makes another block of it.
-func replace(t *testing.T, s string) func([]byte) []byte {
-	return func([]byte) []byte { return hextest.Bytes(t, s) }
-}
-
 const (
 	selectMF = "00 A4 00 00 02 3F 00"
 	count32  = "00 01 02 03 04 05 06 07 08 09 0A 0B 0C 0D 0E 0F 10 11 12 13 14 15 16 17 18 19 1A 1B 1C 1D 1E 1F"
