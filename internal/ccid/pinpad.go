@@ -219,7 +219,7 @@ func (s *slot) enterTPDU(ctx context.Context, wait time.Duration, apdu []byte, m
 		if err == nil && t1 != nil && len(r.data) == minSW {
 			// Two bytes are no block, but the reader's own account.
 			if _, err = pinOutcome(r.data); err == nil {
-				err = fmt.Errorf("reader answers with %X instead of a block: %w", r.data, ifd.ErrComm)
+				err = fmt.Errorf("reader answers with %d bytes that are no block: %w", len(r.data), ifd.ErrComm)
 			}
 		}
 		return r, err

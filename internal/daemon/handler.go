@@ -86,7 +86,7 @@ func (c *client) Handle(ctx context.Context, req *socket.Request, reply *socket.
 }
 
 // run checks what every command has in common, in the order that PROTOCOL.md
-// gives: unit, arguments, locks; then the command has its turn.
+// gives: unit, arguments, locks; then the command runs.
 func (c *client) run(ctx context.Context, cmd *command, r request) (err error) {
 	if cmd.on != onAnyUnit {
 		r.slot, err = c.reader.Slot(int(r.Unit))
