@@ -28,9 +28,10 @@ const (
 	busyTries = 10
 
 	// removalGrace is how long the answer to a command may take after the
-	// reader has reported that the card is gone. Most readers answer at once;
-	// at those that go on waiting for the card the command is aborted.
-	removalGrace = 50 * time.Millisecond
+	// reader has reported that the card is gone. Most readers answer soon; where
+	// one goes on waiting for the card, the command is aborted, which is less
+	// often tried in firmware.
+	removalGrace = 100 * time.Millisecond
 )
 
 // maxStale is how many answers to other commands may come before the right
