@@ -37,7 +37,7 @@ func deviceName(d *usb.Descriptor) string {
 	if d.Bus == 0 && d.Address == 0 {
 		return d.ID()
 	}
-	return fmt.Sprintf("/dev/bus/usb/%03d/%03d", d.Bus, d.Address)
+	return usb.NodePath(d.Bus, d.Address)
 }
 
 func (u *usbTransport) name() string          { return u.node }

@@ -51,7 +51,7 @@ func (c *Control) NameUnread() {
 	if c.ConfigFile != cli.ConfigFile {
 		return // the caller has chosen one
 	}
-	for _, f := range config.Unread(c.Root, c.ConfigFile) {
+	for _, f := range config.Unread(string(c.Root), c.ConfigFile) {
 		fmt.Fprintf(c.Err, "openct-control: %s is not read; the file that is read is %s\n", f, c.ConfigFile)
 	}
 }

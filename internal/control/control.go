@@ -20,11 +20,11 @@ import (
 	"openct/internal/daemon"
 	"openct/internal/devname"
 	"openct/internal/driver"
+	"openct/internal/machine"
 	"openct/internal/notify"
 	"openct/internal/socket"
 	"openct/internal/status"
 	"openct/internal/usb"
-	"openct/internal/usb/sysfs"
 	"openct/internal/usb/usbfs"
 )
 
@@ -38,8 +38,8 @@ type Control struct {
 	Out, Err   io.Writer
 	Openers    map[string]daemon.Opener // of USB devices, by type
 
-	// Root is the file system's root, other than "/" in tests.
-	Root string
+	// Root is the file system's root, other than machine.Here in tests.
+	Root machine.Root
 }
 
 // Init starts OpenCT: it makes the status file, then attaches the readers of
@@ -97,7 +97,7 @@ func (c *Control) explainInit(err error) error {
 // coldplug attaches what is plugged in and has a driver. What udev has handed to
 // systemd gets its handler in a unit of its own.
 func (c *Control) coldplug() error {
-	devices, err := sysfs.List(filepath.Join(c.Root, sysfs.Root))
+	devices, err := c.Root.USBDevices()
 	if err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func (c *Control) complain(what string, err error) {
 // about it come late. That the device cannot be served is no failure of the
 // unit then.
 func (c *Control) Attach(operands []string) error {
-	t, err := devname.Parse(operands, os.DirFS(filepath.Join(c.Root, "/")))
+	t, err := devname.Parse(operands, os.DirFS(c.Root.Path("/")))
 	if errors.Is(err, fs.ErrNotExist) && mainProcess() {
 		fmt.Fprintf(c.Err, "%v: it has been unplugged\n", err)
 		return nil
@@ -150,17 +150,14 @@ func (c *Control) Attach(operands []string) error {
 		return err
 	}
 	err = c.attach(t)
-	if err != nil && mainProcess() && strings.HasPrefix(t.Path, usbNodes) {
-		if _, serr := os.Stat(filepath.Join(c.Root, t.Path)); errors.Is(serr, fs.ErrNotExist) {
+	if err != nil && mainProcess() && strings.HasPrefix(t.Path, usb.NodeDir+"/") {
+		if _, serr := os.Stat(c.Root.Path(t.Path)); errors.Is(serr, fs.ErrNotExist) {
 			fmt.Fprintf(c.Err, "%s: unplugged before it was served\n", t.Path)
 			return nil
 		}
 	}
 	return err
 }
-
-// usbNodes is where usbfs has the nodes of devices.
-const usbNodes = "/dev/bus/usb/"
 
 // mainProcess says whether systemd itself started this process, as the command
 // of a service (systemd.exec(5), $SYSTEMD_EXEC_PID).

@@ -14,12 +14,11 @@ import (
 	"openct/internal/config"
 	"openct/internal/devname"
 	"openct/internal/driver"
-	"openct/internal/usb/sysfs"
-	"openct/internal/usb/udevdb"
+	"openct/internal/machine"
 )
 
 // choose picks the driver for a plugged device.
-func (c *Control) choose(d sysfs.Device) (driver.Choice, devname.ID, error) {
+func (c *Control) choose(d machine.Device) (driver.Choice, devname.ID, error) {
 	desc, err := d.Descriptor()
 	if err != nil {
 		return driver.Choice{}, devname.ID{}, err
@@ -35,15 +34,15 @@ func (c *Control) choose(d sysfs.Device) (driver.Choice, devname.ID, error) {
 //	OPENCT_DRIVER=etoken64   the driver, or none: leave it alone
 //	PCSCLITE_IGNORE=1        pcscd is to leave it alone (pcsc-lite 2.3.2)
 func (c *Control) Udev(instance string) error {
-	t, err := devname.Parse([]string{instance}, os.DirFS(filepath.Join(c.Root, "/")))
+	t, err := devname.Parse([]string{instance}, os.DirFS(c.Root.Path("/")))
 	if err != nil {
 		return err
 	}
-	devices, err := sysfs.List(filepath.Join(c.Root, sysfs.Root))
+	devices, err := c.Root.USBDevices()
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(devices, func(d sysfs.Device) bool { return d.Node() == t.Path })
+	i := slices.IndexFunc(devices, func(d machine.Device) bool { return d.Node() == t.Path })
 	if i < 0 {
 		return fmt.Errorf("%s: no such device", t.Path)
 	}
@@ -69,7 +68,7 @@ func (c *Control) Udev(instance string) error {
 // places are those of pcsc-lite's usbdropdir in distributions.
 func (c *Control) pcscdAsksForClass() bool {
 	for _, dir := range []string{"usr/lib*/pcsc/drivers", "usr/lib/*/pcsc/drivers", "usr/local/lib*/pcsc/drivers", "usr/lib*/readers/usb"} {
-		if found, _ := filepath.Glob(filepath.Join(c.Root, "/", dir, "openct-ccid.bundle")); len(found) > 0 {
+		if found, _ := filepath.Glob(c.Root.Path(filepath.Join(dir, "openct-ccid.bundle"))); len(found) > 0 {
 			return true
 		}
 	}
@@ -78,11 +77,11 @@ func (c *Control) pcscdAsksForClass() bool {
 
 // handedToSystemd returns the units that udev's record of a device makes systemd
 // start for it. Without systemd nobody would act on that, and there are none.
-func (c *Control) handedToSystemd(d sysfs.Device) []string {
-	if !c.exists("run/systemd/system") {
+func (c *Control) handedToSystemd(d machine.Device) []string {
+	if !c.Root.SystemdRuns() {
 		return nil
 	}
-	return udevdb.Read(c.Root, d).Wants
+	return c.Root.Udev(d).Wants
 }
 
 // settleTime is how long init waits for udev, which at boot has every device of
@@ -94,7 +93,7 @@ const settleTime = 30 * time.Second
 // to systemd, and its unit find it served already. (A record that is there says
 // nothing: the initramfs's udev, which may not have our rules, leaves its own.)
 func (c *Control) settle() error {
-	if !c.exists("run/systemd/system") || !c.exists("run/udev/control") {
+	if !c.Root.SystemdRuns() || !c.Root.UdevRuns() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), settleTime+10*time.Second)
@@ -105,11 +104,6 @@ func (c *Control) settle() error {
 			err, strings.TrimSpace(string(out)))
 	}
 	return nil
-}
-
-func (c *Control) exists(path string) bool {
-	_, err := os.Stat(filepath.Join(c.Root, path))
-	return err == nil
 }
 
 // startUnits asks systemd to start the units of devices that were plugged in

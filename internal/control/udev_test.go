@@ -14,12 +14,12 @@ import (
 
 	"openct/internal/cli"
 	"openct/internal/config"
-	"openct/internal/usb/sysfs"
+	"openct/internal/machine"
 )
 
-// machine makes the parts of a file system that tell about USB devices: an
+// devices makes the parts of a file system that tell about USB devices: an
 // eToken at 1-2, a reader of the smart card class at 1-3, a mouse at 1-4.
-func machine(t *testing.T) string {
+func devices(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
 	write := func(name, text string) {
@@ -81,7 +81,7 @@ func TestUdevReadersThatPCSCDAsksFor(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			root := machine(t)
+			root := devices(t)
 			if tt.bundle != "" {
 				if err := os.MkdirAll(filepath.Join(root, tt.bundle, "openct-ccid.bundle"), 0o755); err != nil {
 					t.Fatal(err)
@@ -90,7 +90,7 @@ func TestUdevReadersThatPCSCDAsksFor(t *testing.T) {
 			setProduct(t, root, "1-3", tt.product)
 			cfg, _ := config.Parse("openct.conf", []byte(tt.conf), nil)
 			var out bytes.Buffer
-			c := &Control{Config: cfg, Out: &out, Err: io.Discard, Root: root}
+			c := &Control{Config: cfg, Out: &out, Err: io.Discard, Root: machine.Root(root)}
 			if err := c.Udev("001-005"); err != nil {
 				t.Fatal(err)
 			}
@@ -122,7 +122,7 @@ func setProduct(t *testing.T, root, name, product string) {
 }
 
 func TestUdev(t *testing.T) {
-	root := machine(t)
+	root := devices(t)
 	tests := []struct {
 		name, instance, conf, want string
 	}{
@@ -142,7 +142,7 @@ func TestUdev(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg, _ := config.Parse("openct.conf", []byte(tt.conf), nil)
 			var out bytes.Buffer
-			c := &Control{Config: cfg, Out: &out, Err: io.Discard, Root: root}
+			c := &Control{Config: cfg, Out: &out, Err: io.Discard, Root: machine.Root(root)}
 			if err := c.Udev(tt.instance); err != nil {
 				t.Fatal(err)
 			}
@@ -155,7 +155,7 @@ func TestUdev(t *testing.T) {
 
 // What udev gets on a failure is nothing: the rule's own default stands.
 func TestUdevFails(t *testing.T) {
-	root := machine(t)
+	root := devices(t)
 	tests := []struct{ name, instance, conf string }{
 		{"no device there", "001-099", ""},
 		{"no device name", "001", ""},
@@ -165,7 +165,7 @@ func TestUdevFails(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg, _ := config.Parse("openct.conf", []byte(tt.conf), nil)
 			var out bytes.Buffer
-			c := &Control{Config: cfg, Out: &out, Err: io.Discard, Root: root}
+			c := &Control{Config: cfg, Out: &out, Err: io.Discard, Root: machine.Root(root)}
 			if err := c.Udev(tt.instance); err == nil {
 				t.Error("no error")
 			}
@@ -177,7 +177,7 @@ func TestUdevFails(t *testing.T) {
 }
 
 func TestHandedToSystemd(t *testing.T) {
-	token := sysfs.Device{Name: "1-2", Bus: 1, Address: 4, Vendor: 0x0529, Product: 0x0600}
+	token := machine.Device{Name: "1-2", Bus: 1, Address: 4, Vendor: 0x0529, Product: 0x0600}
 	tests := []struct {
 		name, record string
 		want         []string
@@ -197,7 +197,7 @@ func TestHandedToSystemd(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			root := machine(t)
+			root := devices(t)
 			for _, dir := range []string{"run/systemd/system", "run/udev/data"} {
 				if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
 					t.Fatal(err)
@@ -207,7 +207,7 @@ func TestHandedToSystemd(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(root, "run/udev/data/c189:3"), []byte(tt.record), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			c := &Control{Root: root}
+			c := &Control{Root: machine.Root(root)}
 			if diff := cmp.Diff(tt.want, c.handedToSystemd(token)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -248,7 +248,7 @@ func TestColdplugBeforeUdev(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			root := machine(t)
+			root := devices(t)
 			bin, log := filepath.Join(root, "bin"), filepath.Join(root, "log")
 			dirs := []string{bin, filepath.Join(root, "run/udev/data")}
 			if tt.systemd {
@@ -279,7 +279,7 @@ func TestColdplugBeforeUdev(t *testing.T) {
 			cfg, _ := config.Parse("openct.conf", []byte("ccid = off;"), nil)
 			cfg.Program = filepath.Join(bin, "ifdhandler")
 			var said bytes.Buffer
-			c := &Control{Root: root, Config: cfg, ConfigFile: cli.ConfigFile, Err: &said}
+			c := &Control{Root: machine.Root(root), Config: cfg, ConfigFile: cli.ConfigFile, Err: &said}
 			if err := c.coldplug(); err != nil {
 				t.Fatal(err)
 			}
@@ -348,7 +348,7 @@ func TestAttachGone(t *testing.T) {
 			}
 			t.Setenv("SYSTEMD_EXEC_PID", pid)
 			var said bytes.Buffer
-			c := &Control{Root: machine(t), Config: config.Default(), Err: &said}
+			c := &Control{Root: machine.Root(devices(t)), Config: config.Default(), Err: &said}
 			if err := c.Attach(tt.operands); (err == nil) != tt.ok {
 				t.Errorf("error %v, want success: %v", err, tt.ok)
 			}

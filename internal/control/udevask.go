@@ -50,7 +50,7 @@ func (c *Control) tellUdev() error {
 		return nil
 	}
 	changed, err := setMark(filepath.Join(c.Dir, udevAsk), changesTable(c.Config))
-	if err != nil || !changed || !c.exists("run/udev/control") {
+	if err != nil || !changed || !c.Root.UdevRuns() {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), settleTime)

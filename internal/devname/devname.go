@@ -15,6 +15,8 @@ import (
 	"unicode"
 
 	"github.com/coreos/go-systemd/v22/unit"
+
+	"openct/internal/usb"
 )
 
 // Target is one device to attach.
@@ -156,7 +158,7 @@ func USB(bus, dev int) (Target, error) {
 	if bus < 1 || bus > 9999 || dev < 1 || dev > maxDev {
 		return Target{}, nameError(fmt.Sprintf("%03d/%03d", bus, dev), "is not a bus from 001 and a device from 001 to 127")
 	}
-	return Target{Type: "usb", Path: fmt.Sprintf("/dev/bus/usb/%03d/%03d", bus, dev), Bus: bus, Dev: dev}, nil
+	return Target{Type: "usb", Path: usb.NodePath(bus, dev), Bus: bus, Dev: dev}, nil
 }
 
 // parseSysfs finds the device at a place in sysfs, or the one whose interface

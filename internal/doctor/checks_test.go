@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"openct/internal/usb/udevdb"
+	"openct/internal/machine"
 )
 
 // healthy is a machine with systemd on which a token is being served.
@@ -28,7 +28,7 @@ func healthy() *Facts {
 		Port: "1-2", Bus: 1, Address: 4, Vendor: 0x0529, Product: 0x0600, Label: "Aladdin eToken",
 		Driver: "etoken64", Why: "whose table lists it", Verified: "emulation",
 		Node: Node{Path: "/dev/bus/usb/001/004", Owner: "root", Group: "openctd", Mode: 0o660, User: "openctd", UserMay: true},
-		Udev: udevdb.Record{Exists: true, Driver: "etoken64", Wants: []string{"openct-handler@001-004.service"}, Tagged: true},
+		Udev: machine.Record{Exists: true, Driver: "etoken64", Wants: []string{"openct-handler@001-004.service"}, Tagged: true},
 		Units: []Unit{{Name: "openct-handler@001-004.service", Load: "loaded", Active: "active", User: "openctd",
 			StatusText: "Aladdin eToken PRO 64k, reader 0, card present"}},
 		Claimed: true, Holders: []Process{{71, "openct-control"}},
@@ -190,12 +190,12 @@ func TestFindings(t *testing.T) {
 		},
 		{
 			name: "no udev rule, token served by hand", from: healthy,
-			spoil: func(f *Facts, d *Device) { f.Rules.Files, d.Udev = nil, udevdb.Record{Exists: true} },
+			spoil: func(f *Facts, d *Device) { f.Rules.Files, d.Udev = nil, machine.Record{Exists: true} },
 			check: "rules", level: Warn, text: "no udev rule is about OpenCT", next: "install 60-openct.rules",
 		},
 		{
 			name: "no udev rule, token not served", from: unserved,
-			spoil: func(f *Facts, d *Device) { f.Rules.Files, d.Udev, d.Units = nil, udevdb.Record{Exists: true}, nil },
+			spoil: func(f *Facts, d *Device) { f.Rules.Files, d.Udev, d.Units = nil, machine.Record{Exists: true}, nil },
 			check: "record", level: Fail, text: "udev has no rule for it", next: "install 60-openct.rules",
 		},
 		{
@@ -237,25 +237,25 @@ func TestFindings(t *testing.T) {
 		},
 		{
 			name: "plugged in before the rules came", from: unserved,
-			spoil: func(f *Facts, d *Device) { d.Udev, d.Units = udevdb.Record{Exists: true}, nil },
+			spoil: func(f *Facts, d *Device) { d.Udev, d.Units = machine.Record{Exists: true}, nil },
 			check: "record", level: Fail, text: "before the rule was there", next: "udevadm trigger --action=add /sys/bus/usb/devices/1-2",
 		},
 		{
 			name: "plugged in before openct.conf gave it to us", from: unserved,
-			spoil: func(f *Facts, d *Device) { d.Udev, d.Units = udevdb.Record{Exists: true, Driver: "none"}, nil },
+			spoil: func(f *Facts, d *Device) { d.Udev, d.Units = machine.Record{Exists: true, Driver: "none"}, nil },
 			check: "record", level: Fail, text: "as openct.conf did when it was plugged in", next: "udevadm trigger --action=add /sys/bus/usb/devices/1-2",
 		},
 		{
 			name: "pcscd has it, and openct.conf gave it to us since", from: unserved,
 			spoil: func(f *Facts, d *Device) {
-				d.Udev, d.Units = udevdb.Record{Exists: true, Driver: "none"}, nil
+				d.Udev, d.Units = machine.Record{Exists: true, Driver: "none"}, nil
 				d.Holders, d.Claimed, d.Node.UserMay = []Process{{9, "pcscd"}}, true, false
 			},
 			check: "holder", level: Fail, text: "pcscd (pid 9) has it open", next: "pcsc = ignore in openct.conf",
 		},
 		{
 			name: "served, but not the next time", from: healthy,
-			spoil: func(f *Facts, d *Device) { d.Udev, d.Units = udevdb.Record{Exists: true}, nil },
+			spoil: func(f *Facts, d *Device) { d.Udev, d.Units = machine.Record{Exists: true}, nil },
 			check: "record", level: Warn, text: "udev does not ask for a handler", next: "udevadm trigger",
 		},
 		{

@@ -5,7 +5,7 @@ import (
 	"io/fs"
 	"time"
 
-	"openct/internal/usb/udevdb"
+	"openct/internal/machine"
 )
 
 // Facts are what was seen on a machine.
@@ -115,7 +115,7 @@ type Device struct {
 	Left      string // who serves it in place of OpenCT; empty: nobody
 
 	Node    Node
-	Udev    udevdb.Record
+	Udev    machine.Record
 	Units   []Unit // that udev has systemd start
 	Kernel  string // kernel driver of an interface, other than usbfs
 	Claimed bool   // a process has claimed an interface

@@ -8,8 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -17,16 +15,15 @@ import (
 
 	"openct/internal/config"
 	"openct/internal/driver"
+	"openct/internal/machine"
 	"openct/internal/socket"
 	"openct/internal/status"
-	"openct/internal/usb/sysfs"
-	"openct/internal/usb/udevdb"
 )
 
 // Options say where to look.
 type Options struct {
-	Root       string // of the file system: "/", or a tree made for a test
-	Dir        string // of status file and sockets
+	Root       machine.Root // of the file system
+	Dir        string       // of status file and sockets
 	ConfigFile string
 
 	// Systemctl runs "systemctl show" with these arguments; nil: the real one.
@@ -51,14 +48,12 @@ func Gather(ctx context.Context, o Options) *Facts {
 	o.caller(f)
 	o.status(ctx, f)
 	f.Rules = rules(o.Root)
-	f.Systemd = exists(o.path("run/systemd/system"))
+	f.Systemd = o.Root.SystemdRuns()
 	o.devices(f, cfg)
 	o.units(ctx, f, cfg)
 	o.processes(f)
 	return f
 }
-
-func (o Options) path(p string) string { return filepath.Join(o.Root, p) }
 
 func exists(path string) bool {
 	_, err := os.Stat(path)
@@ -69,7 +64,7 @@ func exists(path string) bool {
 func (o Options) config(f *Facts) *config.Config {
 	f.Config.File = o.ConfigFile
 	f.Config.Missing = !exists(o.ConfigFile)
-	f.Config.Unread = config.Unread(o.Root, o.ConfigFile)
+	f.Config.Unread = config.Unread(string(o.Root), o.ConfigFile)
 	cfg, warnings, err := config.Load(o.ConfigFile, driver.Names())
 	for _, w := range warnings {
 		f.Config.Warnings = append(f.Config.Warnings, w.String())
@@ -173,7 +168,7 @@ func ask(ctx context.Context, dir string, n int) error {
 
 // devices lists what is plugged in that is a reader, or might be one.
 func (o Options) devices(f *Facts, cfg *config.Config) {
-	plugged, err := sysfs.List(o.path(sysfs.Root))
+	plugged, err := o.Root.USBDevices()
 	if err != nil {
 		return // no /sys, no devices
 	}
@@ -187,7 +182,7 @@ func (o Options) devices(f *Facts, cfg *config.Config) {
 			continue
 		}
 		o.node(&d.Node, cfg)
-		d.Udev = udevdb.Read(o.Root, p)
+		d.Udev = o.Root.Udev(p)
 		for _, i := range p.Interfaces {
 			switch {
 			case i.Driver == "usbfs":
@@ -206,7 +201,7 @@ func (o Options) devices(f *Facts, cfg *config.Config) {
 }
 
 // pick chooses the driver as attach does, and says why.
-func pick(d *Device, p sysfs.Device, cfg *config.Config) {
+func pick(d *Device, p machine.Device, cfg *config.Config) {
 	desc, err := p.Descriptor()
 	if err != nil {
 		d.DriverErr = err.Error()
@@ -236,15 +231,15 @@ const classVendor = 0xFF
 
 // stranger says whether a device without a driver might be a token: it has an
 // interface that is not of a known class, and that the kernel has no driver for.
-func stranger(p sysfs.Device) bool {
-	return slices.ContainsFunc(p.Interfaces, func(i sysfs.Interface) bool {
+func stranger(p machine.Device) bool {
+	return slices.ContainsFunc(p.Interfaces, func(i machine.Interface) bool {
 		return i.Class == classVendor && i.Driver == ""
 	}) || p.HasCCID()
 }
 
 func (o Options) node(n *Node, cfg *config.Config) {
 	n.User = cfg.User
-	path := o.path(n.Path)
+	path := o.Root.Path(n.Path)
 	info, err := os.Stat(path)
 	if err != nil {
 		n.Missing = true
@@ -300,78 +295,20 @@ func (o Options) processes(f *Facts) {
 	for i := range f.Devices {
 		node[f.Devices[i].Node.Path] = &f.Devices[i]
 	}
-	dirs, err := os.ReadDir(o.path("proc"))
-	if err != nil {
-		return
-	}
-	for _, e := range dirs {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == os.Getpid() {
-			continue
-		}
-		dir := o.path(filepath.Join("proc", e.Name()))
-		p := Process{PID: pid, Name: line(filepath.Join(dir, "comm"))}
+	for _, other := range o.Root.Processes() {
+		p := Process{PID: other.PID, Name: other.Name}
 		if p.Name == "pcscd" || p.Name == "scdaemon" {
 			f.Others = append(f.Others, p)
 		}
-		if p.Name == "pcscd" && shutOut(filepath.Join(dir, "status"), o.Dir) {
+		if p.Name == "pcscd" && other.ShutOut(o.Dir) {
 			f.ShutOut = append(f.ShutOut, p)
 		}
-		fds, err := os.ReadDir(filepath.Join(dir, "fd"))
-		if err != nil {
-			continue // another user's, or gone
-		}
-		for _, fd := range fds {
-			target, err := os.Readlink(filepath.Join(dir, "fd", fd.Name()))
-			if d := node[target]; err == nil && d != nil && !slices.Contains(d.Holders, p) {
+		for _, file := range other.Open() {
+			if d := node[file]; d != nil {
 				d.Holders = append(d.Holders, p)
 			}
 		}
 	}
-	slices.SortFunc(f.Others, func(a, b Process) int { return a.PID - b.PID })
-	bundles, _ := filepath.Glob(o.path("usr/lib*/pcsc/drivers/openct-ifd.bundle"))
+	bundles, _ := filepath.Glob(o.Root.Path("usr/lib*/pcsc/drivers/openct-ifd.bundle"))
 	f.Bundle = len(bundles) > 0
-}
-
-// Capabilities that open every directory (capabilities(7)).
-const capDAC = 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ_SEARCH
-
-// shutOut says whether the process with this status file (proc_pid_status(5))
-// may not enter dir. Where that is not to be seen, it may.
-func shutOut(statusFile, dir string) bool {
-	info, err := os.Stat(dir)
-	text, err2 := os.ReadFile(statusFile)
-	if err != nil || err2 != nil {
-		return false
-	}
-	st := info.Sys().(*syscall.Stat_t)
-	uid, groups := -1, []string(nil)
-	for l := range strings.Lines(string(text)) {
-		key, value, _ := strings.Cut(l, ":")
-		values := strings.Fields(value)
-		switch {
-		case key == "CapEff" && len(values) == 1:
-			if caps, err := strconv.ParseUint(values[0], 16, 64); err != nil || caps&capDAC != 0 {
-				return false
-			}
-		case key == "Uid" && len(values) == 4: // real, effective, saved, file system
-			if uid, err = strconv.Atoi(values[3]); err != nil {
-				return false
-			}
-		case key == "Gid" && len(values) == 4:
-			groups = append(groups, values[3])
-		case key == "Groups":
-			groups = append(groups, values...)
-		}
-	}
-	shift := 0
-	switch {
-	case uid < 0:
-		return false
-	case uid == int(st.Uid):
-		shift = 6
-	case slices.Contains(groups, strconv.Itoa(int(st.Gid))):
-		shift = 3
-	}
-	return info.Mode().Perm()>>shift&0o1 == 0
 }

@@ -12,25 +12,25 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"openct/internal/machine"
 	"openct/internal/status"
-	"openct/internal/usb/udevdb"
 )
 
-// machine is a file system like that of a machine with a token, in a directory.
-type machine struct {
+// fakeMachine is a file system like that of a machine with a token, in a directory.
+type fakeMachine struct {
 	t    *testing.T
 	root string
 	dir  string // of status file and sockets
 }
 
-func newMachine(t *testing.T) *machine {
-	m := &machine{t: t, root: t.TempDir(), dir: t.TempDir()}
+func newMachine(t *testing.T) *fakeMachine {
+	m := &fakeMachine{t: t, root: t.TempDir(), dir: t.TempDir()}
 	m.write("run/udev/control", "")
 	m.write("run/systemd/system/x", "")
 	return m
 }
 
-func (m *machine) write(path, text string) {
+func (m *fakeMachine) write(path, text string) {
 	m.t.Helper()
 	path = filepath.Join(m.root, path)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -41,7 +41,7 @@ func (m *machine) write(path, text string) {
 	}
 }
 
-func (m *machine) link(target, path string) {
+func (m *fakeMachine) link(target, path string) {
 	m.t.Helper()
 	path = filepath.Join(m.root, path)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -53,7 +53,7 @@ func (m *machine) link(target, path string) {
 }
 
 // plug adds a device on bus 1 with one interface.
-func (m *machine) plug(port, address, vendor, product, class, driver string) {
+func (m *fakeMachine) plug(port, address, vendor, product, class, driver string) {
 	m.t.Helper()
 	place := "sys/devices/pci0000:00/usb1/" + port + "/"
 	m.link("../../../devices/pci0000:00/usb1/"+port, "sys/bus/usb/devices/"+port)
@@ -82,9 +82,9 @@ func (m *machine) plug(port, address, vendor, product, class, driver string) {
 	m.write("dev/bus/usb/001/"+("000" + address)[len(address):], "")
 }
 
-func (m *machine) gather(systemctl func(args []string) (string, error)) *Facts {
+func (m *fakeMachine) gather(systemctl func(args []string) (string, error)) *Facts {
 	return Gather(context.Background(), Options{
-		Root: m.root, Dir: m.dir, ConfigFile: filepath.Join(m.root, "etc/openct.conf"),
+		Root: machine.Root(m.root), Dir: m.dir, ConfigFile: filepath.Join(m.root, "etc/openct.conf"),
 		Systemctl: func(_ context.Context, args ...string) (string, error) { return systemctl(args) },
 	})
 }
@@ -162,18 +162,18 @@ func TestGatherConfig(t *testing.T) {
 func TestGatherUdev(t *testing.T) {
 	tests := []struct {
 		name, record string
-		want         udevdb.Record
+		want         machine.Record
 	}{
 		{"ours", "V:1\nE:ID_BUS=usb\nE:OPENCT_DRIVER=etoken64\nE:SYSTEMD_WANTS=smartcard.target openct-handler@001-004.service\nG:systemd\nQ:systemd\n",
-			udevdb.Record{Exists: true, Driver: "etoken64", Wants: []string{"openct-handler@001-004.service"}, Tagged: true}},
+			machine.Record{Exists: true, Driver: "etoken64", Wants: []string{"openct-handler@001-004.service"}, Tagged: true}},
 		{"before systemd 247", "E:SYSTEMD_WANTS=a@b.service\nG:systemd\n",
-			udevdb.Record{Exists: true, Wants: []string{"a@b.service"}, Tagged: true}},
+			machine.Record{Exists: true, Wants: []string{"a@b.service"}, Tagged: true}},
 		{"a tag of an earlier event", "E:SYSTEMD_WANTS=a@b.service\nG:systemd\nQ:seat\n",
-			udevdb.Record{Exists: true, Wants: []string{"a@b.service"}}},
+			machine.Record{Exists: true, Wants: []string{"a@b.service"}}},
 		{"an empty template", "E:SYSTEMD_WANTS=openct@.service\nG:systemd\n",
-			udevdb.Record{Exists: true, Wants: []string{`openct@sys-devices-pci0000:00-usb1-1\x2d2.service`}, Tagged: true}},
-		{"left alone", "E:OPENCT_DRIVER=none\n", udevdb.Record{Exists: true, Driver: "none"}},
-		{"nonsense", "\x00\xff\n::::\nE:\nE:SYSTEMD_WANTS\n", udevdb.Record{Exists: true}},
+			machine.Record{Exists: true, Wants: []string{`openct@sys-devices-pci0000:00-usb1-1\x2d2.service`}, Tagged: true}},
+		{"left alone", "E:OPENCT_DRIVER=none\n", machine.Record{Exists: true, Driver: "none"}},
+		{"nonsense", "\x00\xff\n::::\nE:\nE:SYSTEMD_WANTS\n", machine.Record{Exists: true}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -368,7 +368,7 @@ func TestGatherStatus(t *testing.T) {
 
 // A machine without anything is no reason to fail.
 func TestGatherNothing(t *testing.T) {
-	m := &machine{t: t, root: t.TempDir(), dir: "/nowhere"}
+	m := &fakeMachine{t: t, root: t.TempDir(), dir: "/nowhere"}
 	f := m.gather(silent)
 	if r := Diagnose(f); r.OK || len(f.Devices) > 0 || f.Systemd || f.Rules.Running || !f.Config.Missing {
 		t.Errorf("%+v", f)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"openct/internal/config"
+	"openct/internal/machine"
 )
 
 // Folders of udev rules: a file in an earlier one takes the place of one with
@@ -22,12 +23,12 @@ var (
 )
 
 // rules finds the rules files that have to do with OpenCT.
-func rules(root string) Rules {
-	r := Rules{Running: exists(filepath.Join(root, "run/udev/control"))}
+func rules(root machine.Root) Rules {
+	r := Rules{Running: root.UdevRuns()}
 	first := map[string]string{} // file names, and where they were seen first
 	seen := map[string]bool{}    // real folders: /lib may be /usr/lib
 	for _, dir := range rulesDirs {
-		real, err := filepath.EvalSymlinks(filepath.Join(root, dir))
+		real, err := filepath.EvalSymlinks(root.Path(dir))
 		if err != nil || seen[real] {
 			continue
 		}
@@ -120,7 +121,7 @@ func (o Options) units(ctx context.Context, f *Facts, cfg *config.Config) {
 
 func (o Options) nodeFor(n *Node, user string) {
 	n.User = user
-	if info, err := os.Stat(o.path(n.Path)); err == nil {
+	if info, err := os.Stat(o.Root.Path(n.Path)); err == nil {
 		n.UserMay = allowed(info, user)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/gousb"
 
+	"openct/internal/machine"
 	"openct/internal/usb"
 )
 
@@ -42,8 +43,8 @@ func (d *device) claimLocked(number, alt uint8) error {
 		return mapError(err)
 	}
 
-	busy := thisMachine.busy(d.dir, d.path, number)
-	driver := thisMachine.kernelDriver(d.dir, number)
+	busy := busy(machine.Here, d.dir, d.path, number)
+	driver := machine.InterfaceDriver(d.dir, number)
 	if !mayDetach(driver, setting.Class) {
 		return busy
 	}
@@ -100,7 +101,7 @@ func (d *device) configureLocked() error {
 	if d.config != nil {
 		return nil
 	}
-	number, _ := strconv.Atoi(attribute(d.dir, "bConfigurationValue")) // empty where none is active
+	number, _ := strconv.Atoi(machine.Attribute(d.dir, "bConfigurationValue")) // empty where none is active
 	if _, ok := d.dev.Desc.Configs[number]; !ok {
 		number = int(d.node.Descriptors[18+5]) // bConfigurationValue of the first
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/gousb"
 
+	"openct/internal/machine"
 	"openct/internal/usb"
 )
 
@@ -137,10 +138,10 @@ func file(t *testing.T, text string, path ...string) {
 
 func TestHolders(t *testing.T) {
 	root := t.TempDir()
-	s := system{sys: filepath.Join(root, "sys"), proc: filepath.Join(root, "proc")}
+	sys, proc := filepath.Join(root, "sys"), filepath.Join(root, "proc")
 	const node = "/dev/bus/usb/003/002"
-	dir := filepath.Join(s.sys, "devices/usb3/3-1")
-	link(t, "../../devices/usb3/3-1", s.sys, "dev/char/189:257") // (3-1)*128 + 2-1
+	dir := filepath.Join(sys, "devices/usb3/3-1")
+	link(t, "../../devices/usb3/3-1", sys, "dev/char/189:257") // (3-1)*128 + 2-1
 	file(t, "AKS\n", dir, "manufacturer")
 	link(t, "../../../../bus/usb/drivers/usbfs", dir, "3-1:1.0", "driver")
 	link(t, "../../../../bus/usb/drivers/usbhid", dir, "3-1:1.1", "driver")
@@ -156,23 +157,24 @@ func TestHolders(t *testing.T) {
 		{os.Getpid(), "self", []string{node}},
 	} {
 		if p.comm != "" {
-			file(t, p.comm+"\n", s.proc, strconv.Itoa(p.pid), "comm")
+			file(t, p.comm+"\n", proc, strconv.Itoa(p.pid), "comm")
 		}
 		for i, fd := range p.fds {
-			link(t, fd, s.proc, strconv.Itoa(p.pid), "fd", strconv.Itoa(i))
+			link(t, fd, proc, strconv.Itoa(p.pid), "fd", strconv.Itoa(i))
 		}
 	}
 
-	if got := s.deviceDir(3, 2); got != dir {
+	m := machine.Root(root)
+	if got := m.USBDir(3, 2); got != dir {
 		t.Fatalf("device directory %q, want %q", got, dir)
 	}
-	if got := s.deviceDir(3, 3); got != "" {
+	if got := m.USBDir(3, 3); got != "" {
 		t.Errorf("directory %q of a device that is not there", got)
 	}
-	if got := attribute(dir, "manufacturer"); got != "AKS" {
+	if got := machine.Attribute(dir, "manufacturer"); got != "AKS" {
 		t.Errorf("manufacturer %q", got)
 	}
-	if got := attribute(dir, "serial"); got != "" {
+	if got := machine.Attribute(dir, "serial"); got != "" {
 		t.Errorf("serial %q", got)
 	}
 	for _, tt := range []struct {
@@ -187,12 +189,12 @@ func TestHolders(t *testing.T) {
 		{"no sysfs", "", 0, "device is in use by pcscd (pid 700), unknown (pid 702)"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := s.busy(tt.dir, node, tt.iface).Error(); got != tt.want {
+			if got := busy(m, tt.dir, node, tt.iface).Error(); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
 	}
-	if driver := s.kernelDriver(dir, 10); driver != "" {
+	if driver := machine.InterfaceDriver(dir, 10); driver != "" {
 		t.Errorf("interface 10 has interface 1's driver %q", driver)
 	}
 }

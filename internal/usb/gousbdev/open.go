@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 
+	"openct/internal/machine"
 	"openct/internal/usb"
 	"openct/internal/usb/usbfs"
 )
@@ -38,7 +39,7 @@ func open(path string, node *usbfs.Node, log *slog.Logger) (*device, error) {
 	}
 	d := &device{
 		path:   path,
-		dir:    thisMachine.deviceDir(node.Bus, node.Address),
+		dir:    machine.Here.USBDir(node.Bus, node.Address),
 		log:    log.With("device", path),
 		node:   node,
 		desc:   desc,
@@ -57,8 +58,8 @@ func open(path string, node *usbfs.Node, log *slog.Logger) (*device, error) {
 	}
 	// The kernel has read the strings already; asking the device again could
 	// only stall it.
-	desc.Manufacturer = attribute(d.dir, "manufacturer")
-	desc.ProductString = attribute(d.dir, "product")
-	desc.Serial = attribute(d.dir, "serial")
+	desc.Manufacturer = machine.Attribute(d.dir, "manufacturer")
+	desc.ProductString = machine.Attribute(d.dir, "product")
+	desc.Serial = machine.Attribute(d.dir, "serial")
 	return d, nil
 }

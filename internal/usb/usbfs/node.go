@@ -28,13 +28,6 @@ import (
 // ErrNotNode says that a path is there, but is not a usbfs device node.
 var ErrNotNode = errors.New("not a USB device node")
 
-// usbfs nodes are character devices 189:N with N = (bus-1)*128 + address-1
-// (Linux, include/linux/usb.h USB_DEVICE_MAJOR, drivers/usb/core/usb.c).
-const (
-	usbMajor       = 189
-	addressesOfBus = 128
-)
-
 // maxDescriptors bounds what is read from a node: a device has at most 8
 // configurations worth speaking of (USB_MAXCONFIG), each at most 64 KiB; real
 // ones stay under 1 KiB.
@@ -114,11 +107,11 @@ func open(path string, mode int) (*Node, error) {
 // number takes bus and address out of a usbfs node's device number.
 func number(info fs.FileInfo) (bus, address int, err error) {
 	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || info.Mode()&fs.ModeCharDevice == 0 || unix.Major(uint64(st.Rdev)) != usbMajor {
+	if !ok || info.Mode()&fs.ModeCharDevice == 0 || unix.Major(uint64(st.Rdev)) != usb.NodeMajor {
 		return 0, 0, ErrNotNode
 	}
-	minor := int(unix.Minor(uint64(st.Rdev)))
-	return minor/addressesOfBus + 1, minor%addressesOfBus + 1, nil
+	bus, address = usb.NodePlace(int(unix.Minor(uint64(st.Rdev))))
+	return bus, address, nil
 }
 
 func openError(err error) error {

@@ -1,6 +1,4 @@
-// Package sysfs lists the USB devices of this machine as the kernel shows them
-// in /sys, without opening any.
-package sysfs
+package machine
 
 import (
 	"cmp"
@@ -14,10 +12,7 @@ import (
 	"openct/internal/usb"
 )
 
-// Root is where sysfs is mounted.
-const Root = "/sys"
-
-// Device is one USB device.
+// Device is one USB device, as the kernel shows it in /sys.
 type Device struct {
 	Name                string // directory below bus/usb/devices, the physical port: "1-2.3"
 	Bus, Address        int
@@ -48,21 +43,23 @@ type Interface struct {
 }
 
 // Node is the device's usbfs node.
-func (d Device) Node() string { return fmt.Sprintf("/dev/bus/usb/%03d/%03d", d.Bus, d.Address) }
+func (d Device) Node() string { return usb.NodePath(d.Bus, d.Address) }
 
 // classCCID is bInterfaceClass of smart card readers (USB CCID 1.1, 4.3).
 const classCCID = 0x0B
+
+// usbDevices has a directory for each USB device and each interface.
+const usbDevices = "sys/bus/usb/devices"
 
 // HasCCID reports whether an interface is of the smart card class.
 func (d Device) HasCCID() bool {
 	return slices.ContainsFunc(d.Interfaces, func(i Interface) bool { return i.Class == classCCID })
 }
 
-// List returns the devices below root (Root on a real machine), sorted by bus
-// and address, so that readers are numbered the same at every boot. A machine
+// USBDevices lists the devices that are plugged in, sorted by bus and address, so that readers are numbered the same at every boot. A machine
 // without USB has none; that is no error.
-func List(root string) ([]Device, error) {
-	base := filepath.Join(root, "bus/usb/devices")
+func (r Root) USBDevices() ([]Device, error) {
+	base := r.Path(usbDevices)
 	entries, err := os.ReadDir(base)
 	if os.IsNotExist(err) {
 		return nil, nil
@@ -99,7 +96,7 @@ func read(base, name string) (d Device, ok bool) {
 	}
 	d = Device{
 		Name: name, Bus: int(bus), Address: int(address), Vendor: uint16(vendor), Product: uint16(product),
-		Manufacturer: text(dir, "manufacturer"), Model: text(dir, "product"), Serial: text(dir, "serial"),
+		Manufacturer: Attribute(dir, "manufacturer"), Model: Attribute(dir, "product"), Serial: Attribute(dir, "serial"),
 	}
 	var err error
 	if d.raw, err = os.ReadFile(filepath.Join(dir, "descriptors")); err != nil {
@@ -117,23 +114,51 @@ func read(base, name string) (d Device, ok bool) {
 		}
 		n, _ := number(child, "bInterfaceNumber", 16, 8)
 		i := Interface{Number: uint8(n), Class: uint8(class)}
-		if link, err := os.Readlink(filepath.Join(child, "driver")); err == nil {
-			i.Driver = filepath.Base(link)
-		}
+		i.Driver = boundDriver(child)
 		d.Interfaces = append(d.Interfaces, i)
 	}
 	return d, true
 }
 
-func text(dir, file string) string {
-	b, err := os.ReadFile(filepath.Join(dir, file))
+func number(dir, file string, base, bits int) (uint64, bool) {
+	n, err := strconv.ParseUint(Attribute(dir, file), base, bits)
+	return n, err == nil
+}
+
+// boundDriver names the kernel driver that is bound to the interface of a
+// directory; empty when it is free.
+func boundDriver(dir string) string {
+	link, err := os.Readlink(filepath.Join(dir, "driver"))
 	if err != nil {
 		return ""
 	}
-	return strings.TrimSpace(string(b))
+	return filepath.Base(link)
 }
 
-func number(dir, file string, base, bits int) (uint64, bool) {
-	n, err := strconv.ParseUint(text(dir, file), base, bits)
-	return n, err == nil
+// USBDir is the directory of the device at bus and address, its links resolved;
+// its base name is the physical port. It is empty if there is no such device.
+func (r Root) USBDir(bus, address int) string {
+	link := r.Path(fmt.Sprintf("sys/dev/char/%d:%d", usb.NodeMajor, usb.NodeMinor(bus, address)))
+	dir, err := filepath.EvalSymlinks(link)
+	if err != nil {
+		return ""
+	}
+	return dir
+}
+
+// InterfaceDriver names the kernel driver that is bound to an interface of the
+// device with this directory: "usbfs" when a process has claimed it, empty when
+// it is free.
+func InterfaceDriver(dir string, number uint8) string {
+	if dir == "" {
+		return ""
+	}
+	// Interfaces are PORT:CONFIGURATION.INTERFACE, in decimal.
+	interfaces, _ := filepath.Glob(filepath.Join(dir, filepath.Base(dir)+":*."+strconv.Itoa(int(number))))
+	for _, i := range interfaces {
+		if driver := boundDriver(i); driver != "" {
+			return driver
+		}
+	}
+	return ""
 }

@@ -1,4 +1,4 @@
-package sysfs
+package machine
 
 import (
 	"errors"
@@ -13,11 +13,11 @@ import (
 )
 
 // tree makes files of a fake /sys.
-func tree(t *testing.T, files map[string]string) string {
+func tree(t *testing.T, files map[string]string) Root {
 	t.Helper()
 	root := t.TempDir()
 	for name, content := range files {
-		path := filepath.Join(root, "bus/usb/devices", name)
+		path := filepath.Join(root, usbDevices, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -25,14 +25,14 @@ func tree(t *testing.T, files map[string]string) string {
 			t.Fatal(err)
 		}
 	}
-	return root
+	return Root(root)
 }
 
 // eToken is what the kernel shows of one (USB 2.0, 9.6).
 const eToken = "\x12\x01\x00\x01\xFF\x00\x00\x08\x29\x05\x00\x06\x00\x01\x01\x02\x00\x01" +
 	"\x09\x02\x12\x00\x01\x01\x00\x80\x1E\x09\x04\x00\x00\x00\xFF\x00\x00\x00"
 
-func TestList(t *testing.T) {
+func TestUSBDevices(t *testing.T) {
 	root := tree(t, map[string]string{
 		"usb1/idVendor": "1d6b\n", "usb1/idProduct": "0002\n", "usb1/busnum": "1\n", "usb1/devnum": "1\n", "usb1/descriptors": eToken,
 		"2-1/idVendor": "0529\n", "2-1/idProduct": "0600\n", "2-1/busnum": "2\n", "2-1/devnum": "10\n",
@@ -44,7 +44,7 @@ func TestList(t *testing.T) {
 		"1-9/idVendor":            "0529\n",                            // on its way out
 		"1-8/idVendor":            "zzzz\n", "1-8/idProduct": "0600\n", // nonsense
 	})
-	got, err := List(root)
+	got, err := root.USBDevices()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestList(t *testing.T) {
 }
 
 func TestNoUSB(t *testing.T) {
-	if got, err := List(t.TempDir()); err != nil || got != nil {
+	if got, err := Root(t.TempDir()).USBDevices(); err != nil || got != nil {
 		t.Errorf("got %v, %v", got, err)
 	}
 }

@@ -1,6 +1,4 @@
-// Package udevdb reads what udev has noted about USB devices: the outcome of its
-// rules, which systemd acts on.
-package udevdb
+package machine
 
 import (
 	"fmt"
@@ -11,10 +9,11 @@ import (
 
 	"github.com/coreos/go-systemd/v22/unit"
 
-	"openct/internal/usb/sysfs"
+	"openct/internal/usb"
 )
 
-// Record is what udev knows of a device.
+// Record is what udev has noted about a device: the outcome of its rules, which
+// systemd acts on.
 type Record struct {
 	Exists bool
 	Driver string   // OPENCT_DRIVER
@@ -22,14 +21,13 @@ type Record struct {
 	Tagged bool     // systemd looks at it
 }
 
-// Read returns what udev has noted about a device; root is the file system's. Nodes of usbfs are character
-// devices 189, 128 to a bus (Linux, Documentation/admin-guide/devices.txt).
-func Read(root string, d sysfs.Device) Record {
-	b, err := os.ReadFile(filepath.Join(root, fmt.Sprintf("run/udev/data/c189:%d", (d.Bus-1)*128+d.Address-1)))
+// Udev reads udev's record of a device.
+func (r Root) Udev(d Device) Record {
+	b, err := os.ReadFile(r.Path(fmt.Sprintf("run/udev/data/c%d:%d", usb.NodeMajor, usb.NodeMinor(d.Bus, d.Address))))
 	if err != nil {
 		return Record{}
 	}
-	r := Record{Exists: true}
+	rec := Record{Exists: true}
 	var tags, current []string
 	for _, line := range strings.Split(string(b), "\n") {
 		kind, value, ok := strings.Cut(line, ":")
@@ -45,37 +43,37 @@ func Read(root string, d sysfs.Device) Record {
 			name, value, _ := strings.Cut(value, "=")
 			switch name {
 			case "OPENCT_DRIVER":
-				r.Driver = value
+				rec.Driver = value
 			case "SYSTEMD_WANTS":
-				r.Wants = append(r.Wants, wants(root, d, value)...)
+				rec.Wants = append(rec.Wants, r.wants(d, value)...)
 			case "OPENCT_UNIT": // what our rule asked for once, and does not at each event
-				r.Wants = append(r.Wants, value)
+				rec.Wants = append(rec.Wants, value)
 			}
 		}
 	}
 	if current != nil {
 		tags = current
 	}
-	slices.Sort(r.Wants)
-	r.Wants = slices.Compact(r.Wants)
-	r.Tagged = slices.Contains(tags, "systemd")
-	return r
+	slices.Sort(rec.Wants)
+	rec.Wants = slices.Compact(rec.Wants)
+	rec.Tagged = slices.Contains(tags, "systemd")
+	return rec
 }
 
 // wants are the services of a SYSTEMD_WANTS property. A template without an
 // instance gets the device's place in sysfs (systemd.device(5)).
-func wants(root string, d sysfs.Device, value string) []string {
+func (r Root) wants(d Device, value string) []string {
 	var units []string
 	for _, name := range strings.Fields(value) {
 		if !strings.HasSuffix(name, ".service") {
 			continue // smartcard.target
 		}
 		if prefix, ok := strings.CutSuffix(name, "@.service"); ok {
-			place, err := filepath.EvalSymlinks(filepath.Join(root, "sys/bus/usb/devices", d.Name))
+			place, err := filepath.EvalSymlinks(filepath.Join(r.Path(usbDevices), d.Name))
 			if err != nil {
 				continue
 			}
-			place = "/" + strings.TrimPrefix(place, strings.TrimSuffix(root, "/")+"/")
+			place = "/" + strings.TrimPrefix(place, strings.TrimSuffix(string(r), "/")+"/")
 			name = prefix + "@" + unit.UnitNamePathEscape(place) + ".service"
 		}
 		units = append(units, name)
