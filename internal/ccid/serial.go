@@ -13,7 +13,7 @@ import (
 )
 
 // serialModel is a reader on a serial line, which cannot show a class
-// descriptor (spec/ccid.md, 14).
+// descriptor (libccid's ccid_serial.c has the same figures).
 type serialModel struct {
 	name      string // as libccid's device names end: "/dev/ttyS0:GemPCPinPad"
 	slots     int

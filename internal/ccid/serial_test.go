@@ -215,7 +215,7 @@ func TestSerialGreeting(t *testing.T) {
 			}
 		}
 	})
-	// The example of spec/emulating-readers.md, 3.4.
+	// One frame, byte by byte.
 	if got := fmt.Sprintf("% X", frame(getSlotStatus().append(nil, 0, 0))); got != "03 06 65 00 00 00 00 00 00 00 00 00 60" {
 		t.Errorf("GetSlotStatus is %s", got)
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 // A message on a serial line: SYNC, a control byte, the message, and the
-// exclusive-or of all bytes before (GemCore's serial CCID; spec/ccid.md, 14).
+// exclusive-or of all bytes before (GemCore's serial CCID; libccid's ccid_serial.c).
 const (
 	serialSync = 0x03
 	serialACK  = 0x06
