@@ -61,10 +61,14 @@ static size_t read_at(int fd, void *out, size_t size, off_t at)
 	return have;
 }
 
-/* Whatever is in the file: the name of the copy ends, and its slots fit. */
+/* Whatever is in the file: the name of the copy ends and can be printed, and its
+ * slots fit. Programs show the name on terminals. */
 static void make_safe(ct_info_t *info)
 {
 	info->ct_name[sizeof info->ct_name - 1] = '\0';
+	for (char *p = info->ct_name; *p; p++)
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			*p = '?';
 	if (info->ct_slots > OPENCT_MAX_SLOTS)
 		info->ct_slots = OPENCT_MAX_SLOTS;
 }

@@ -114,6 +114,9 @@ static void who_is_there(void)
 	CHECK_INT(ct_reader_info(3, &info), 0);
 	CHECK_INT(strlen(info.ct_name), 63);
 	CHECK_INT(info.ct_slots, 8);
+	world_reader(3, "\x1b[2J\r\n\x7f\xc3\xa4", 1); /* a message to a terminal */
+	CHECK_INT(ct_reader_info(3, &info), 0);
+	CHECK_STR(info.ct_name, "?[2J???\xc3\xa4");
 	CHECK_INT(ct_reader_info(16, &info), -1);
 	CHECK_INT(ct_reader_info(4000000000u, &info), -1);
 	CHECK_INT(ct_reader_info(3, NULL), -1);
