@@ -40,8 +40,12 @@ line of JSON each time the kernel has taken it:
 
 options of plug:
   --driver NAME     what it is (default etoken64); ccid:P1 to ccid:P14 are CCID
-                    readers that differ in what they do themselves
-  --card NAME       the card in it: piv, echo, cardos (default piv)
+                    readers that differ in what they do themselves; phoenix and
+                    smartmouse are at a USB-serial adapter, with a card of T=0
+                    (phoenix:t0) or of the inverse convention (phoenix:inverse)
+                    where that is not the card's own, and at once in place of
+                    at the line's speed (phoenix:instant)
+  --card NAME       the card in it: piv, echo, cardos, sim (default piv)
   --id VENDOR:PRODUCT
                     its USB ids, in place of those of its kind
   --serial TEXT     its USB serial number (default none)

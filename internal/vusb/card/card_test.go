@@ -53,6 +53,7 @@ func TestNew(t *testing.T) {
 		{"piv", "3B 84 81 31 FE 45 56 50 49 56 96"},
 		{"echo", "3B 84 81 31 FE 45 45 43 48 4F 8E"},
 		{"cardos", "3B F2 18 00 02 C1 0A 31 FE 58 C8 09 75"},
+		{"sim", "3B 13 94 53 49 4D"},
 		{"rutoken", "3B 6F 00 FF 00 56 72 75 54 6F 6B 6E 73 30 20 00 00 90 00"},
 	}
 	var names []string
@@ -85,7 +86,7 @@ func TestNewUnknown(t *testing.T) {
 	if err == nil || c != nil {
 		t.Fatalf("New(pvi) = %v, %v", c, err)
 	}
-	for _, want := range []string{`"pvi"`, "piv, echo, cardos"} {
+	for _, want := range []string{`"pvi"`, "piv, echo, cardos, sim"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error %q does not say %s", err, want)
 		}

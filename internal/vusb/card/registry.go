@@ -22,6 +22,7 @@ func kinds() []kind {
 			return NewEchoATR(atr), nil
 		}},
 		{"cardos", func(atr []byte) (Card, error) { return NewCardOS(atr), nil }},
+		{"sim", func(atr []byte) (Card, error) { return NewSIM(atr), nil }},
 		{"rutoken", func(atr []byte) (Card, error) { return NewRutoken(atr), nil }},
 	}
 }
@@ -35,7 +36,7 @@ func Names() []string {
 	return names
 }
 
-// New makes a fresh card of the named kind ("piv", "echo", "cardos" or "rutoken")
+// New makes a fresh card of the named kind (see Names)
 // with an ATR that suits the reader the card goes into; nil leaves the card its
 // own, which offers T=1.
 func New(name string, atr []byte) (Card, error) {

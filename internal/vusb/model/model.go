@@ -8,6 +8,8 @@ import (
 	"openct/internal/vusb"
 	"openct/internal/vusb/card"
 	"openct/internal/vusb/ccidreader"
+	"openct/internal/vusb/phoenix"
+	"openct/internal/vusb/serialline"
 	"openct/internal/vusb/token"
 )
 
@@ -34,6 +36,8 @@ func models() []model {
 		{"eutron", nil, func(c card.Card) vusb.Model { return token.NewEutron(c) }},
 		{"starkey", nil, func(c card.Card) vusb.Model { return token.NewStarKey(c) }},
 		{"rutoken", card.RutokenATR[:], func(c card.Card) vusb.Model { return token.NewRutoken(c) }},
+		{"phoenix", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(phoenix.New(c)) }},
+		{"smartmouse", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(phoenix.NewSmartMouse(c)) }},
 		{"ccid", nil, func(c card.Card) vusb.Model { return ccidreader.New(ccidreader.Profile{}, c) }},
 	}
 }
@@ -70,6 +74,36 @@ func ATR(driver string) []byte {
 	return m.atr
 }
 
+// serialModel is a Phoenix or SmartMouse reader behind a USB-serial adapter.
+// words say, with commas between them, what is special: "t0" or "inverse" about
+// the card's ATR, "instant" that no byte takes time.
+func serialModel(name, words string) (model, error) {
+	m := model{driver: name}
+	instant := false
+	for _, w := range strings.Split(words, ",") {
+		switch w {
+		case "t0":
+			m.atr = card.T0ATR("OpenCT")
+		case "inverse":
+			m.atr = []byte{0x3F, 0x03, 'I', 'N', 'V'}
+		case "instant":
+			instant = true
+		default:
+			return model{}, fmt.Errorf("virtual device %q: there is no variant %q; there are: t0, inverse, instant", name, w)
+		}
+	}
+	m.make = func(c card.Card) vusb.Model {
+		r := phoenix.New(c)
+		if name == "smartmouse" {
+			r = phoenix.NewSmartMouse(c)
+		}
+		a := serialline.NewFTDI(r)
+		a.Instant = instant
+		return a
+	}
+	return m, nil
+}
+
 func find(driver string) (model, error) {
 	if number, ok := strings.CutPrefix(driver, "ccid:"); ok {
 		p, ok := ccidreader.ProfileNamed(number)
@@ -77,6 +111,9 @@ func find(driver string) (model, error) {
 			return model{}, fmt.Errorf("no CCID profile %q", number)
 		}
 		return model{driver, nil, func(c card.Card) vusb.Model { return ccidreader.New(p, c) }}, nil
+	}
+	if name, words, ok := strings.Cut(driver, ":"); ok && (name == "phoenix" || name == "smartmouse") {
+		return serialModel(name, words)
 	}
 	var known []string
 	for _, m := range models() {
