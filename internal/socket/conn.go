@@ -65,7 +65,8 @@ type Conn struct {
 	large bool // the client has used a large argument: all replies do
 	req   Request
 	reply Reply
-	write writing
+	read  *quick
+	write *quick
 
 	// A request's reply is sent once, by the goroutine or by Server.Fail.
 	mu       sync.Mutex
@@ -88,7 +89,9 @@ func newConn(s *Server, nc net.Conn, cred Cred) *Conn {
 	if uc, ok := nc.(*net.UnixConn); ok {
 		c.raw, _ = uc.SyscallConn()
 	}
-	c.write.now = c.write.try
+	if c.raw != nil {
+		c.read, c.write = newQuick(unix.SYS_READ, c.raw.Read), newQuick(unix.SYS_WRITE, c.raw.Write)
+	}
 	return c
 }
 
@@ -97,12 +100,19 @@ func newConn(s *Server, nc net.Conn, cred Cred) *Conn {
 func (c *Conn) serve(session Session) {
 	c.session = session
 	for {
-		n, err := c.nc.Read(c.in[c.fill:])
+		n, err := c.receive(c.in[c.fill:])
 		c.fill += n
 		if !c.process() || err != nil {
 			return
 		}
 	}
+}
+
+func (c *Conn) receive(b []byte) (int, error) {
+	if c.read == nil {
+		return c.nc.Read(b)
+	}
+	return c.read.run(b)
 }
 
 // clear forgets all that passed through the connection: there may be a PIN.
@@ -211,12 +221,15 @@ func (c *Conn) finish(code Code, n int) bool {
 // send sends all of b or fails; a client that does not read costs its own
 // connection only. What the socket's buffer takes at once needs no deadline.
 func (c *Conn) send(b []byte) error {
-	n, err := c.write.run(c.raw, b)
-	if err != nil || n == len(b) {
-		return err
+	n := 0
+	if c.write != nil {
+		var err error
+		if n, err = c.write.run(b); err != nil || n == len(b) {
+			return err
+		}
 	}
 	c.mu.Lock()
-	err = c.nc.SetWriteDeadline(time.Now().Add(c.patience))
+	err := c.nc.SetWriteDeadline(time.Now().Add(c.patience))
 	c.mu.Unlock()
 	if err == nil {
 		_, err = c.nc.Write(b[n:])
@@ -225,42 +238,6 @@ func (c *Conn) send(b []byte) error {
 		err = c.nc.SetWriteDeadline(time.Time{})
 	}
 	return err
-}
-
-// writing is one write(2) that does not wait.
-type writing struct {
-	now func(fd uintptr) bool // try, made once
-	b   []byte
-	n   int
-	err error
-}
-
-// run writes what the socket takes at once, which may be nothing.
-func (w *writing) run(raw syscall.RawConn, b []byte) (int, error) {
-	if raw == nil {
-		return 0, nil
-	}
-	w.b = b
-	if err := raw.Write(w.now); err != nil {
-		return 0, err
-	}
-	return w.n, w.err
-}
-
-func (w *writing) try(fd uintptr) bool {
-	for {
-		w.n, w.err = unix.Write(int(fd), w.b)
-		if !errors.Is(w.err, unix.EINTR) {
-			break
-		}
-	}
-	if w.err != nil {
-		w.n = 0
-	}
-	if errors.Is(w.err, unix.EAGAIN) {
-		w.err = nil
-	}
-	return true // never wait
 }
 
 // fail answers the request being handled, if there is one, and closes. A
