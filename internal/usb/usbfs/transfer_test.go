@@ -214,6 +214,26 @@ func TestTwoEndAtOnce(t *testing.T) {
 	}
 }
 
+// What ended before the poller was asked for the first time is no news to it.
+func TestEndsBeforeThePoller(t *testing.T) {
+	n, k := testNode(t)
+	first, _ := n.take(8, time.Time{})
+	second, _ := n.take(8, time.Time{})
+	n.waiter = first // on its way to the poller
+	n.submit(second)
+	k.end(&second.urb, 0, "")
+	if n.step(first) || second.state != over {
+		t.Errorf("first is over: %v, second: %v", first.state == over, second.state == over)
+	}
+	k.end(&first.urb, 0, "")
+	if !n.step(first) {
+		t.Error("first is not over")
+	}
+	n.waiter = nil
+	n.put(first)
+	n.put(second)
+}
+
 func TestTimeout(t *testing.T) {
 	n, k := testNode(t)
 	for _, timeout := range []time.Duration{-time.Second, 0, time.Microsecond, 10 * time.Millisecond} {
