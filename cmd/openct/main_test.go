@@ -2,9 +2,29 @@ package main
 
 import (
 	"bytes"
+	"os/exec"
 	"strings"
 	"testing"
 )
+
+// What serves real devices does not hold virtual ones, nor their cards'
+// cryptography.
+func TestNotLinked(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(out), "openct/internal/daemon\n") {
+		t.Fatalf("the list lacks what is there:\n%s", out)
+	}
+	for p := range strings.Lines(string(out)) {
+		for _, prefix := range []string{"openct/internal/vusb", "crypto/", "net/http", "text/template"} {
+			if strings.HasPrefix(p, prefix) {
+				t.Errorf("%s is linked", strings.TrimSpace(p))
+			}
+		}
+	}
+}
 
 // The name, or the first argument, says which command it is.
 func TestNames(t *testing.T) {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
@@ -85,8 +84,8 @@ func parseOne(name string, root fs.FS) (Target, error) {
 		return parseSysfs(rooted, root)
 	}
 	// A configured reader's device may come with its type.
-	if node := strings.TrimPrefix(name, "usb:"); usbNodes.MatchString(node) {
-		return usbNode(node)
+	if bus, dev, ok := nodeNumbers(strings.TrimPrefix(name, "usb:")); ok {
+		return USB(bus, dev)
 	}
 	if _, err := ParseID(name); err == nil && strings.Contains(name, ":") {
 		return Target{}, nameError(name, "is a kind of device, not one")
@@ -138,19 +137,39 @@ func ParseDevice(driver, device string) (Target, error) {
 	return parseThree(driver, typ, rest)
 }
 
-var usbNodes = regexp.MustCompile(`^(?:/?(?:dev|proc)/bus/usb/)?([0-9]{1,4})/([0-9]{1,3})$`)
-
 // maxDev is the highest address on a USB bus (USB 2.0, 9.4.6).
 const maxDev = 127
 
 func usbNode(node string) (Target, error) {
-	m := usbNodes.FindStringSubmatch(node)
-	if m == nil {
+	bus, dev, ok := nodeNumbers(node)
+	if !ok {
 		return Target{}, nameError(node, "is not a USB device's node")
 	}
-	bus, _ := strconv.Atoi(m[1]) // digits, by the expression
-	dev, _ := strconv.Atoi(m[2])
 	return USB(bus, dev)
+}
+
+// nodeNumbers are the bus and the device of a node's name: 001/004, with the
+// directory of usbfs today or in /proc before it, if any.
+func nodeNumbers(node string) (bus, dev int, ok bool) {
+	for _, dir := range []string{"dev/bus/usb/", "proc/bus/usb/"} {
+		if rest, found := strings.CutPrefix(strings.TrimPrefix(node, "/"), dir); found {
+			node = rest
+			break
+		}
+	}
+	first, second, found := strings.Cut(node, "/")
+	bus, ok1 := digits(first, 4)
+	dev, ok2 := digits(second, 3)
+	return bus, dev, found && ok1 && ok2
+}
+
+// digits reads a number of 1 to most decimal digits and nothing else.
+func digits(s string, most int) (int, bool) {
+	if len(s) > most || strings.ContainsFunc(s, func(r rune) bool { return r < '0' || r > '9' }) {
+		return 0, false
+	}
+	n, err := strconv.Atoi(s)
+	return n, err == nil
 }
 
 // USB is the target for a device by its numbers.

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 
 	"openct/internal/config"
 	"openct/internal/machine"
@@ -15,12 +16,17 @@ import (
 // the same name in a later one (udev(7)).
 var rulesDirs = []string{"etc/udev/rules.d", "run/udev/rules.d", "usr/local/lib/udev/rules.d", "usr/lib/udev/rules.d", "lib/udev/rules.d"}
 
-var (
-	aboutOpenCT = regexp.MustCompile(`(?i)openct`)
-	startsUnit  = regexp.MustCompile(`SYSTEMD_WANTS[}"]*\s*\+?=[^=]`)
-	givesGroup  = regexp.MustCompile(`GROUP\s*:?=\s*"([^"]+)"`)
-	runsHandler = regexp.MustCompile(`RUN(\{program\})?\s*\+?=\s*"[^"]*(openct-control|openct_usb|ifdhandler)`)
-)
+// patterns find what matters in a rule.
+type patterns struct{ aboutOpenCT, startsUnit, givesGroup, runsHandler *regexp.Regexp }
+
+var compiled = sync.OnceValue(func() patterns {
+	return patterns{
+		aboutOpenCT: regexp.MustCompile(`(?i)openct`),
+		startsUnit:  regexp.MustCompile(`SYSTEMD_WANTS[}"]*\s*\+?=[^=]`),
+		givesGroup:  regexp.MustCompile(`GROUP\s*:?=\s*"([^"]+)"`),
+		runsHandler: regexp.MustCompile(`RUN(\{program\})?\s*\+?=\s*"[^"]*(openct-control|openct_usb|ifdhandler)`),
+	}
+})
 
 // rules finds the rules files that have to do with OpenCT.
 func rules(root machine.Root) Rules {
@@ -58,17 +64,17 @@ func rules(root machine.Root) Rules {
 
 // read looks through rules; false: they are not about OpenCT.
 func (f *RulesFile) read(text string) bool {
-	about := false
+	about, p := false, compiled()
 	for i, line := range strings.Split(text, "\n") {
-		if strings.HasPrefix(strings.TrimSpace(line), "#") || !aboutOpenCT.MatchString(line) {
+		if strings.HasPrefix(strings.TrimSpace(line), "#") || !p.aboutOpenCT.MatchString(line) {
 			continue
 		}
 		about = true
-		if m := givesGroup.FindStringSubmatch(line); m != nil {
+		if m := p.givesGroup.FindStringSubmatch(line); m != nil {
 			f.Group = m[1]
 		}
-		f.Starts = f.Starts || startsUnit.MatchString(line)
-		if f.Runs == 0 && runsHandler.MatchString(line) {
+		f.Starts = f.Starts || p.startsUnit.MatchString(line)
+		if f.Runs == 0 && p.runsHandler.MatchString(line) {
 			f.Runs = i + 1
 		}
 	}
