@@ -252,6 +252,13 @@ func TestLimits(t *testing.T) {
 	r.events <- ifd.Event{Slot: 0}
 	told.wait(t, false)
 	expect("when the card is out", all)
+	r.events <- ifd.Event{Slot: 0, Present: true}
+	told.wait(t, true)
+	expect("of another card, not reset yet", all)
+	if _, err := s.Reset(ctx); err != nil {
+		t.Fatal(err)
+	}
+	expect("of another card", t0.Limits())
 
 	short := open(t, &fakeReader{slots: []ifd.Slot{&shortSlot{}}}, told)
 	if got := short.Limits(); got != proto.ShortAPDU {
