@@ -3,6 +3,8 @@ package daemon
 import (
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -81,4 +83,23 @@ func errorText(err error) string {
 		return ""
 	}
 	return err.Error()
+}
+
+func TestEconomise(t *testing.T) {
+	cpus, gc := runtime.GOMAXPROCS(0), debug.SetGCPercent(100)
+	defer func() {
+		runtime.GOMAXPROCS(cpus)
+		debug.SetGCPercent(gc)
+		_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 0, 0, 0, 0)
+	}()
+	economise()
+	if n := runtime.GOMAXPROCS(0); n != 1 {
+		t.Errorf("%d CPUs", n)
+	}
+	if n := debug.SetGCPercent(100); n != 25 {
+		t.Errorf("heap may grow by %d %%", n)
+	}
+	if n, err := unix.PrctlRetInt(unix.PR_GET_THP_DISABLE, 0, 0, 0, 0); err != nil || n&1 != 1 {
+		t.Errorf("huge pages are on: %d, %v", n, err)
+	}
 }

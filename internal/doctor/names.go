@@ -2,10 +2,8 @@ package doctor
 
 import (
 	"io/fs"
-	"os"
 	"os/user"
 	"strconv"
-	"strings"
 	"syscall"
 )
 
@@ -65,13 +63,4 @@ func groupsOf(name string) []int {
 		}
 	}
 	return gids
-}
-
-// line is a file's only line.
-func line(path string) string {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
 }

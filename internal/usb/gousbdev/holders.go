@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/user"
 	"slices"
@@ -59,6 +58,3 @@ func explainAccess(err error, node string) error {
 		return fmt.Errorf("%w: the node has group %s and mode %04o; run as a member of that group", err, group, perm)
 	}
 }
-
-// isDenied reports a missing permission, for an error of a system call.
-func isDenied(err error) bool { return errors.Is(err, fs.ErrPermission) }
