@@ -185,14 +185,9 @@ func (c *Control) process(t devname.Target) *daemon.Process {
 
 // identify looks at a device for its id and the driver's name.
 func (c *Control) identify(t *devname.Target) error {
-	w, err := usbfs.Look(t.Path)
+	desc, err := c.descriptor(*t)
 	if err != nil {
 		return err
-	}
-	defer w.Close()
-	desc, err := usb.ParseDescriptors(w.Descriptors)
-	if err != nil {
-		return usb.Wrap("read descriptors", t.Path, err)
 	}
 	if err := daemon.Expected(*t, desc); err != nil {
 		return err
@@ -203,6 +198,21 @@ func (c *Control) identify(t *devname.Target) error {
 	}
 	t.Driver, t.ID = choice.Entry.Name, devname.USBID(desc.Vendor, desc.Product, desc.Release)
 	return nil
+}
+
+// descriptor is the device's own account. The handler will open the node, which
+// wakes the device; here it is opened only where /sys does not know it, to say why.
+func (c *Control) descriptor(t devname.Target) (*usb.Descriptor, error) {
+	if d, ok := c.Root.USBDevice(t.Bus, t.Dev); ok {
+		return d.Descriptor()
+	}
+	node, err := usbfs.Look(t.Path)
+	if err != nil {
+		return nil, err
+	}
+	defer node.Close()
+	desc, err := usb.ParseDescriptors(node.Descriptors)
+	return desc, usb.Wrap("read descriptors", t.Path, err)
 }
 
 // start starts a handler for a device as the configured user. It returns when

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -38,15 +37,11 @@ func (c *Control) Udev(instance string) error {
 	if err != nil {
 		return err
 	}
-	devices, err := c.Root.USBDevices()
-	if err != nil {
-		return err
-	}
-	i := slices.IndexFunc(devices, func(d machine.Device) bool { return d.Node() == t.Path })
-	if i < 0 {
+	d, ok := c.Root.USBDevice(t.Bus, t.Dev)
+	if !ok {
 		return fmt.Errorf("%s: no such device", t.Path)
 	}
-	choice, _, err := c.choose(devices[i])
+	choice, _, err := c.choose(d)
 	if err != nil && !errors.Is(err, driver.ErrNoDriver) {
 		return err
 	}

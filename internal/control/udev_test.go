@@ -55,12 +55,21 @@ func devices(t *testing.T) string {
 		write(dir+"/descriptors", string(d.descriptors))
 		write(dir+"/"+d.name+":1.0/bInterfaceNumber", "00\n")
 		write(dir+"/"+d.name+":1.0/bInterfaceClass", d.class+"\n")
-		link := filepath.Join(root, "sys/bus/usb/devices", d.name)
-		if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
+		address, err := strconv.Atoi(d.devnum)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Symlink(filepath.Join("../../../../", dir), link); err != nil {
-			t.Fatal(err)
+		for _, link := range []struct{ name, up string }{
+			{"sys/bus/usb/devices/" + d.name, "../../../../"},
+			{fmt.Sprintf("sys/dev/char/189:%d", address-1), "../../../"},
+		} {
+			name := filepath.Join(root, link.name)
+			if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(filepath.Join(link.up, dir), name); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	return root
@@ -323,6 +332,45 @@ func TestStartUnits(t *testing.T) {
 	want := "start --no-block -- a@1.service b@2.service\nstart --no-block -- refused@1.service\n"
 	if string(got) != want {
 		t.Errorf("called %q, want %q", got, want)
+	}
+}
+
+// attach without a driver's name finds it in /sys and opens no node: here there
+// is none.
+func TestAttachFindsTheDriver(t *testing.T) {
+	tests := []struct {
+		name, conf string
+		operands   []string
+		want       string
+		err        string
+	}{
+		{"by number", "", []string{"001/004"}, "-H etoken64 usb /dev/bus/usb/001/004", ""},
+		{"as openct.conf says", "driver etoken { ids = { usb:0529/0600, }; };", []string{"001/004"}, "-H etoken usb /dev/bus/usb/001/004", ""},
+		{"with the id that it has", "", []string{"usb:0529/0600", "usb", "/dev/bus/usb/001/004"}, "-H etoken64 usb /dev/bus/usb/001/004", ""},
+		{"with another id", "", []string{"usb:0529/0700", "usb", "/dev/bus/usb/001/004"}, "", "another device took its place"},
+		{"a reader of the class, asked for by hand", "ccid = off;", []string{"001/005"}, "-H ccid usb /dev/bus/usb/001/005", ""},
+		{"a mouse", "", []string{"001/006"}, "", "no driver for this device"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Setenv("NOTIFY_SOCKET", "")
+			root := devices(t)
+			program := filepath.Join(root, "handler")
+			if err := os.WriteFile(program, []byte("#!/bin/sh\necho \"$*\" >"+root+"/ran\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			cfg, _ := config.Parse("openct.conf", []byte(tt.conf), nil)
+			cfg.Program = program
+			c := &Control{Root: machine.Root(root), Config: cfg, ConfigFile: cli.ConfigFile, Err: io.Discard}
+			err := c.Attach(tt.operands)
+			if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+				t.Fatalf("error %v, want %q", err, tt.err)
+			}
+			ran, _ := os.ReadFile(filepath.Join(root, "ran"))
+			if got := strings.TrimSpace(string(ran)); got != tt.want {
+				t.Errorf("ran %q, want %q", got, tt.want)
+			}
+		})
 	}
 }
 

@@ -146,6 +146,15 @@ func (r Root) USBDir(bus, address int) string {
 	return dir
 }
 
+// USBDevice is the device at bus and address.
+func (r Root) USBDevice(bus, address int) (d Device, ok bool) {
+	dir := r.USBDir(bus, address)
+	if dir == "" {
+		return d, false
+	}
+	return read(filepath.Dir(dir), filepath.Base(dir))
+}
+
 // InterfaceDriver names the kernel driver that is bound to an interface of the
 // device with this directory: "usbfs" when a process has claimed it, empty when
 // it is free.
