@@ -82,10 +82,7 @@ func TestSerialReader(t *testing.T) {
 
 // A handler starts without a card, and a mute one is an error of the reset.
 func TestSerialReaderWithoutCard(t *testing.T) {
-	s, mu, reader, _ := onLine(t, card.NewEcho())
-	mu.Lock()
-	reader.Remove()
-	mu.Unlock()
+	s, mu, reader, _ := onLine(t, nil)
 	c, ctx := s.client(0), context.Background()
 	if _, err := c.Reset(ctx, 0); !errors.Is(err, socket.NoATR) {
 		t.Errorf("without a card: %v", err)

@@ -65,11 +65,11 @@ func TestPhoenixReset(t *testing.T) {
 		{"one wrong parity, then none", taken + "< 3b02\n<! 14\n< 50\n" + other + again + "<! 3b021450\n" + usual, "3b021450", nil, 3 * time.Second},
 		{"slow to leave the reset", taken + other + again + "<! 3b021450\n" + usual, "3b021450", nil, 3 * time.Second},
 		{"parities that do not fit each other", taken + "<! 03\n< 595bff\n" + other + again + "< 03\n<! 59", "", serial.ErrParity, 3 * time.Second},
-		{"noise", taken + "< 55aa00ff\n" + other + again + "< 12", "", ifd.ErrInvalidATR, 3 * time.Second},
-		{"one byte", taken + "< 3b\n" + other + again + "< 3b", "", ifd.ErrInvalidATR, 4 * time.Second},
+		{"noise", taken + "< 55aa00ff\n" + other + again + "< 12", "", ifd.ErrInvalidATR, 1300 * time.Millisecond},
+		{"one byte", taken + "< 3b\n" + other + again + "< 3b", "", ifd.ErrInvalidATR, 3700 * time.Millisecond},
 		{"half an answer, then silence", taken + "< 3bd218\n" + other + again, "", ifd.ErrInvalidATR, 5 * time.Second},
 		{"a modem that answers", taken + "< 0d0a4f4b0d0a\n" + other + again + "< 0d0a4f4b0d0a", "", ifd.ErrInvalidATR, 3 * time.Second},
-		{"silence", taken + other + again, "", ifd.ErrNoATR, 4 * time.Second},
+		{"silence", taken + other + again, "", ifd.ErrNoATR, 3300 * time.Millisecond},
 		{"pulled in the middle", taken + "< 3b\nunplug", "", device.ErrUnplugged, 300 * time.Millisecond},
 		{"no card", "inputs 10", "", ifd.ErrNoCard, 0},
 		{"card taken out in the middle", taken + "< 3b\ninputs 10\n" + other + again, "", ifd.ErrNoCard, 5 * time.Second},
@@ -145,7 +145,7 @@ func TestPhoenixExchange(t *testing.T) {
 		{"T=1, wrong checksum once", atrT1, readT1 + "< 00000411229000a6\n" + please + "< 00000411229000a7", "11229000", nil, 2 * time.Second},
 		{"T=1, card stops once", atrT1, readT1 + "< 0000041122\n" + please + "< 00000411229000a7", "11229000", nil, 3 * time.Second},
 		{"T=1, no block once", atrT1, readT1 + please + "< 00000411229000a7", "11229000", nil, 5 * time.Second},
-		{"T=1, silence", atrT1, readT1 + please + please + resynch + resynch + resynch, "", proto.ErrProtocol, 30 * time.Second},
+		{"T=1, silence", atrT1, readT1 + please + please + resynch + resynch + resynch, "", proto.ErrProtocol, 25 * time.Second},
 		{"T=1, card taken out", atrT1, readT1 + "inputs 10", "", ifd.ErrNoCard, 5 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -96,6 +96,7 @@ func (p *Port) prepare(fd int) error {
 		return err
 	}
 	p.params = Default
+	lowerLatency(fd)
 	return unix.IoctlSetInt(fd, unix.TCFLSH, unix.TCIOFLUSH)
 }
 
