@@ -36,7 +36,9 @@ var cases = []struct {
 	{"pcsc", testPCSC},
 	{"ccid", testCCID},
 	{"upgrade", testUpgrade},
+	{"old configuration", testOldConfiguration},
 	{"purge", testPurge},
+	{"install while events come", testInstallAmongEvents},
 }
 
 func TestE2E(t *testing.T) {

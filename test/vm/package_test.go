@@ -65,6 +65,88 @@ func testInstall(t *testing.T, g *guest) {
 	k.gone(t, reader)
 }
 
+// testInstallAmongEvents installs the package while udev has events without a
+// pause: it reads the rule at the moment when that is there, and must know the
+// rule's group then.
+func testInstallAmongEvents(t *testing.T, g *guest) {
+	g.tryFor(t, 5*time.Minute, "DEBIAN_FRONTEND=noninteractive apt-get -qq -y purge openct openct-pcsc")
+	if left := g.sh(t, "getent group openctd || :"); left != "" {
+		t.Fatalf("the group is there before: %s", left)
+	}
+	k := g.plug(t, "restless", "")
+	g.sh(t, "systemd-run --quiet --collect --unit=events sh -c 'while :; do udevadm control --reload; udevadm trigger --action=add --subsystem-match=usb; udevadm settle; done'")
+	out := g.tryFor(t, 5*time.Minute, aptInstall)
+	g.sh(t, "systemctl stop events; udevadm settle")
+	if out.Exit != 0 {
+		t.Fatalf("apt-get install:\n%s%s", out.Stdout, out.Stderr)
+	}
+	reader := k.served(t)
+	k.works(t, reader)
+	if got := g.sh(t, "stat -c '%U:%G %a' "+k.node); got != "root:openctd 660" {
+		t.Errorf("node: %s", got)
+	}
+	if log := g.sh(t, "journalctl -b -u systemd-udevd --no-pager | grep -i 'unknown group.*openctd' || :"); log != "" {
+		t.Errorf("udevd: %s", log)
+	}
+	// And the next plug, with the rule as udev keeps it.
+	k.ctl(t, "unplug")
+	k.gone(t, reader)
+	k.ctl(t, "plug")
+	reader = k.served(t)
+	k.ctl(t, "unplug")
+	k.gone(t, reader)
+}
+
+// testOldConfiguration keeps the openct.conf of C OpenCT, beside pcscd: QEMU's
+// CCID reader (08e6:4433), which that file lists, stays pcscd's; the token is
+// ours.
+func testOldConfiguration(t *testing.T, g *guest) {
+	g.installAll(t)
+	classic, err := os.ReadFile("../../internal/config/testdata/classic.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.sh(t, "cp /etc/openct.conf /run/kept.conf")
+	t.Cleanup(func() {
+		g.sh(t, "cp /run/kept.conf /etc/openct.conf; systemctl stop pcscd.socket pcscd.service; systemctl restart openct.service")
+	})
+	g.put(t, "/etc/openct.conf", 0o644, string(classic))
+	g.sh(t, "systemctl restart openct.service")
+	if err := g.machine.AddUSB("usb-ccid", "common", nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := g.machine.RemoveUSB("common"); err != nil {
+			t.Error(err)
+		}
+		g.until(t, time.Minute, "! lsusb -d 08e6:4433")
+	})
+	g.until(t, time.Minute, "lsusb -d 08e6:4433 && udevadm settle")
+	k := g.plug(t, "classic", "")
+	reader := k.served(t)
+	k.works(t, reader)
+	g.sh(t, "systemctl start pcscd.socket")
+	list := g.until(t, readyTime, "opensc-tool -l | grep eToken >/dev/null && opensc-tool -l | grep -i 'qemu\\|gem' >/dev/null && opensc-tool -l")
+	t.Log(list)
+	if n := g.sh(t, "openct-control status | grep -c slot0"); n != "1" {
+		t.Errorf("OpenCT serves %s readers", n)
+	}
+	if said := g.sh(t, "openct-control check-config"); !strings.Contains(said, "the ids for driver ccid ask for nothing") {
+		t.Errorf("check-config: %s", said)
+	}
+	_, findings, _ := doctor(t, g, "")
+	for _, want := range []string{"the ids for driver ccid ask for nothing", "the ids for driver cyberjack, which C OpenCT had, have no effect"} {
+		if !tells(findings, "configuration", want) {
+			t.Errorf("doctor does not tell that %s", want)
+		}
+	}
+	if !tells(findings, "driver", "is left to pcscd") {
+		t.Error("doctor does not tell whose the CCID reader is")
+	}
+	k.ctl(t, "unplug")
+	k.gone(t, reader)
+}
+
 // testUpgrade puts a newer version in while a token is in use.
 func testUpgrade(t *testing.T, g *guest) {
 	g.installAll(t)
