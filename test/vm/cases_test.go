@@ -29,6 +29,7 @@ var cases = []struct {
 	{"suspend", testSuspend},
 	{"hardening", testHardening},
 	{"idle", testIdle},
+	{"cost", testCost},
 	{"classic set-ups", testClassic},
 	{"doctor", testDoctor},
 	{"200 plugs", testCycles},

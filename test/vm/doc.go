@@ -4,6 +4,7 @@
 //
 //	make e2e
 //	make e2e E2E='TestE2E$/^(plug|stop)$'
+//	make e2e E2E='TestE2E$/^cost$'	what it costs to serve a token (cost/)
 //
 // The root image is built from packages once and cached (image.sh); the
 // machine boots once for all cases and forgets everything at its end. The

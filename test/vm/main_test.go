@@ -62,12 +62,12 @@ func run(m *testing.M) (int, error) {
 	}
 	fmt.Printf("e2e: image %s in %.1f s\n", filepath.Base(image), time.Since(begin).Seconds())
 
-	helper := filepath.Join(work, "guest")
-	build := exec.CommandContext(ctx, "go", "build", "-o", helper, "./guest")
+	build := exec.CommandContext(ctx, "go", "build", "-o", work, "./guest", "./cost")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("build guest: %w\n%s", err, out)
+		return 0, fmt.Errorf("build guest and cost: %w\n%s", err, out)
 	}
+	helper := filepath.Join(work, "guest")
 	init, err := os.ReadFile(helper)
 	if err != nil {
 		return 0, err
@@ -83,6 +83,7 @@ func run(m *testing.M) (int, error) {
 	payload := filepath.Join(work, "payload.tar")
 	if err := writePayload(payload, map[string]string{
 		"guest":    helper,
+		"cost":     filepath.Join(work, "cost"),
 		"testdata": "testdata",
 		"debs":     debs,
 	}); err != nil {

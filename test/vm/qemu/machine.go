@@ -85,8 +85,8 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 		"-kernel", cfg.Kernel, "-initrd", cfg.Initrd,
 		"-append", strings.TrimSpace("console=ttyS0 quiet panic=5 net.ifnames=0 mitigations=off "+
 			"tsc=reliable random.trust_cpu=on systemd.show_status=no "+
-			// Under software emulation on a busy machine both only add to the delay.
-			"transparent_hugepage=never nowatchdog "+cfg.Append),
+			// Under software emulation on a busy machine it only adds to the delay.
+			"nowatchdog "+cfg.Append),
 		"-drive", "if=none,id=root,format=raw,cache=unsafe,file="+cfg.Root,
 		"-device", "virtio-blk-pci,drive=root",
 		"-drive", "if=none,id=payload,format=raw,readonly=on,file="+cfg.Payload,

@@ -1,0 +1,131 @@
+//go:build vm
+
+package vm
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// cost is the measuring program.
+const cost = "/run/e2e/cost"
+
+// costs are what an APDU may cost a handler: calls to the system, and switches of
+// its threads when they wait. They hardly depend on the machine (times do, and are
+// printed only), but where it is busy, Go's runtime has more to do: the limits are
+// a quarter above what is needed. That is two calls for a transfer, a third where
+// another one waits for the reader's news, two or three for the socket, and two for
+// each sleep, before which Go's scheduler looks once more.
+var costs = []struct {
+	name, options string
+	apdu          string
+	calls, swaps  float64 // at most
+}{
+	{"eToken", "", "5:2", 16, 6},
+	{"eToken", "", "5:258", 95, 25},
+	{"CCID short APDU", "--driver ccid:P3", "5:2", 19, 6},
+	{"CCID T=1 TPDU", "--driver ccid:P2", "5:2", 19, 6},
+	{"CCID T=1 TPDU", "--driver ccid:P2", "5:258", 35, 10},
+	{"CCID T=1 TPDU", "--driver ccid:P2", "260:2", 35, 10},
+}
+
+// testCost prints what it costs to serve a token, and asserts what can be counted.
+func testCost(t *testing.T, g *guest) {
+	g.install(t)
+	g.configure(t, "ccid = on;")
+	if pages := g.sh(t, "cat /sys/kernel/mm/transparent_hugepage/enabled"); strings.Contains(pages, "[never]") {
+		t.Errorf("not this kernel's own setting: transparent_hugepage %s", pages)
+	}
+	var k *token
+	var plugged string
+	reader, pid := 0, ""
+	pull := func() {
+		if k != nil {
+			k.ctl(t, "unplug")
+			k.inactive(t)
+			g.sh(t, "systemctl stop vtoken-"+k.name)
+		}
+	}
+	for i, c := range costs {
+		if k == nil || plugged != c.options {
+			pull()
+			k, plugged = g.plug(t, fmt.Sprintf("cost-%d", i), "--card echo "+c.options), c.options
+			reader = k.served(t)
+			pid = g.sh(t, "systemctl show -P MainPID "+k.unit())
+			t.Logf("%s: %s; idle %s", c.name, k.readyAfterPlug(t), g.memory(t, pid))
+		}
+		t.Run(c.name+" "+strings.Replace(c.apdu, ":", " to ", 1), func(t *testing.T) {
+			run := fmt.Sprintf("%s load -reader %d -pid %s -apdu %s", cost, reader, pid, c.apdu)
+			one := g.measure(t, run)
+			traced := g.measure(t, run+" -seconds 4 -strace")
+			t.Logf("%.1f calls, %.1f switches, %.2f ms CPU an APDU; %.0f APDUs per second (4 clients: %.0f, 16: %.0f); %s",
+				traced.Calls, one.Switches, one.CPU, one.PerSecond,
+				g.measure(t, run+" -clients 4").PerSecond, g.measure(t, run+" -clients 16").PerSecond, g.memory(t, pid))
+			t.Log(traced.names())
+			if traced.Calls > c.calls {
+				t.Errorf("%.1f system calls an APDU, want at most %.0f", traced.Calls, c.calls)
+			}
+			if one.Switches > c.swaps {
+				t.Errorf("%.1f thread switches an APDU, want at most %.0f", one.Switches, c.swaps)
+			}
+		})
+	}
+	pull()
+
+	// The same transfers and nothing else; then, by hand.
+	g.sh(t, "udevadm control --stop-exec-queue")
+	defer g.try(t, "udevadm control --start-exec-queue")
+	for i, c := range costs {
+		name := "etoken64"
+		if strings.Contains(c.options, "ccid") {
+			name = "ccid"
+		}
+		bare := g.plug(t, fmt.Sprintf("bare-%d", i), "--card echo "+c.options)
+		m := g.measure(t, fmt.Sprintf("%s bare -node %s -driver %s -apdu %s", cost, bare.node, name, c.apdu))
+		t.Logf("bare %s %s: %.1f calls, %.1f switches, %.2f ms CPU an APDU; %.0f APDUs per second", c.name, c.apdu, m.Calls, m.Switches, m.CPU, m.PerSecond)
+		g.sh(t, "systemctl stop vtoken-"+bare.name)
+	}
+	hand := g.plug(t, "hand", "")
+	hand.ctl(t, "unplug")
+	t.Log("by hand: " + g.sh(t, fmt.Sprintf("%s cycle -control %s", cost, hand.control())))
+}
+
+// measured is what cost prints.
+type measured struct {
+	APDUs     float64 `json:"apdus"`
+	PerSecond float64 `json:"per_second"`
+	CPU       float64 `json:"cpu_ms"`
+	Switches  float64 `json:"switches"`
+	Calls     float64 `json:"calls"`
+
+	ByName map[string]float64 `json:"by_name"`
+}
+
+func (g *guest) measure(t testing.TB, command string) (m measured) {
+	t.Helper()
+	out := g.sh(t, command)
+	if err := json.Unmarshal([]byte(out), &m); err != nil {
+		t.Fatalf("%s: %q: %v", command, out, err)
+	}
+	return m
+}
+
+func (g *guest) memory(t testing.TB, pid string) string {
+	t.Helper()
+	return strings.Join(strings.Fields(g.sh(t, fmt.Sprintf("grep -hE '^(VmRSS|RssAnon|AnonHugePages)' /proc/%[1]s/status /proc/%[1]s/smaps_rollup", pid))), " ")
+}
+
+// names tells the calls that are made at least every 20th APDU.
+func (m measured) names() string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(m.ByName)) {
+		if m.ByName[name] >= 0.05 {
+			all = append(all, fmt.Sprintf("%s %.2f", name, m.ByName[name]))
+		}
+	}
+	return strings.Join(all, ", ")
+}
