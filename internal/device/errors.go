@@ -6,6 +6,7 @@ package device
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // States of a device that callers branch on; test with errors.Is.
@@ -40,3 +41,35 @@ func Wrap(op, device string, err error) error {
 	}
 	return &Error{Op: op, Device: device, Err: err}
 }
+
+// BusyError is ErrBusy with who holds the device, as far as /proc
+// tells them to this process.
+type BusyError struct {
+	Holders []Holder
+}
+
+// Holder is who keeps a device, or an interface of it: a process, or a kernel driver (PID 0).
+type Holder struct {
+	PID  int
+	Name string
+}
+
+func (h Holder) String() string {
+	if h.PID == 0 {
+		return "kernel driver " + h.Name
+	}
+	return fmt.Sprintf("%s (pid %d)", h.Name, h.PID)
+}
+
+func (e *BusyError) Error() string {
+	if len(e.Holders) == 0 {
+		return ErrBusy.Error()
+	}
+	who := make([]string, len(e.Holders))
+	for i, h := range e.Holders {
+		who[i] = h.String()
+	}
+	return ErrBusy.Error() + " by " + strings.Join(who, ", ")
+}
+
+func (e *BusyError) Is(target error) bool { return target == ErrBusy }

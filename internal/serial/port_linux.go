@@ -1,10 +1,13 @@
 package serial
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -12,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openct/internal/device"
+	"openct/internal/machine"
 )
 
 // maxInput bounds what has come and was not read: many times a reader's
@@ -53,7 +57,7 @@ var _ Line = (*Port)(nil)
 func Open(path string) (*Port, error) {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, device.Wrap("open", path, openError(err))
+		return nil, device.Wrap("open", path, openError(err, path))
 	}
 	p := &Port{
 		more: make(chan struct{}, 1),
@@ -62,7 +66,7 @@ func Open(path string) (*Port, error) {
 	}
 	if err := p.prepare(fd); err != nil {
 		_ = unix.Close(fd)
-		return nil, device.Wrap("open", path, openError(err))
+		return nil, device.Wrap("open", path, openError(err, path))
 	}
 	p.f = os.NewFile(uintptr(fd), path)
 	if p.raw, err = p.f.SyscallConn(); err != nil {
@@ -151,21 +155,41 @@ func translate(err error) error {
 		{unix.ENXIO, device.ErrUnplugged},
 	} {
 		if errno == t.errno {
-			return fmt.Errorf("%w (%w)", t.err, errno)
+			return t.err
 		}
 	}
 	return fmt.Errorf("%w: %w", device.ErrIO, errno)
 }
 
-// openError is translate for a line that was not there to begin with. A UART's
-// node without the UART opens, and then fails with EIO.
-func openError(err error) error {
+// openError is translate for a line that was not there to begin with, and says
+// who has it or may. A UART's node without the UART opens, and then fails with
+// EIO.
+func openError(err error, path string) error {
 	for _, absent := range []unix.Errno{unix.EIO, unix.ENODEV, unix.ENXIO, unix.ENOTTY} {
 		if errors.Is(err, absent) {
 			return fmt.Errorf("%w: %w", device.ErrNotFound, err)
 		}
 	}
-	return translate(err)
+	err = translate(err)
+	if errors.Is(err, device.ErrBusy) {
+		return busy(path)
+	}
+	return device.ExplainAccess(err, path)
+}
+
+// busy says who has the line open, as far as this process may see that.
+func busy(path string) error {
+	node, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return device.ErrBusy
+	}
+	e := &device.BusyError{}
+	for _, p := range machine.Here.Processes() {
+		if slices.Contains(p.Open(), node) {
+			e.Holders = append(e.Holders, device.Holder{PID: p.PID, Name: cmp.Or(p.Name, "unknown")})
+		}
+	}
+	return e
 }
 
 // fail makes the error of an operation, and notices a line that has ended.

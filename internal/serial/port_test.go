@@ -1,11 +1,14 @@
 package serial_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -305,6 +308,53 @@ func TestOpenFails(t *testing.T) {
 				t.Errorf("%v, want %v", err, tt.want)
 			}
 		})
+	}
+}
+
+// hold has this test's program open a line and keep it, as another process.
+const hold = "SERIAL_TEST_HOLD"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(hold); path != "" {
+		if _, err := serial.Open(path); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Println("held")
+		_, _ = io.Copy(io.Discard, os.Stdin) // until the test is over
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// Who has the line is named.
+func TestBusy(t *testing.T) {
+	_, path := serialtest.Pty(t)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), hold+"="+path)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stdin.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "held\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	_, err = serial.Open(path)
+	if want := fmt.Sprintf("%s: open: device is in use by serial.test (pid %d)", path, cmd.Process.Pid); err == nil || err.Error() != want || !errors.Is(err, device.ErrBusy) {
+		t.Errorf("%v, want %s", err, want)
 	}
 }
 

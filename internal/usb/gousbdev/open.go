@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 
+	dev "openct/internal/device"
 	"openct/internal/machine"
 	"openct/internal/usb"
 	"openct/internal/usb/usbfs"
@@ -20,7 +21,7 @@ func Open(path string, log *slog.Logger) (usb.Device, error) {
 	redirectLog(log)
 	node, err := usbfs.Open(path)
 	if err != nil {
-		return nil, explainAccess(err, path)
+		return nil, dev.ExplainAccess(err, path)
 	}
 	d, err := open(path, node, log)
 	if err != nil {
