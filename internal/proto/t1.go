@@ -78,6 +78,8 @@ type T1Engine struct {
 	params T1Params
 	format t1Format
 
+	timeout time.Duration // in force
+
 	ifsc, ifsd int   // in force
 	raised     int   // IFSD agreed upon by NegotiateIFSD, 0 for none
 	ns, nr     uint8 // number of the host's next I-block, and of the card's
@@ -105,11 +107,12 @@ func NewT1(link Link, p T1Params) *T1Engine {
 		p.CWT = t1DefaultCWT
 	}
 	return &T1Engine{
-		link:   link,
-		params: p,
-		format: t1Format{nad: p.NAD, crc: p.CRC},
-		ifsc:   p.IFSC,
-		ifsd:   p.IFSD,
+		link:    link,
+		params:  p,
+		format:  t1Format{nad: p.NAD, crc: p.CRC},
+		timeout: p.Timeout,
+		ifsc:    p.IFSC,
+		ifsd:    p.IFSD,
 	}
 }
 
@@ -129,6 +132,20 @@ func (e *T1Engine) IFSC() int { return e.ifsc }
 
 // IFSD is the longest information field the card may send at present.
 func (e *T1Engine) IFSD() int { return e.ifsd }
+
+// SetNAD changes the NAD of the blocks to come. The blocks of one session are
+// numbered together, whatever their NAD: a terminal with several cards behind
+// it has one session with the host.
+func (e *T1Engine) SetNAD(nad byte) { e.format.nad = nad }
+
+// SetTimeout changes how long an answer to come may take before its first byte: a
+// user at a keypad needs longer than a card. 0 is what T1Params said.
+func (e *T1Engine) SetTimeout(d time.Duration) {
+	if d <= 0 {
+		d = e.params.Timeout
+	}
+	e.timeout = d
+}
 
 // Transmit sends a command APDU of 1 to MaxCommand bytes. Damaged blocks are
 // repeated; where that does not help, the card is resynchronised and gets the
@@ -257,10 +274,10 @@ func (e *T1Engine) exchange(ctx context.Context) (t1Block, *t1Fault, error) {
 	if err := ctx.Err(); err != nil {
 		return t1Block{}, nil, err
 	}
-	timeout := e.params.Timeout
+	timeout := e.timeout
 	if e.wtx != 0 {
 		timeout += e.extension(e.wtx)
-		timeout = max(e.params.Timeout, min(timeout, t1MaxWait))
+		timeout = max(e.timeout, min(timeout, t1MaxWait))
 		e.wtx = 0
 	}
 	if err := e.link.Send(ctx, e.out); err != nil {

@@ -268,3 +268,38 @@ func TestEndlessWaiting(t *testing.T) {
 		t.Errorf("got %v, want %v", err, ErrProtocol)
 	}
 }
+
+// One session with several NADs: the numbers of the blocks go on.
+func TestSetNAD(t *testing.T) {
+	link := prototest.Blocks(t, `
+H 12 00 04 20 11 00 00 27
+C 21 00 02 90 00 B3
+H 02 40 05 00 B0 00 00 02 F5
+C 20 40 04 11 22 90 00 C7
+H 12 00 05 20 13 01 80 00 A5
+C 20 00 02 90 00 B2          # of the card, not of the terminal
+H 12 82 00 90
+C 21 00 05 80 01 01 90 00 34
+`)
+	e := NewT1(link, T1Params{NAD: 0x12})
+	for _, c := range []struct {
+		nad  byte
+		call call
+	}{
+		{0x12, ok("20 11 00 00", "9000")},
+		{0x02, ok("00 B0 00 00 02", "11229000")},
+		{0x12, ok("20 13 01 80 00", "8001019000")},
+	} {
+		e.SetNAD(c.nad)
+		runCalls(t, e, []call{c.call})
+	}
+}
+
+// A longer wait is for the answers to come, until it is taken back.
+func TestSetTimeout(t *testing.T) {
+	e := NewT1(prototest.Blocks(t, hSelect+"C W 90000 00 00 02 90 00 92\nH 00 40 05 00 B0 00 00 02 F7\nC W 20000 00 40 02 90 00 D2"), T1Params{})
+	e.SetTimeout(90 * time.Second)
+	runCalls(t, e, []call{ok(selectMF, "9000")})
+	e.SetTimeout(0)
+	runCalls(t, e, []call{ok("00 B0 00 00 02", "9000")})
+}
