@@ -29,10 +29,10 @@ type device struct {
 // Requests of usbfs nodes, linux/usbdevice_fs.h, with the directions of
 // asm-generic/ioctl.h.
 const (
-	claimInterface   = 2<<30 | 4<<16 | 'U'<<8 | 15 // USBDEVFS_CLAIMINTERFACE
-	releaseInterface = 2<<30 | 4<<16 | 'U'<<8 | 16 // USBDEVFS_RELEASEINTERFACE
-	controlTransfer  = 3<<30 | unsafe.Sizeof(usbfsControl{})<<16 | 'U'<<8 | 0
-	bulkTransfer     = 3<<30 | unsafe.Sizeof(usbfsBulk{})<<16 | 'U'<<8 | 2
+	claimInterface   = 2<<30 | 4<<16 | 'U'<<8 | 15                         // USBDEVFS_CLAIMINTERFACE
+	releaseInterface = 2<<30 | 4<<16 | 'U'<<8 | 16                         // USBDEVFS_RELEASEINTERFACE
+	controlTransfer  = 3<<30 | unsafe.Sizeof(usbfsControl{})<<16 | 'U'<<8  // USBDEVFS_CONTROL, number 0
+	bulkTransfer     = 3<<30 | unsafe.Sizeof(usbfsBulk{})<<16 | 'U'<<8 | 2 // USBDEVFS_BULK
 )
 
 // usbfsControl is struct usbdevfs_ctrltransfer.

@@ -53,7 +53,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("usage: cost load|bare|cycle ...")
+		return errors.New("which of load, bare and cycle")
 	}
 	flags := flag.NewFlagSet("cost "+args[0], flag.ExitOnError)
 	reader := flags.Int("reader", 0, "the reader's number")
