@@ -21,6 +21,8 @@ MANDIR     ?= $(PREFIX)/share/man
 # its own packages to use /lib: UNITDIR and RULESDIR say so in packaging/debian.
 UNITDIR    ?= $(PREFIX)/lib/systemd/system
 RULESDIR   ?= $(PREFIX)/lib/udev/rules.d
+# systemd runs what is here when it reads its units.
+GENERATORDIR ?= $(UNITDIR)-generators
 FUZZTIME   ?= 30s
 E2E        ?= .
 
@@ -88,12 +90,13 @@ e2e: deb
 # An openct.conf that is there is kept; the new one goes beside it. The group must
 # be there before udev sees the rule that names it.
 install: build
-	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(SYSCONFDIR) $(DESTDIR)$(UNITDIR) $(DESTDIR)$(RULESDIR) \
+	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(SYSCONFDIR) $(DESTDIR)$(UNITDIR) $(DESTDIR)$(GENERATORDIR) $(DESTDIR)$(RULESDIR) \
 		$(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
 	[ -n "$(DESTDIR)" ] || scripts/make-users
 	install build/openct build/openct-vtoken $(DESTDIR)$(SBINDIR)
 	for name in $(SBIN_NAMES); do ln -sf openct $(DESTDIR)$(SBINDIR)/$$name || exit 1; done
 	for name in $(BIN_NAMES); do ln -srf $(DESTDIR)$(SBINDIR)/openct $(DESTDIR)$(BINDIR)/$$name || exit 1; done
+	ln -sf $(SBINDIR)/openct $(DESTDIR)$(GENERATORDIR)/openct-generator
 	if [ -e $(DESTDIR)$(SYSCONFDIR)/openct.conf ]; then new=.new; fi; \
 		install -m 644 etc/openct.conf $(DESTDIR)$(SYSCONFDIR)/openct.conf$$new
 	for unit in systemd/*.service; do \

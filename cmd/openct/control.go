@@ -22,7 +22,8 @@ commands:
   attach DEVICE   serve a device; one of
                     001/004, /dev/bus/usb/001/004, a sysfs path,
                     usb:0529/0600/0100 usb /dev/bus/usb/001/004,
-                    DRIVER TYPE PATH, or any of them escaped by systemd
+                    DRIVER TYPE PATH, or any of them escaped by systemd;
+                  or --reader NAME: a reader of the configuration file
   status          list the readers; --json tells all that is known
   doctor          tell what is wrong, and what to do next; exit status 0 when
                   all is well
@@ -34,6 +35,7 @@ commands:
 options:
   -f, --config FILE  configuration file
   -n, --no-coldplug  init: leave alone what is plugged in
+      --reader NAME  attach: the reader of this name in the configuration file
   -s, --syslog       log to syslog
   -d, --debug        log more; may be repeated
       --json         status, doctor: print JSON
@@ -51,6 +53,7 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 	p.Flags.BoolVarP(&c.Syslog, "syslog", "s", false, "")
 	noColdplug := p.Flags.BoolP("no-coldplug", "n", false, "")
 	asJSON := p.Flags.Bool("json", false, "")
+	reader := p.Flags.String("reader", "", "")
 	return p.Exit(func() error {
 		operands, err := p.Parse(args)
 		if err != nil {
@@ -75,7 +78,9 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 			return p.Misuse()
 		}
 		verb, rest := operands[0], operands[1:]
-		if takes := verb == "attach" || verb == "udev"; takes != (len(rest) > 0) {
+		named := p.Flags.Changed("reader")
+		takes := verb == "attach" && !named || verb == "udev"
+		if takes != (len(rest) > 0) || named && verb != "attach" {
 			return p.Misuse()
 		}
 		switch verb {
@@ -83,9 +88,13 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 			c.NameUnread()
 			return c.Init(*noColdplug)
 		case "attach":
+			if named {
+				return c.AttachReader(*reader)
+			}
 			return c.Attach(rest)
 		case "status":
 			c.NameUnread()
+			c.WaitingReaders()
 			if *asJSON {
 				return c.StatusJSON()
 			}

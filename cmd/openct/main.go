@@ -1,5 +1,5 @@
 // Command openct is OpenCT's commands in one executable: openct-control,
-// ifdhandler and openct-tool. They are installed as links to it, and the name
+// ifdhandler, openct-tool and, for systemd, openct-generator. They are installed as links to it, and the name
 // by which it is called says which one it is.
 package main
 
@@ -24,9 +24,10 @@ OpenCT's commands in one executable. A link to it that has a command's name is
 that command.
 
 commands:
-  openct-control  start and stop OpenCT, attach devices, tell how things are
-  ifdhandler      serve one reader or token
-  openct-tool     look at readers and cards
+  openct-control    start and stop OpenCT, attach devices, tell how things are
+  ifdhandler        serve one reader or token
+  openct-tool       look at readers and cards
+  openct-generator  tell systemd of the readers in openct.conf
 
 options:
   -h, --help      print this text
@@ -37,9 +38,10 @@ options:
 type command func(args []string, stdout, stderr io.Writer) int
 
 var commands = map[string]command{
-	"openct-control": runControl,
-	"ifdhandler":     runHandler,
-	"openct-tool":    runTool,
+	"openct-control":   runControl,
+	"ifdhandler":       runHandler,
+	"openct-tool":      runTool,
+	"openct-generator": runGenerator,
 }
 
 // openers are the types of USB devices that this executable serves.

@@ -1,6 +1,7 @@
 complete -c openct-control -f
 complete -c openct-control -s f -l config -r -F -d 'configuration file'
 complete -c openct-control -s n -l no-coldplug -d 'leave alone what is plugged in'
+complete -c openct-control -l reader -x -a "(sed -n 's/^ *reader  *\([^ {]*\).*/\1/p' /etc/openct.conf 2>/dev/null)" -d 'attach a reader of openct.conf'
 complete -c openct-control -s s -l syslog -d 'log to syslog'
 complete -c openct-control -s d -l debug -d 'log more'
 complete -c openct-control -l json -d 'print JSON'

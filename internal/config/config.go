@@ -60,6 +60,28 @@ type Reader struct {
 // Target is the reader's device.
 func (r Reader) Target() (devname.Target, error) { return devname.ParseDevice(r.Driver, r.Device) }
 
+// Instances name the readers, one for each of Readers, for attach and for their
+// units: by name, or by device where there is no name or an earlier reader has it.
+func (c *Config) Instances() []string {
+	names := make([]string, len(c.Readers))
+	for i, r := range c.Readers {
+		names[i] = r.Name
+		if r.Name == "" || slices.Contains(names[:i], r.Name) {
+			names[i] = r.Device
+		}
+	}
+	return names
+}
+
+// ReaderNamed finds a reader by its name among Instances.
+func (c *Config) ReaderNamed(instance string) (Reader, bool) {
+	i := slices.Index(c.Instances(), instance)
+	if i < 0 {
+		return Reader{}, false
+	}
+	return c.Readers[i], true
+}
+
 // ReaderAt finds the statement about the reader at a device: one that names the
 // same node, be it by another link.
 func (c *Config) ReaderAt(t devname.Target) (Reader, bool) {

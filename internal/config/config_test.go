@@ -159,6 +159,9 @@ func TestValues(t *testing.T) {
 		{"device with colons", "reader r { driver = ccid; device = serial:/dev/by-path/pci-0000:00:14.0; };", func(c *Config) {
 			c.Readers = []Reader{{Name: "r", Driver: "ccid", Device: "serial:/dev/by-path/pci-0000:00:14.0", Where: "openct.conf:1"}}
 		}},
+		{"two readers with a name", "reader r { driver = etoken; device = virtual:a; };\nreader r { driver = etoken; device = virtual:a; };", func(c *Config) {
+			c.Readers = []Reader{{Name: "r", Driver: "etoken", Device: "virtual:a", Where: "openct.conf:1"}, {Name: "r", Driver: "etoken", Device: "virtual:a", Where: "openct.conf:2"}}
+		}},
 		{"reader without a name", "reader { driver = ccid; device = serial:/dev/ttyS0; };", func(c *Config) {
 			c.Readers = []Reader{{Driver: "ccid", Device: "serial:/dev/ttyS0", Where: "openct.conf:1"}}
 		}},
@@ -234,6 +237,8 @@ func TestMistakes(t *testing.T) {
 			`1: "reader": driver "etoken46": there is no such driver; the nearest is "etoken64"; the statement is skipped`},
 		{"reader whose driver C OpenCT had", "reader x { driver = towitoko; device = serial:/dev/ttyS0; };", ErrUnknownDriver,
 			`1: "reader": driver "towitoko": there is no such driver yet; C OpenCT had it; the statement is skipped`},
+		{"reader with a tab in its name", "reader \"x\ty\" { driver = ccid; device = serial:/dev/ttyS0; };", nil,
+			`1: "reader": there is a control character in its name or device; the statement is skipped`},
 		{"device without a type", "reader x { driver = ccid; device = /dev/ttyS0; };", nil, "is not TYPE:DEVICE"},
 	}
 	for _, tt := range tests {
@@ -584,4 +589,38 @@ func FuzzParse(f *testing.F) {
 		}
 		c.Notes()
 	})
+}
+
+// What readers are called, of which names may be missing or the same.
+func TestInstances(t *testing.T) {
+	c := mustParse(t, `reader a { driver = phoenix; device = serial:/dev/ttyS0; };
+reader a { driver = phoenix; device = serial:/dev/ttyS1; };
+reader { driver = phoenix; device = serial:/dev/ttyS2; };
+reader "my sim" { driver = phoenix; device = serial:/dev/ttyS3; };`)
+	want := []string{"a", "serial:/dev/ttyS1", "serial:/dev/ttyS2", "my sim"}
+	if diff := cmp.Diff(want, c.Instances()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for i, name := range want {
+		if r, ok := c.ReaderNamed(name); !ok || r.Device != fmt.Sprintf("serial:/dev/ttyS%d", i) {
+			t.Errorf("%s is %+v", name, r)
+		}
+	}
+	if r, ok := c.ReaderNamed(""); ok {
+		t.Errorf("no name is %+v", r)
+	}
+}
+
+// A device is one reader's: that of the first statement about it.
+func TestOneReaderADevice(t *testing.T) {
+	c, warnings := Parse("openct.conf", []byte(`reader a { driver = phoenix; device = serial:/dev/ttyS0; };
+reader b { driver = smartmouse; device = serial:/dev/./ttyS0; };
+reader c { driver = phoenix; device = serial:/dev/ttyS1; };`), nil)
+	if len(warnings) != 1 || warnings[0].String() !=
+		`openct.conf:2: "reader": reader "a" at openct.conf:1 has the device serial:/dev/./ttyS0; the statement is skipped` {
+		t.Errorf("warnings %q", warnings)
+	}
+	if diff := cmp.Diff([]string{"a", "c"}, c.Instances()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
 }

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"openct/internal/devname"
 )
@@ -186,14 +188,32 @@ func readReader(r *collector, n *node) error {
 	case reader.Device == "":
 		r.warnf(n, "reader %s is skipped, it has no device", show(n.value))
 	default:
-		_, err := reader.Target()
+		t, err := reader.Target()
 		if err == nil {
 			err = r.driver(reader.Driver)
+		}
+		if err == nil && strings.ContainsFunc(reader.Name+reader.Device, unicode.IsControl) {
+			err = errors.New("there is a control character in its name or device")
+		}
+		if err == nil {
+			err = r.alone(t)
 		}
 		if err != nil {
 			return err
 		}
 		r.config.Readers = append(r.config.Readers, reader)
+	}
+	return nil
+}
+
+// alone says whether no reader before has the device. There may be any number of
+// virtual ones.
+func (r *collector) alone(t devname.Target) error {
+	for _, other := range r.config.Readers {
+		is, err := other.Target()
+		if err == nil && t.Type != "virtual" && is.Type == t.Type && filepath.Clean(is.Path) == filepath.Clean(t.Path) {
+			return fmt.Errorf("reader %s at %s has the device %s", show(other.Name), other.Where, t)
+		}
 	}
 	return nil
 }

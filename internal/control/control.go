@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"os/exec"
 	"os/user"
@@ -57,13 +58,7 @@ func (c *Control) Init(noColdplug bool) error {
 		return c.explainInit(err)
 	}
 	c.complain("udev", c.tellUdev())
-	for _, r := range c.Config.Readers {
-		t, err := r.Target()
-		if err == nil {
-			err = c.start(t)
-		}
-		c.complain("reader "+r.Name, err)
-	}
+	c.startReaders()
 	if !noColdplug {
 		if err := c.coldplug(); err != nil {
 			return err
@@ -149,14 +144,40 @@ func (c *Control) Attach(operands []string) error {
 	if err != nil {
 		return err
 	}
-	err = c.attach(t)
-	if err != nil && mainProcess() && strings.HasPrefix(t.Path, usb.NodeDir+"/") {
-		if _, serr := os.Stat(c.Root.Path(t.Path)); errors.Is(serr, fs.ErrNotExist) {
-			fmt.Fprintf(c.Err, "%s: unplugged before it was served\n", t.Path)
-			return nil
+	return c.serve(t)
+}
+
+// AttachReader serves a reader of openct.conf, by the name that its unit has
+// (config.Config.Instances).
+func (c *Control) AttachReader(name string) error {
+	r, ok := c.Config.ReaderNamed(name)
+	if !ok {
+		return &cli.Hint{
+			Err:  fmt.Errorf("%s has no reader %q", c.ConfigFile, name),
+			Hint: "openct-control check-config tells the mistakes in it",
 		}
 	}
-	return err
+	t, err := r.Target()
+	if err != nil {
+		return err
+	}
+	return c.serve(t)
+}
+
+// serve attaches a device. That one has left meanwhile is no failure of the unit
+// whose command this process is.
+func (c *Control) serve(t devname.Target) error {
+	err := c.attach(t)
+	if err == nil || !mainProcess() || !strings.HasPrefix(t.Path, "/dev/") {
+		return err
+	}
+	if _, serr := os.Stat(c.Root.Path(t.Path)); !errors.Is(serr, fs.ErrNotExist) {
+		return err
+	}
+	// To systemd, a service that ends before it is ready has failed.
+	notify.FromEnv(slog.New(slog.DiscardHandler)).Ready("unplugged")
+	fmt.Fprintf(c.Err, "%s: unplugged before it was served\n", t.Path)
+	return nil
 }
 
 // mainProcess says whether systemd itself started this process, as the command
@@ -218,7 +239,7 @@ func (c *Control) descriptor(t devname.Target) (*usb.Descriptor, error) {
 // start starts a handler for a device as the configured user. It returns when
 // the handler serves clients.
 func (c *Control) start(t devname.Target) error {
-	credential, err := c.credential()
+	credential, err := c.credentialFor(t)
 	if err != nil {
 		return err
 	}
@@ -259,51 +280,6 @@ func (c *Control) statusOwner() (uid, gid int, err error) {
 	}
 	uid, err = strconv.Atoi(u.Uid)
 	return uid, -1, err
-}
-
-// credential is who handlers run as: ifdhandler.user, with ifdhandler.groups
-// or, without those, the user's own. nil is the caller.
-func (c *Control) credential() (*syscall.Credential, error) {
-	if c.Config.User == "" && len(c.Config.Groups) == 0 {
-		return nil, nil
-	}
-	cred := &syscall.Credential{Uid: uint32(os.Geteuid()), Gid: uint32(os.Getegid())}
-	var groups []string
-	if c.Config.User != "" {
-		u, err := user.Lookup(c.Config.User)
-		if err != nil {
-			return nil, fmt.Errorf("ifdhandler.user: %w", err)
-		}
-		uid, uerr := strconv.ParseUint(u.Uid, 10, 32)
-		ids, gerr := u.GroupIds()
-		if err := errors.Join(uerr, gerr); err != nil {
-			return nil, fmt.Errorf("ifdhandler.user: %w", err)
-		}
-		cred.Uid = uint32(uid)
-		groups = append([]string{u.Gid}, ids...)
-	}
-	if len(c.Config.Groups) > 0 {
-		groups = nil
-		for _, name := range c.Config.Groups {
-			g, err := user.LookupGroup(name)
-			if err != nil {
-				return nil, fmt.Errorf("ifdhandler.groups: %w", err)
-			}
-			groups = append(groups, g.Gid)
-		}
-	}
-	for i, g := range groups {
-		gid, err := strconv.ParseUint(g, 10, 32)
-		if err != nil {
-			return nil, err
-		}
-		if i == 0 {
-			cred.Gid = uint32(gid)
-		} else {
-			cred.Groups = append(cred.Groups, uint32(gid))
-		}
-	}
-	return cred, nil
 }
 
 // Shutdown asks all handlers to end and takes the status file away, which is

@@ -1,7 +1,10 @@
 package control
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/user"
 	"strconv"
@@ -19,7 +22,64 @@ func (c *Control) openDirectory() error {
 	if c.Dir != socket.DefaultDir {
 		return nil
 	}
+	if os.Geteuid() == 0 {
+		if err := makeDirectory(c.Dir, cmp.Or(c.Config.User, daemonUser), clientGroup); err != nil {
+			return err
+		}
+	}
 	return setAccess(c.Dir, c.Config)
+}
+
+// Who owns the directory, as sysusers.d/openct.conf makes them and
+// tmpfiles.d/openct.conf has it.
+const (
+	daemonUser  = "openctd"
+	clientGroup = "scard"
+)
+
+// makeDirectory makes the directory where that is missing, as systemd-tmpfiles
+// does at boot. One that is there and root's is given to the owner: handlers run
+// as its owner, and not as root. Without such a user or group it stays root's.
+func makeDirectory(dir, owner, group string) error {
+	uid, gid := -1, -1
+	if u, err := user.Lookup(owner); err == nil {
+		if uid, err = strconv.Atoi(u.Uid); err != nil {
+			return fmt.Errorf("user %s: %w", owner, err)
+		}
+	}
+	mode := uint32(0o755)
+	if g, err := user.LookupGroup(group); err == nil {
+		if gid, err = strconv.Atoi(g.Gid); err != nil {
+			return fmt.Errorf("group %s: %w", group, err)
+		}
+		mode = 0o750
+	}
+	err := os.Mkdir(dir, 0o700)
+	made := err == nil
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	if made {
+		err = unix.Fchown(fd, uid, gid)
+		if err == nil {
+			err = unix.Fchmod(fd, mode)
+		}
+	} else if st.Uid == 0 {
+		err = unix.Fchown(fd, uid, -1)
+	}
+	if err != nil {
+		return &os.PathError{Op: "give to " + owner, Path: dir, Err: err}
+	}
+	return nil
 }
 
 // setAccess does it for any directory. What is not set stays as it is.

@@ -67,3 +67,45 @@ func TestSetAccessFollowsNoLink(t *testing.T) {
 		t.Errorf("mode %v, %v", st.Mode().Perm(), err)
 	}
 }
+
+// The directory is made where it is missing.
+func TestMakeDirectory(t *testing.T) {
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	group, err := user.LookupGroupId(me.Gid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name         string
+		there        bool
+		owner, group string
+		mode         fs.FileMode
+	}{
+		{"missing", false, me.Username, group.Name, 0o750},
+		{"missing, and there is no such user or group", false, "no such user", "no such group", 0o755},
+		{"there", true, me.Username, group.Name, 0o711},
+		{"there, and there is no such user", true, "no such user", group.Name, 0o711},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "openct")
+			if tt.there {
+				if err := os.Mkdir(dir, 0o711); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := makeDirectory(dir, tt.owner, tt.group); err != nil {
+				t.Fatal(err)
+			}
+			if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != tt.mode {
+				t.Errorf("mode %v, %v; want %v", st.Mode().Perm(), err, tt.mode)
+			}
+		})
+	}
+	if err := makeDirectory(filepath.Join(t.TempDir(), "no", "openct"), me.Username, group.Name); err == nil {
+		t.Error("no error where the parent is missing")
+	}
+}

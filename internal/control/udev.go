@@ -104,14 +104,16 @@ func (c *Control) settle() error {
 // startUnits asks systemd to start the units of devices that were plugged in
 // before. While they have never been stopped there is nothing to do; after
 // "systemctl stop openct" nobody else would start them again.
-func startUnits(units []string) error {
+func startUnits(units []string) error { return tellUnits("start", units) }
+
+// tellUnits does not wait for the units, which wait for this very command to end.
+func tellUnits(verb string, units []string) error {
 	if len(units) == 0 {
 		return nil
 	}
-	// They wait for this very command to end: no waiting for them.
-	out, err := exec.Command("systemctl", append([]string{"start", "--no-block", "--"}, units...)...).CombinedOutput()
+	out, err := exec.Command("systemctl", append([]string{verb, "--no-block", "--"}, units...)...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("start %s: %w: %s", strings.Join(units, " "), err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("%s %s: %w: %s", verb, strings.Join(units, " "), err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }

@@ -288,7 +288,7 @@ func TestColdplugBeforeUdev(t *testing.T) {
 			cfg, _ := config.Parse("openct.conf", []byte("ccid = off;"), nil)
 			cfg.Program = filepath.Join(bin, "ifdhandler")
 			var said bytes.Buffer
-			c := &Control{Root: machine.Root(root), Config: cfg, ConfigFile: cli.ConfigFile, Err: &said}
+			c := &Control{Root: machine.Root(root), Dir: root, Config: cfg, ConfigFile: cli.ConfigFile, Err: &said}
 			if err := c.coldplug(); err != nil {
 				t.Fatal(err)
 			}
@@ -361,7 +361,7 @@ func TestAttachFindsTheDriver(t *testing.T) {
 			}
 			cfg, _ := config.Parse("openct.conf", []byte(tt.conf), nil)
 			cfg.Program = program
-			c := &Control{Root: machine.Root(root), Config: cfg, ConfigFile: cli.ConfigFile, Err: io.Discard}
+			c := &Control{Root: machine.Root(root), Dir: root, Config: cfg, ConfigFile: cli.ConfigFile, Err: io.Discard}
 			err := c.Attach(tt.operands)
 			if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 				t.Fatalf("error %v, want %q", err, tt.err)

@@ -63,7 +63,7 @@ func run(m *testing.M) (code int, err error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("%v: %w\n%s", build, err, out)
 	}
-	for _, name := range []string{"openct-control", "ifdhandler", "openct-tool"} {
+	for _, name := range []string{"openct-control", "ifdhandler", "openct-tool", "openct-generator"} {
 		if err := os.Symlink("openct", filepath.Join(programs, name)); err != nil {
 			return 0, err
 		}
