@@ -267,7 +267,7 @@ func TestOfferIsAll(t *testing.T) {
 	for range 2 { // a refused one leaves nothing behind
 		conn.Control(func(fd uintptr) { _, err = openWithLibusb(fd) })
 		if !errors.Is(err, usb.ErrIO) || !strings.Contains(err.Error(), gousb.ErrorIO.Error()) { // libusb on what is no usbfs node
-			t.Errorf("got %v", err)
+			t.Fatalf("got %v", err)
 		}
 	}
 	if _, err := libusb.ctx.OpenDevices(func(*gousb.DeviceDesc) bool { return true }); !errors.Is(err, gousb.ErrorIO) {

@@ -52,6 +52,9 @@ func startLibusb() (err error) {
 	if libusb.ctx != nil {
 		return nil
 	}
+	if C.openct_wrapped() == 0 {
+		return fmt.Errorf("%w: this program was linked without --wrap", ErrNoUSB)
+	}
 	if code := C.openct_no_discovery(); code != 0 {
 		return fmt.Errorf("%w: %w", ErrNoUSB, gousb.Error(code))
 	}

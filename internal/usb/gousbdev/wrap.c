@@ -59,3 +59,12 @@ int __wrap_libusb_handle_events_timeout_completed(libusb_context *ctx, struct ti
 	for (;;)
 		pause();
 }
+
+// volatile: a compiler may take it for granted that two names are two functions.
+#define WRAPPED(name) ((void *volatile){(void *)name} == (void *volatile){(void *)__wrap_##name})
+
+int openct_wrapped(void)
+{
+	return WRAPPED(libusb_get_device_list) && WRAPPED(libusb_open) &&
+		WRAPPED(libusb_handle_events_timeout_completed);
+}

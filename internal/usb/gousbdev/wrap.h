@@ -3,6 +3,10 @@
 
 #include <libusb.h>
 
+// openct_wrapped reports whether this program was linked so that gousb's calls
+// come to wrap.c.
+int openct_wrapped(void);
+
 // openct_offer makes the device behind the usbfs descriptor fd the only one that
 // gousb finds and can open, until openct_withdraw. One at a time in a process.
 void openct_offer(int fd);
