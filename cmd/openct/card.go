@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"time"
 
@@ -105,10 +106,30 @@ func (t *tool) failed(what string, err error) error {
 func (t *tool) atr(_ context.Context, c *card) error {
 	if len(c.atr) == 0 {
 		fmt.Fprintln(t.Out, "ATR:<empty>")
-		return nil
+	} else {
+		fmt.Fprintf(t.Out, "ATR: % x\n", c.atr)
 	}
-	fmt.Fprintf(t.Out, "ATR: % x\n", c.atr)
+	if kind := memoryCard(c.atr); kind != "" {
+		fmt.Fprintf(t.Out, "Memory card, %s\n", kind)
+	}
 	return nil
+}
+
+// memoryCard is the kind of the memory card that has this ATR, empty for a card
+// that takes APDUs. An I2C card has none. The header of the others begins with
+// the kind (ISO/IEC 7816-10), an ATR of ISO/IEC 7816-3 with 3B or 3F.
+func memoryCard(atr []byte) string {
+	switch {
+	case len(atr) == 0:
+		return "I2C"
+	case len(atr) != 4 || atr[0] == 0x3B || atr[0] == 0x3F:
+		return ""
+	case atr[0]>>4 == 0x9:
+		return "3-wire"
+	case atr[0]>>4 == 0xA:
+		return "2-wire"
+	}
+	return "of another kind"
 }
 
 func (t *tool) selectMF(ctx context.Context, c *card) error {
@@ -143,12 +164,17 @@ const maxRead = 8192
 
 func (t *tool) read(ctx context.Context, c *card, addr uint16, count int) error {
 	var data []byte
+	count = min(count, math.MaxUint16+1-int(addr))
 	for len(data) < count {
-		part, err := c.client.ReadMemory(ctx, c.slot, addr+uint16(len(data)), min(count-len(data), socket.MaxResponse))
+		want := min(count-len(data), socket.MaxResponse)
+		part, err := c.client.ReadMemory(ctx, c.slot, addr+uint16(len(data)), want)
 		if err != nil {
 			return fmt.Errorf("failed to read memory card: %w", err)
 		}
 		data = append(data, part...)
+		if len(part) < want {
+			break // the card ends here
+		}
 	}
 	fmt.Fprintf(t.Out, "Read %d bytes at address 0x%04x\n", len(data), addr)
 	dump(t.Out, int(addr), data)

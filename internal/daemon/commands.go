@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"openct/internal/ifd"
@@ -201,15 +202,19 @@ func (c *client) readMemory(ctx context.Context, r request) error {
 	addr, _ := r.Args.Int(socket.TagAddress)
 	count, _ := r.Args.Int(socket.TagCount)
 	buf := make([]byte, min(count, socket.MaxResponse))
-	n, err := r.slot.ReadMemory(ctx, uint16(addr), buf)
+	n, err := r.slot.ReadMemory(ctx, memoryAddress(addr), buf)
 	return answer(buf[:max(n, 0)], err, func(b []byte) { r.reply.Bytes(socket.TagData, b) })
 }
 
 func (c *client) writeMemory(ctx context.Context, r request) error {
 	addr, _ := r.Args.Int(socket.TagAddress)
 	data, _ := r.Args.Bytes(socket.TagData)
-	return r.slot.WriteMemory(ctx, uint16(addr), data)
+	return r.slot.WriteMemory(ctx, memoryAddress(addr), data)
 }
+
+// memoryAddress is an ADDRESS argument as an address, on a computer of any word
+// size: what is beyond every card stays so.
+func memoryAddress(addr uint32) int { return int(min(addr, math.MaxInt32)) }
 
 func (c *client) verify(ctx context.Context, r request) error {
 	return r.keypad(ctx, r.slot.Verify)

@@ -42,6 +42,10 @@ var codes = []struct {
 	{ifd.ErrUserAbort, socket.UserAbort},
 	{ifd.ErrPINMismatch, socket.PINMismatch},
 
+	{proto.ErrNoAPDUs, socket.NotSupported},
+	{proto.ErrMemoryRange, socket.InvalidArg},
+	{proto.ErrWriteProtected, socket.Generic}, // as C OpenCT answers it (proto-sync.c)
+
 	{proto.ErrInvalidAPDU, socket.Generic}, // as C OpenCT answers it (apdu.c)
 	{proto.ErrTooLong, socket.BufferTooSmall},
 

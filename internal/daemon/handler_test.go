@@ -46,6 +46,10 @@ func TestCodes(t *testing.T) {
 		{"too many locks", lock.ErrTooMany, socket.NoMemory},
 		{"slow user", ifd.ErrUserTimeout, socket.UserTimeout},
 		{"response too long", proto.ErrTooLong, socket.BufferTooSmall},
+		{"APDU to a memory card", proto.ErrNoAPDUs, socket.NotSupported},
+		{"beyond the end of a memory card", proto.ErrMemoryRange, socket.InvalidArg},
+		{"memory card that cannot be written", proto.ErrWriteProtected, socket.Generic},
+		{"memory card of no kind", errors.Join(ifd.ErrNoATR, proto.ErrNoMemoryCard), socket.NoATR},
 		{"something unheard of", errors.New("?"), socket.Generic},
 	}
 	for _, tt := range tests {
@@ -158,7 +162,7 @@ func (p *prompter) Protocol(context.Context, proto.ID, *atr.ATR) (proto.Engine, 
 
 func (p *prompter) Request(_ context.Context, timeout time.Duration, _ string) ([]byte, error) {
 	p.told = append(p.told, timeout)
-	return nil, nil
+	return []byte{0x3B, 0x00}, nil
 }
 
 func (p *prompter) Eject(_ context.Context, timeout time.Duration, _ string) error {

@@ -35,7 +35,7 @@ type Reader interface {
 type Slot interface {
 	// Reset powers the card up or resets it and returns its ATR, unchecked.
 	// A failed Reset leaves the slot ready for another one. ErrNoCard says
-	// that there is none, ErrNoATR that it stays silent.
+	// that there is none, ErrNoATR that it stays silent, as a memory card does.
 	Reset(ctx context.Context) ([]byte, error)
 
 	// Protocol makes the engine for the card just reset: the protocol p, or
@@ -113,10 +113,16 @@ type Keypad interface {
 	HasDisplay() bool
 }
 
-// Memory is a slot that can hold a synchronous memory card.
+// Memory is a slot that can hold a synchronous memory card, which answers no
+// reset of ISO 7816-3. Where Reset returns ErrNoATR or an empty ATR, the core
+// asks what kind of memory card is in (proto.DetectMemory) and makes its engine
+// itself: Protocol is for asynchronous cards alone. A slot that can present a
+// PSC is a proto.PSCVerifier, too.
 type Memory interface {
-	ReadMemory(ctx context.Context, p proto.ID, addr uint16, buf []byte) (int, error)
-	WriteMemory(ctx context.Context, p proto.ID, addr uint16, data []byte) error
+	proto.MemoryLink
+
+	// PowerMemory takes the card's power and gives it back.
+	PowerMemory(ctx context.Context) error
 }
 
 // Options is what a driver may be told when it opens a device.

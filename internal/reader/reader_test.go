@@ -146,7 +146,7 @@ func TestReset(t *testing.T) {
 	}{
 		{name: "fails", reset: func() ([]byte, error) { return nil, ifd.ErrNoATR }, want: ifd.ErrNoATR, then: ErrNoProtocol},
 		{name: "ATR too long to be one", reset: func() ([]byte, error) { return make([]byte, 65), nil }, want: ifd.ErrInvalidATR, then: ErrNoProtocol},
-		{name: "no ATR at all, a memory card", reset: func() ([]byte, error) { return nil, nil }, then: ErrNoProtocol},
+		{name: "an ATR without a byte", reset: func() ([]byte, error) { return nil, nil }, want: ifd.ErrNoATR, then: ErrNoProtocol},
 		{name: "garbage, of which the reason is kept",
 			reset:    func() ([]byte, error) { return []byte{0xFF, 0xFF, 0xFF}, nil },
 			protocol: func(proto.ID) (proto.Engine, error) { return nil, ifd.ErrInvalidATR }, then: ErrNoProtocol},

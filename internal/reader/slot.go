@@ -51,8 +51,9 @@ func newSlot(r *Reader, i int, card ifd.Slot) *Slot {
 	return s
 }
 
-// Reset powers the card up or resets it and returns its ATR. An empty ATR is a
-// synchronous card's. The protocol is the one the ATR puts first.
+// Reset powers the card up or resets it and returns its ATR. The protocol is the
+// one the ATR puts first. Where no ATR comes, it may be a memory card: then the
+// protocol is that of its kind, and the ATR its header, empty for an I2C card.
 func (s *Slot) Reset(ctx context.Context) ([]byte, error) {
 	return s.reset(ctx, s.card.Reset)
 }
@@ -73,6 +74,12 @@ func (s *Slot) reset(ctx context.Context, power func(context.Context) ([]byte, e
 	s.asked = proto.Default
 
 	raw, err := power(ctx)
+	if err == nil && len(raw) == 0 {
+		err = ifd.ErrNoATR
+	}
+	if errors.Is(err, ifd.ErrNoATR) {
+		raw, err = s.detectMemory(ctx, err)
+	}
 	if errors.Is(err, ifd.ErrNoCard) {
 		s.update(ifd.Status{})
 	}
@@ -80,8 +87,8 @@ func (s *Slot) reset(ctx context.Context, power func(context.Context) ([]byte, e
 		return nil, fmt.Errorf("reset: %w", err)
 	}
 	s.update(ifd.Status{Present: true})
-	if len(raw) == 0 {
-		return nil, nil
+	if s.engine != nil { // a memory card's
+		return raw, nil
 	}
 	if len(raw) > maxATR {
 		return nil, fmt.Errorf("reset: ATR of %d bytes: %w", len(raw), ifd.ErrInvalidATR)
@@ -105,6 +112,30 @@ func (s *Slot) reset(ctx context.Context, power func(context.Context) ([]byte, e
 	return raw, nil
 }
 
+// detectMemory makes the engine of the memory card that is in and returns what
+// stands for its ATR, or noATR where there is none.
+func (s *Slot) detectMemory(ctx context.Context, noATR error) ([]byte, error) {
+	card, ok := s.card.(ifd.Memory)
+	if !ok {
+		return nil, noATR
+	}
+	m, header, err := proto.DetectMemory(ctx, card, card.PowerMemory)
+	switch {
+	case errors.Is(err, proto.ErrNoMemoryCard):
+		return nil, fmt.Errorf("%w; %w", noATR, err)
+	case err != nil:
+		return nil, fmt.Errorf("looking for a memory card: %w", err)
+	}
+	s.setMemory(m)
+	return header, nil
+}
+
+func (s *Slot) setMemory(m *proto.Memory) {
+	s.engine = m
+	s.noteLimits(m)
+	s.reader.log.Debug("memory card is in use", "slot", s.index, "protocol", m.ID().String())
+}
+
 // PowerUp resets the card to see that it works, and forgets the session. A client
 // must Reset the card before it can Transmit.
 func (s *Slot) PowerUp(ctx context.Context) error {
@@ -122,11 +153,14 @@ func (s *Slot) SetProtocol(ctx context.Context, p proto.ID) error {
 	if err := s.sameCard(); err != nil {
 		return fmt.Errorf("set protocol %d: %w", p, err)
 	}
-	if s.atr == nil {
-		return fmt.Errorf("set protocol %d: %w", p, s.reason)
-	}
 	if s.engine != nil && (p == s.engine.ID() || p == s.asked) {
 		return nil // a new engine would number the card's blocks anew
+	}
+	if card, ok := s.card.(ifd.Memory); ok && s.atr == nil {
+		return s.setMemoryProtocol(ctx, card, p)
+	}
+	if s.atr == nil {
+		return fmt.Errorf("set protocol %d: %w", p, s.reason)
 	}
 	e, err := s.card.Protocol(ctx, p, s.atr)
 	if err != nil {
@@ -134,6 +168,32 @@ func (s *Slot) SetProtocol(ctx context.Context, p proto.ID) error {
 	}
 	s.engine, s.asked = e, p
 	s.noteLimits(e)
+	return nil
+}
+
+// setMemoryProtocol is SetProtocol for a card without an ATR. Only the client
+// can know the kind of a card that was not recognised, or not rightly so;
+// proto.Default returns to what is recognised.
+func (s *Slot) setMemoryProtocol(ctx context.Context, card ifd.Memory, p proto.ID) error {
+	if p == proto.Default {
+		_, err := s.detectMemory(ctx, ifd.ErrNoATR)
+		if err != nil {
+			return fmt.Errorf("set protocol %d: %w", p, err)
+		}
+		s.asked = p
+		return nil
+	}
+	if !p.Memory() {
+		if s.engine != nil {
+			return fmt.Errorf("set protocol %d: a memory card is in: %w", p, ifd.ErrNotSupported)
+		}
+		return fmt.Errorf("set protocol %d: %w", p, s.reason)
+	}
+	if err := card.PowerMemory(ctx); err != nil {
+		return fmt.Errorf("set protocol %d: %w", p, err)
+	}
+	s.setMemory(proto.NewMemory(card, p))
+	s.asked = p
 	return nil
 }
 
@@ -267,37 +327,44 @@ func (s *Slot) keypad(ctx context.Context, v ifd.PINRequest, run func(context.Co
 	return out, nil
 }
 
-// ReadMemory reads from a synchronous memory card.
-func (s *Slot) ReadMemory(ctx context.Context, addr uint16, buf []byte) (int, error) {
-	m, id, err := s.memory()
+// ReadMemory reads from a synchronous memory card; it may have fewer bytes.
+func (s *Slot) ReadMemory(ctx context.Context, addr int, buf []byte) (int, error) {
+	m, err := s.memory()
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("read memory: %w", err)
 	}
-	return m.ReadMemory(ctx, id, addr, buf)
+	n, err := m.Read(ctx, addr, buf)
+	if err != nil {
+		return 0, fmt.Errorf("read memory: %w", err)
+	}
+	return n, nil
 }
 
-// WriteMemory writes to a synchronous memory card.
-func (s *Slot) WriteMemory(ctx context.Context, addr uint16, data []byte) error {
-	m, id, err := s.memory()
-	if err != nil {
-		return err
+// WriteMemory writes to a synchronous memory card and verifies what it wrote.
+func (s *Slot) WriteMemory(ctx context.Context, addr int, data []byte) error {
+	m, err := s.memory()
+	if err == nil {
+		err = m.Write(ctx, addr, data)
 	}
-	return m.WriteMemory(ctx, id, addr, data)
+	if err != nil {
+		return fmt.Errorf("write memory: %w", err)
+	}
+	return nil
 }
 
-// memory returns the slot as one with a memory card in it.
-func (s *Slot) memory() (ifd.Memory, proto.ID, error) {
+// memory returns the engine of the memory card that is in.
+func (s *Slot) memory() (*proto.Memory, error) {
 	if err := s.sameCard(); err != nil {
-		return nil, 0, fmt.Errorf("memory card: %w", err)
+		return nil, err
 	}
 	if s.engine == nil {
-		return nil, 0, fmt.Errorf("memory card: %w", s.reason)
+		return nil, s.reason
 	}
-	m, ok := s.card.(ifd.Memory)
+	m, ok := s.engine.(*proto.Memory)
 	if !ok {
-		return nil, 0, fmt.Errorf("memory card: %w", ifd.ErrNotSupported)
+		return nil, fmt.Errorf("no memory card is in: %w", ifd.ErrNotSupported)
 	}
-	return m, s.engine.ID(), nil
+	return m, nil
 }
 
 // Enter waits for the card to be free and takes it; the caller must Leave. The

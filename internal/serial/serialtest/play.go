@@ -317,10 +317,10 @@ func (p *player) run(cmd socket.Command, unit int, args []byte) ([]byte, error) 
 		return nil, s.SetProtocol(ctx, proto.ID(int32(number(socket.TagProtocol))))
 	case socket.CmdMemoryRead:
 		buf := make([]byte, number(socket.TagCount))
-		n, err := s.ReadMemory(ctx, uint16(number(socket.TagAddress)), buf)
+		n, err := s.ReadMemory(ctx, int(number(socket.TagAddress)), buf)
 		return buf[:n], err
 	case socket.CmdMemoryWrite:
-		return nil, s.WriteMemory(ctx, uint16(number(socket.TagAddress)), data(socket.TagData))
+		return nil, s.WriteMemory(ctx, int(number(socket.TagAddress)), data(socket.TagData))
 	}
 	return nil, errors.New("serialtest does not know this command")
 }
