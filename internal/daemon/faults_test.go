@@ -259,12 +259,11 @@ func TestFaults(t *testing.T) {
 	fmt.Fprintln(&table, "# long it waited, if it did. \"reset\" is a reset and a command after it, \"command\"")
 	fmt.Fprintln(&table, "# a command after a reset without faults.")
 	for _, e := range driver.Table() {
-		if e.Class != nil || e.Open == nil {
-			continue // have their own
+		if e.Class != nil || e.Open == nil || e.Verified == driver.Untested {
+			continue // have their own, or no virtual device yet
 		}
 		t.Run(e.Name, func(t *testing.T) { faultsOf(t, e, &table) })
 	}
-	t.Log("\n" + table.String())
 	if *update {
 		if err := os.WriteFile(faultsGolden, []byte(table.String()), 0o644); err != nil {
 			t.Fatal(err)

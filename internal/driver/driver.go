@@ -64,6 +64,10 @@ const (
 	// Emulated: it was run against a virtual device written from the same
 	// specification.
 	Emulated Verification = "emulation"
+
+	// Untested: nobody has run it against anything. A driver begins so, and has
+	// no virtual device yet.
+	Untested Verification = "nothing yet"
 )
 
 // Table returns all drivers in the order in which they are tried.

@@ -98,7 +98,7 @@ func variants(t *testing.T) []variant {
 	t.Helper()
 	var all []variant
 	for _, e := range driver.Table() {
-		if e.Class != nil || e.Open == nil {
+		if e.Class != nil || e.Open == nil || e.Verified == driver.Untested {
 			continue
 		}
 		name := e.Name
@@ -488,3 +488,13 @@ func TestRutokenFiles(t *testing.T) {
 }
 
 func zeros(n int) string { return fmt.Sprintf("%0*d", 2*n, 0) }
+
+// A driver that has a virtual device says that it was run against it.
+func TestUntestedDrivers(t *testing.T) {
+	for _, e := range driver.Table() {
+		_, err := model.New(e.Name, "echo")
+		if e.Verified == driver.Untested && err == nil {
+			t.Errorf("driver %s has a virtual device: its entry can say driver.Emulated", e.Name)
+		}
+	}
+}
