@@ -36,6 +36,7 @@ var cases = []struct {
 	{"tokens", testTokens},
 	{"pcsc", testPCSC},
 	{"ccid", testCCID},
+	{"serial", testSerial},
 	{"upgrade", testUpgrade},
 	{"old configuration", testOldConfiguration},
 	{"purge", testPurge},
