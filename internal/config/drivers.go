@@ -20,6 +20,11 @@ var classicDrivers = []string{
 	"towitoko",
 }
 
+// NotYet are the drivers that C OpenCT had and that are not among the given ones.
+func NotYet(drivers []string) []string {
+	return slices.DeleteFunc(slices.Clone(classicDrivers), func(name string) bool { return slices.Contains(drivers, name) })
+}
+
 // driver says whether there is a driver of that name, and what it might have
 // been meant to be.
 func (r *collector) driver(name string) error {

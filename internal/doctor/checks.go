@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"openct/internal/config"
 )
 
 // entries is how many readers the status file has room for.
@@ -21,7 +23,11 @@ func checkConfig(f *Facts) []Finding {
 		all = fine("%s is read without complaint", c.File)
 	}
 	for _, w := range c.Warnings {
-		all = append(all, found(Warn, "correct "+c.File+" there", "%s", w)...)
+		next := "correct " + c.File + " there"
+		if len(c.NotYet) > 0 && strings.Contains(w, config.ErrUnknownDriver.Error()) {
+			next += "; ifdhandler -i lists the drivers; of C OpenCT's these are not there: " + strings.Join(c.NotYet, ", ")
+		}
+		all = append(all, found(Warn, next, "%s", w)...)
 	}
 	for _, n := range c.Notes {
 		all = append(all, fine("%s", n)...)
@@ -182,9 +188,10 @@ func checkReaders(f *Facts) []Finding {
 	return all
 }
 
-// served says whether a reader is that of one of the devices.
+// served says whether a reader is that of one of the devices, or of openct.conf.
 func (f *Facts) served(r *Reader) bool {
-	return slices.ContainsFunc(f.Devices, func(d Device) bool { return d.Reader == r })
+	return slices.ContainsFunc(f.Devices, func(d Device) bool { return d.Reader == r }) ||
+		slices.ContainsFunc(f.Configured, func(c Configured) bool { return c.Reader == r })
 }
 
 func checkRoom(f *Facts) []Finding {
@@ -236,6 +243,9 @@ func checkPrograms(f *Facts) []Finding {
 }
 
 func checkPlugged(f *Facts) []Finding {
+	if len(f.Configured) > 0 {
+		return nil // there need not be a token
+	}
 	for _, r := range f.Readers {
 		if r.Alive {
 			return nil

@@ -51,6 +51,12 @@ type deviceCheck struct {
 	run  func(*Facts, *Device) []Finding
 }
 
+// readerCheck looks at one reader of openct.conf.
+type readerCheck struct {
+	name string
+	run  func(*Facts, *Configured) []Finding
+}
+
 // The checks, causes before consequences. What is wrong is told once: a check
 // whose question makes no sense any more finds nothing.
 var (
@@ -70,6 +76,15 @@ var (
 		{"unit", checkUnit},
 		{"served", checkServed},
 		{"error", checkLastError},
+	}
+	eachReader = []readerCheck{
+		{"device", checkReaderDevice},
+		{"holder", checkReaderHolder},
+		{"node", checkReaderNode},
+		{"unit", checkReaderUnit},
+		{"served", checkReaderServed},
+		{"error", checkReaderError},
+		{"card", checkReaderCard},
 	}
 	after = []check{
 		{"readers", checkReaders},
@@ -97,6 +112,15 @@ func Diagnose(f *Facts) Report {
 		for _, c := range eachDevice {
 			for _, found := range c.run(f, d) {
 				found.Check, found.Subject, found.Device = c.name, d.Port, d.Node.Path
+				r.Findings = append(r.Findings, found)
+			}
+		}
+	}
+	for i := range f.Configured {
+		c := &f.Configured[i]
+		for _, check := range eachReader {
+			for _, found := range check.run(f, c) {
+				found.Check, found.Subject, found.Device = check.name, c.Name, c.Device
 				r.Findings = append(r.Findings, found)
 			}
 		}

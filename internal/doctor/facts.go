@@ -20,6 +20,10 @@ type Facts struct {
 	Systemd bool // is process 1
 	Service Unit // openct.service
 	Devices []Device
+
+	Configured   []Configured // readers of openct.conf
+	ModemManager *Process     // nil: it does not run
+
 	Others  []Process // pcscd, scdaemon
 	Bundle  bool      // pcscd's driver for OpenCT is installed
 	ShutOut []Process // of Others: a pcscd that may not enter Dir
@@ -39,6 +43,7 @@ type Config struct {
 	Missing  bool
 	Err      string
 	Warnings []string // mistakes in it
+	NotYet   []string // drivers of C OpenCT that are not there, if one of the mistakes is such a name
 	Notes    []string // what has no effect here, without a mistake
 	Unread   []string // files of that name elsewhere
 }
@@ -67,6 +72,7 @@ type Reader struct {
 	Name      string
 	PID       int
 	Alive     bool
+	Empty     bool   // no card in its first slot
 	Device    string // its node; empty where no side file tells
 	Unit      string
 	Socket    string
@@ -99,6 +105,8 @@ type Unit struct {
 	Result     string
 	StatusText string
 	User       string
+	Groups     string // SupplementaryGroups, separated by blanks
+	Stale      bool   // systemd has to be told of a change
 }
 
 // Device is a USB device that is, or could be, a reader.
@@ -121,6 +129,24 @@ type Device struct {
 	Claimed bool   // a process has claimed an interface
 	Holders []Process
 	Reader  *Reader // who serves it; one of Facts.Readers
+}
+
+// Configured is a reader that openct.conf names.
+type Configured struct {
+	Name     string // its name for attach and its unit
+	Where    string // FILE:LINE
+	Driver   string
+	Device   string
+	NoSwitch bool
+	Node     *Node  // nil: the device is no node
+	Same     string // reader with another link to the same node
+	Unit     Unit   // with systemd
+	Getty    Unit   // that offers a login there
+	Holders  []Process
+	Reader   *Reader // who serves it; one of Facts.Readers
+
+	real    string // the node that Device is a link to
+	noModem bool   // udev's record tells ModemManager to leave it alone
 }
 
 // ID is vendor and product as lsusb prints them.

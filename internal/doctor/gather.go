@@ -50,6 +50,7 @@ func Gather(ctx context.Context, o Options) *Facts {
 	f.Rules = rules(o.Root)
 	f.Systemd = o.Root.SystemdRuns()
 	o.devices(f, cfg)
+	o.configured(f, cfg)
 	o.units(ctx, f, cfg)
 	o.processes(f)
 	return f
@@ -74,6 +75,9 @@ func (o Options) config(f *Facts) *config.Config {
 		return config.Default()
 	}
 	f.Config.Notes = cfg.Notes()
+	if cfg.Unknown {
+		f.Config.NotYet = config.NotYet(driver.Names())
+	}
 	return cfg
 }
 
@@ -140,7 +144,7 @@ func (o Options) status(ctx context.Context, f *Facts) {
 		if e.PID == 0 {
 			continue
 		}
-		r := Reader{Index: e.Index, Name: e.Name, PID: e.PID, Alive: e.InUse(), Socket: socket.ReaderPath(o.Dir, e.Index)}
+		r := Reader{Index: e.Index, Name: e.Name, PID: e.PID, Alive: e.InUse(), Empty: e.Slots > 0 && !e.Present(0), Socket: socket.ReaderPath(o.Dir, e.Index)}
 		if d, err := file.ReadDetail(e); err == nil {
 			r.Device, r.Unit, r.LastError, r.ErrorTime = d.Device, d.Unit, d.LastError, d.ErrorTime
 		}
@@ -303,7 +307,11 @@ func (o Options) processes(f *Facts) {
 		if p.Name == "pcscd" && other.ShutOut(o.Dir) {
 			f.ShutOut = append(f.ShutOut, p)
 		}
+		if p.Name == "ModemManager" {
+			f.ModemManager = &p
+		}
 		for _, file := range other.Open() {
+			f.holds(p, file)
 			if d := node[file]; d != nil {
 				d.Holders = append(d.Holders, p)
 			}

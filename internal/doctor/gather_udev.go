@@ -91,7 +91,11 @@ func (o Options) units(ctx context.Context, f *Facts, cfg *config.Config) {
 	for i := range f.Devices {
 		names = append(names, f.Devices[i].Udev.Wants...)
 	}
-	args := append([]string{"-p", "LoadState,ActiveState,Result,StatusText,User", "--"}, names...)
+	asked := f.askedUnits()
+	for _, u := range asked {
+		names = append(names, u.Name)
+	}
+	args := append([]string{"-p", "LoadState,ActiveState,Result,StatusText,User,SupplementaryGroups,NeedDaemonReload", "--"}, names...)
 	out, err := o.Systemctl(ctx, args...)
 	if err != nil {
 		return
@@ -105,6 +109,10 @@ func (o Options) units(ctx context.Context, f *Facts, cfg *config.Config) {
 		}
 	}
 	f.Service = units[f.Service.Name]
+	for _, u := range asked {
+		*u = units[u.Name]
+	}
+	o.unitUsers(f)
 	for i := range f.Devices {
 		d := &f.Devices[i]
 		for _, name := range d.Udev.Wants {
@@ -136,9 +144,13 @@ func parseUnit(name, block string) Unit {
 	u := Unit{Name: name}
 	fields := map[string]*string{
 		"LoadState": &u.Load, "ActiveState": &u.Active, "Result": &u.Result, "StatusText": &u.StatusText, "User": &u.User,
+		"SupplementaryGroups": &u.Groups,
 	}
 	for _, line := range strings.Split(block, "\n") {
 		key, value, _ := strings.Cut(line, "=")
+		if key == "NeedDaemonReload" {
+			u.Stale = value == "yes"
+		}
 		if to := fields[key]; to != nil {
 			*to = value
 		}

@@ -60,6 +60,24 @@ func (r Root) Udev(d Device) Record {
 	return rec
 }
 
+// TTYProperties are the properties that udev has noted about a terminal, by its
+// name in /sys/class/tty.
+func (r Root) TTYProperties(name string) map[string]string {
+	properties := map[string]string{}
+	number := Attribute(r.Path("sys/class/tty/"+name), "dev") // 188:0
+	b, err := os.ReadFile(r.Path("run/udev/data/c" + number))
+	if number == "" || err != nil {
+		return properties
+	}
+	for line := range strings.Lines(string(b)) {
+		if property, ok := strings.CutPrefix(line, "E:"); ok {
+			key, value, _ := strings.Cut(strings.TrimSpace(property), "=")
+			properties[key] = value
+		}
+	}
+	return properties
+}
+
 // wants are the services of a SYSTEMD_WANTS property. A template without an
 // instance gets the device's place in sysfs (systemd.device(5)).
 func (r Root) wants(d Device, value string) []string {

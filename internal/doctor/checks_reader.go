@@ -1,0 +1,148 @@
+package doctor
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// served says whether a living handler has the reader.
+func (c *Configured) served() bool { return c.Reader != nil && c.Reader.Alive }
+
+// there says whether the reader has what it needs to be served: its node, if it is
+// one.
+func (c *Configured) there() bool { return c.Node == nil || !c.Node.Missing }
+
+func checkReaderDevice(_ *Facts, c *Configured) []Finding {
+	switch {
+	case c.Same != "":
+		return found(Fail, fmt.Sprintf("remove one of the two from %s", file(c.Where)),
+			"%s is the device of reader %s, by another link", c.Device, c.Same)
+	case !c.there() && strings.HasPrefix(c.Device, "/dev/serial/"):
+		return found(Warn, fmt.Sprintf("plug its adapter in, or correct the device at %s; ls %s lists those that are there", c.Where, parent(c.Device)),
+			"it has driver %s, and waits for its device: there is no %s", c.Driver, c.Device)
+	case !c.there():
+		return found(Warn, fmt.Sprintf("plug its adapter in, or correct the device at %s", c.Where),
+			"it has driver %s, and waits for its device: there is no %s", c.Driver, c.Device)
+	}
+	return fine("it has driver %s and device %s, as %s says", c.Driver, c.Device, c.Where)
+}
+
+// file is FILE of FILE:LINE.
+func file(where string) string { return where[:max(0, strings.LastIndexByte(where, ':'))] }
+
+func parent(path string) string { return path[:strings.LastIndexByte(path, '/')] }
+
+// modemRule keeps ModemManager off a serial adapter.
+const modemRule = `tell ModemManager to leave it alone: ENV{ID_MM_PORT_IGNORE}="1" in a rule for the adapter (openct(7) has one)`
+
+func checkReaderHolder(f *Facts, c *Configured) []Finding {
+	var all []Finding
+	if c.Getty.Active == "active" {
+		all = append(all, found(Fail, "systemctl disable --now "+c.Getty.Name+"; and no console=... for it on the kernel's command line",
+			"%s offers a login on it", c.Getty.Name)...)
+	}
+	for _, p := range c.Holders {
+		switch {
+		case p.Name == "ModemManager":
+			all = append(all, found(Fail, modemRule+"; then: systemctl restart ModemManager.service", "%s has it open", p)...)
+		case strings.HasSuffix(p.Name, "getty") && len(all) > 0:
+		default:
+			all = append(all, found(Fail, fmt.Sprintf("end %s", p), "%s has it open", p)...)
+		}
+	}
+	if len(all) == 0 && f.ModemManager != nil && c.Node != nil && c.there() && !c.noModem {
+		return found(Warn, modemRule, "%s runs, and may take it for a modem's", f.ModemManager)
+	}
+	return all
+}
+
+func checkReaderNode(_ *Facts, c *Configured) []Finding {
+	n := c.Node
+	if n == nil || n.Missing {
+		return nil
+	}
+	user := n.User
+	if user == "" {
+		user = "you"
+	}
+	switch {
+	case n.UserMay:
+		return fine("%s belongs to %s, group %s, mode %04o: %s may open it", n.Path, n.Owner, n.Group, n.Mode, user)
+	case c.served():
+		return fine("%s belongs to %s, group %s, mode %04o: its handler has it open", n.Path, n.Owner, n.Group, n.Mode)
+	case c.Unit.Load != "" && n.Group != "root":
+		return found(Fail, "systemctl restart openct.service, which asks for the node's group",
+			"%s belongs to %s, group %s, mode %04o: %s, as %s runs, may not open it", n.Path, n.Owner, n.Group, n.Mode, user, c.Unit.Name)
+	case c.Unit.Load != "":
+		return found(Fail, fmt.Sprintf("give it to a group, in /etc/udev/rules.d/59-openct.rules: SUBSYSTEM==\"tty\", KERNEL==\"%s\", GROUP=\"openctd\", MODE=\"0660\"; then: udevadm control --reload; udevadm trigger --action=change %s",
+			base(n.Path), n.Path),
+			"%s belongs to %s, group %s, mode %04o: %s, as %s runs, may not open it", n.Path, n.Owner, n.Group, n.Mode, user, c.Unit.Name)
+	}
+	return found(Warn, fmt.Sprintf("run openct-control as root, or as a user who may open %s", n.Path),
+		"%s belongs to %s, group %s, mode %04o: %s may not open it", n.Path, n.Owner, n.Group, n.Mode, user)
+}
+
+func base(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
+
+func checkReaderUnit(_ *Facts, c *Configured) []Finding {
+	u := c.Unit
+	switch {
+	case u.Load == "":
+		return nil // no systemd, or it did not answer
+	case u.Load == "not-found":
+		return found(Fail, "install openct-reader@.service (make install), then: systemctl restart openct.service", "systemd has no unit file for %s", u.Name)
+	case u.Stale:
+		return found(Warn, "systemctl restart openct.service", "openct.conf has changed since systemd was told of %s", u.Name)
+	case u.Active == "inactive" && !c.there():
+		return fine("%s is inactive until the device comes", u.Name)
+	case u.Active == "inactive" && !c.served():
+		return found(Fail, "systemctl start "+u.Name, "%s is inactive (%s), though the device is there", u.Name, u.Result)
+	}
+	return unitFinding(u, c.served())
+}
+
+func checkReaderServed(f *Facts, c *Configured) []Finding {
+	if !c.there() || f.Status.Unknown || f.Status.Missing || f.Status.Err != "" || f.Dir.Missing || f.Dir.Err != "" {
+		return nil // told already
+	}
+	attach := fmt.Sprintf("openct-control attach --reader '%s'", c.Name)
+	if !c.served() {
+		next := attach
+		if c.Unit.Load == "loaded" {
+			next = "systemctl restart " + c.Unit.Name
+		}
+		return found(Fail, next, "no handler serves it")
+	}
+	r := c.Reader
+	if r.SocketErr != "" {
+		next := fmt.Sprintf("kill %d; %s", r.PID, attach)
+		if r.Unit != "" {
+			next = "systemctl restart " + r.Unit
+		}
+		return found(Fail, next, "process %d serves it as reader %d, but does not answer: %s", r.PID, r.Index, r.SocketErr)
+	}
+	return fine("process %d serves it as reader %d on %s", r.PID, r.Index, r.Socket)
+}
+
+func checkReaderError(f *Facts, c *Configured) []Finding {
+	if !c.served() || c.Reader.LastError == "" {
+		return nil
+	}
+	ago := f.Now.Sub(c.Reader.ErrorTime).Round(time.Second)
+	if ago > recent {
+		return fine("its last error was %v ago: %s", ago, c.Reader.LastError)
+	}
+	return found(Warn, fmt.Sprintf("see that a card is in, the right way round, and that the reader's clock is the one at %s; then: openct-tool -r %d atr", c.Where, c.Reader.Index),
+		"its last error was %v ago: %s", ago, c.Reader.LastError)
+}
+
+func checkReaderCard(_ *Facts, c *Configured) []Finding {
+	switch {
+	case !c.served() || c.Reader.SocketErr != "" || !c.Reader.Empty:
+		return nil
+	case !c.NoSwitch && (c.Driver == "phoenix" || c.Driver == "smartmouse"):
+		return fine("no card is in it, as it tells by CTS; if there is one, it needs switch = off at %s", c.Where)
+	}
+	return fine("no card is in it")
+}

@@ -1,0 +1,305 @@
+package doctor
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"openct/internal/config"
+	"openct/internal/driver"
+	"openct/internal/status"
+)
+
+// withReader is a healthy machine on which a configured reader is being served,
+// and no token.
+func withReader() *Facts {
+	f := healthy()
+	f.Devices = nil
+	f.Readers = []Reader{{
+		Index: 0, Name: "Phoenix reader", PID: 72, Alive: true, Device: "/dev/ttyUSB0", Unit: "openct-reader@sim.service", Socket: "/run/openct/0",
+	}}
+	f.Configured = []Configured{{
+		Name: "sim", Where: "/etc/openct.conf:7", Driver: "phoenix", Device: "/dev/ttyUSB0",
+		Node:   &Node{Path: "/dev/ttyUSB0", Owner: "root", Group: "dialout", Mode: 0o660, User: "openctd", UserMay: true},
+		Unit:   Unit{Name: "openct-reader@sim.service", Load: "loaded", Active: "active", User: "openctd", StatusText: "Phoenix reader, reader 0, card present"},
+		Getty:  Unit{Name: "serial-getty@ttyUSB0.service", Load: "loaded", Active: "inactive"},
+		Reader: &f.Readers[0],
+	}}
+	return f
+}
+
+// idle is the same, but nobody serves the reader.
+func idle() *Facts {
+	f := withReader()
+	f.Readers = nil
+	c := &f.Configured[0]
+	c.Reader, c.Unit.Active, c.Unit.StatusText, c.Unit.Result = nil, "inactive", "", "success"
+	return f
+}
+
+func TestReaderFindings(t *testing.T) {
+	tests := []struct {
+		name  string
+		from  func() *Facts
+		spoil func(f *Facts, c *Configured)
+		check string
+		level Level
+		text  string
+		next  string
+	}{
+		{
+			name: "a driver that C OpenCT had", from: healthy,
+			spoil: func(f *Facts, c *Configured) {
+				f.Config.Warnings = []string{`/etc/openct.conf:1: "reader": driver "towitoko": there is no such driver yet; C OpenCT had it`}
+				f.Config.NotYet = []string{"acr30u", "towitoko"}
+			},
+			check: "configuration", level: Warn, text: "no such driver yet", next: "of C OpenCT's these are not there: acr30u, towitoko",
+		},
+		{
+			name: "the device is not there", from: idle,
+			spoil: func(f *Facts, c *Configured) { c.Node.Missing = true },
+			check: "device", level: Warn, text: "it has driver phoenix, and waits for its device: there is no /dev/ttyUSB0",
+			next: "plug its adapter in, or correct the device at /etc/openct.conf:7",
+		},
+		{
+			name: "a link that is not there", from: idle,
+			spoil: func(f *Facts, c *Configured) { c.Device, c.Node.Missing = "/dev/serial/by-id/usb-x", true },
+			check: "device", level: Warn, text: "there is no /dev/serial/by-id/usb-x", next: "ls /dev/serial/by-id lists those that are there",
+		},
+		{
+			name: "two links to one node", from: withReader,
+			spoil: func(f *Facts, c *Configured) { c.Same = "desk" },
+			check: "device", level: Fail, text: "/dev/ttyUSB0 is the device of reader desk, by another link", next: "remove one of the two from /etc/openct.conf",
+		},
+		{
+			name: "a getty", from: idle,
+			spoil: func(f *Facts, c *Configured) { c.Getty.Active, c.Holders = "active", []Process{{9, "agetty"}} },
+			check: "holder", level: Fail, text: "serial-getty@ttyUSB0.service offers a login on it", next: "systemctl disable --now serial-getty@ttyUSB0.service",
+		},
+		{
+			name: "ModemManager has it", from: idle,
+			spoil: func(f *Facts, c *Configured) {
+				f.ModemManager, c.Holders = &Process{9, "ModemManager"}, []Process{{9, "ModemManager"}}
+			},
+			check: "holder", level: Fail, text: "ModemManager (pid 9) has it open", next: `ENV{ID_MM_PORT_IGNORE}="1"`,
+		},
+		{
+			name: "ModemManager may take it", from: withReader,
+			spoil: func(f *Facts, c *Configured) { f.ModemManager = &Process{9, "ModemManager"} },
+			check: "holder", level: Warn, text: "ModemManager (pid 9) runs, and may take it for a modem's", next: `ENV{ID_MM_PORT_IGNORE}="1"`,
+		},
+		{
+			name: "another program has it", from: idle,
+			spoil: func(f *Facts, c *Configured) { c.Holders = []Process{{9, "minicom"}} },
+			check: "holder", level: Fail, text: "minicom (pid 9) has it open", next: "end minicom (pid 9)",
+		},
+		{
+			name: "the unit has not the node's group", from: idle,
+			spoil: func(f *Facts, c *Configured) {
+				c.Node.UserMay, c.Node.Group, c.Unit.Active, c.Unit.Result = false, "uucp", "failed", "exit-code"
+			},
+			check: "node", level: Fail, text: "openctd, as openct-reader@sim.service runs, may not open it", next: "systemctl restart openct.service",
+		},
+		{
+			name: "root's node", from: idle,
+			spoil: func(f *Facts, c *Configured) { c.Node.UserMay, c.Node.Group, c.Node.Mode = false, "root", 0o600 },
+			check: "node", level: Fail, text: "group root, mode 0600: openctd", next: `KERNEL=="ttyUSB0", GROUP="openctd"`,
+		},
+		{
+			name: "without systemd, somebody without rights asks", from: idle,
+			spoil: func(f *Facts, c *Configured) {
+				f.Systemd, c.Unit, c.Node.User, c.Node.UserMay = false, Unit{}, "", false
+			},
+			check: "node", level: Warn, text: "you may not open it", next: "openct-control attach --reader 'sim'",
+		},
+		{
+			name: "no unit file", from: idle,
+			spoil: func(f *Facts, c *Configured) { c.Unit.Load = "not-found" },
+			check: "unit", level: Fail, text: "no unit file for openct-reader@sim.service", next: "install openct-reader@.service",
+		},
+		{
+			name: "openct.conf has changed", from: withReader,
+			spoil: func(f *Facts, c *Configured) { c.Unit.Stale = true },
+			check: "unit", level: Warn, text: "openct.conf has changed since", next: "systemctl restart openct.service",
+		},
+		{
+			name: "the unit was stopped", from: idle, spoil: func(f *Facts, c *Configured) {},
+			check: "unit", level: Fail, text: "openct-reader@sim.service is inactive (success), though the device is there", next: "systemctl start openct-reader@sim.service",
+		},
+		{
+			name: "the unit has failed", from: idle,
+			spoil: func(f *Facts, c *Configured) { c.Unit.Active, c.Unit.Result = "failed", "exit-code" },
+			check: "unit", level: Fail, text: "openct-reader@sim.service has failed (exit-code)", next: "journalctl -u openct-reader@sim.service",
+		},
+		{
+			name: "nobody serves it, without systemd", from: idle,
+			spoil: func(f *Facts, c *Configured) { f.Systemd, c.Unit = false, Unit{} },
+			check: "served", level: Fail, text: "no handler serves it", next: "openct-control attach --reader 'sim'",
+		},
+		{
+			name: "the handler does not answer", from: withReader,
+			spoil: func(f *Facts, c *Configured) { c.Reader.SocketErr = "timeout" },
+			check: "served", level: Fail, text: "process 72 serves it as reader 0, but does not answer: timeout", next: "systemctl restart openct-reader@sim.service",
+		},
+		{
+			name: "the card does not answer", from: withReader,
+			spoil: func(f *Facts, c *Configured) {
+				c.Reader.LastError, c.Reader.ErrorTime = "card does not answer to reset", f.Now.Add(-time.Minute)
+			},
+			check: "error", level: Warn, text: "its last error was 1m0s ago: card does not answer to reset", next: "the right way round, and that the reader's clock is the one at /etc/openct.conf:7",
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := tt.from()
+			c := &Configured{}
+			if len(f.Configured) > 0 {
+				c = &f.Configured[0]
+			}
+			tt.spoil(f, c)
+			r := Diagnose(f)
+			if r.OK {
+				t.Error("all is well")
+			}
+			if !strings.Contains(r.Next, tt.next) {
+				t.Errorf("next: %q, want %q in it", r.Next, tt.next)
+			}
+			i := slices.IndexFunc(r.Findings, func(f Finding) bool { return f.Check == tt.check && f.Level == tt.level })
+			if i < 0 {
+				t.Fatalf("no %s by %s in %+v", tt.level, tt.check, r.Findings)
+			}
+			if !strings.Contains(r.Findings[i].Text, tt.text) {
+				t.Errorf("%q, want %q in it", r.Findings[i].Text, tt.text)
+			}
+			for _, f := range r.Findings {
+				if (f.Level == OK) != (f.Next == "") {
+					t.Errorf("%s without (or ok with) a next step: %+v", f.Level, f)
+				}
+			}
+		})
+	}
+}
+
+func TestReaderNoAlarm(t *testing.T) {
+	tests := []struct {
+		name  string
+		spoil func(f *Facts, c *Configured)
+		text  string // said all the same
+	}{
+		{"served", func(f *Facts, c *Configured) {}, "process 72 serves it as reader 0 on /run/openct/0"},
+		{"its unit's line", func(f *Facts, c *Configured) {}, "openct-reader@sim.service: Phoenix reader, reader 0, card present"},
+		{"what openct.conf says", func(f *Facts, c *Configured) {}, "it has driver phoenix and device /dev/ttyUSB0, as /etc/openct.conf:7 says"},
+		{"no card", func(f *Facts, c *Configured) { c.Reader.Empty = true }, "no card is in it, as it tells by CTS; if there is one, it needs switch = off at /etc/openct.conf:7"},
+		{"no card, and it has no switch", func(f *Facts, c *Configured) { c.Reader.Empty, c.NoSwitch = true, true }, "no card is in it"},
+		{"ModemManager leaves it alone", func(f *Facts, c *Configured) { f.ModemManager, c.noModem = &Process{9, "ModemManager"}, true }, "may open it"},
+		{"its handler opened it before", func(f *Facts, c *Configured) { c.Node.UserMay = false }, "its handler has it open"},
+		{"virtual", func(f *Facts, c *Configured) { c.Node, c.Device = nil, "echo" }, "process 72 serves it"},
+		{"no systemd", func(f *Facts, c *Configured) { f.Systemd, c.Unit, c.Getty = false, Unit{}, Unit{} }, "process 72 serves it"},
+		{"an error of yesterday", func(f *Facts, c *Configured) {
+			c.Reader.LastError, c.Reader.ErrorTime = "timeout", f.Now.Add(-24*time.Hour)
+		}, "24h0m0s ago: timeout"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := withReader()
+			tt.spoil(f, &f.Configured[0])
+			r := Diagnose(f)
+			if !r.OK {
+				t.Errorf("alarm: %+v", r)
+			}
+			if !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Subject == "sim" && strings.Contains(f.Text, tt.text) }) {
+				t.Errorf("nobody says %q: %+v", tt.text, r.Findings)
+			}
+		})
+	}
+}
+
+func TestGatherReaders(t *testing.T) {
+	m := newMachine(t)
+	m.write("etc/openct.conf", `reader sim { driver = phoenix; device = serial:/dev/serial/by-id/usb-x; };
+reader again { driver = smartmouse; device = serial:/dev/ttyUSB0; switch = off; };
+reader away { driver = phoenix; device = serial:/dev/ttyUSB7; };
+reader v { driver = etoken; device = virtual:echo; };
+reader old { driver = nosuchdriver; device = serial:/dev/ttyS0; };`)
+	m.write("dev/ttyUSB0", "")
+	m.link("../../ttyUSB0", "dev/serial/by-id/usb-x")
+	m.write("sys/class/tty/ttyUSB0/dev", "188:0\n")
+	m.write("run/udev/data/c188:0", "E:ID_BUS=usb\nE:ID_MM_PORT_IGNORE=1\n")
+	m.write("proc/42/comm", "minicom\n")
+	m.link("/dev/ttyUSB0", "proc/42/fd/5")
+	m.write("proc/43/comm", "ModemManager\n")
+	if err := status.Init(m.dir, status.Options{UID: -1, GID: -1}); err != nil {
+		t.Fatal(err)
+	}
+	file, err := status.Open(m.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	slot, err := status.Claim(file, status.Detail{Device: "/dev/ttyUSB0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slot.Release()
+	if err := slot.Publish(status.Info{Name: "SmartMouse reader", Slots: 1}); err != nil {
+		t.Fatal(err)
+	}
+
+	var asked []string
+	f := m.gather(func(args []string) (string, error) {
+		asked = args[slices.Index(args, "--")+1:]
+		var blocks []string
+		for _, name := range asked {
+			block := "LoadState=loaded\nActiveState=inactive\nUser=root\nSupplementaryGroups=dialout uucp\nNeedDaemonReload=no\n"
+			if strings.HasPrefix(name, "openct-reader@sim") {
+				block = strings.Replace(block, "=no\n", "=yes\n", 1)
+			}
+			blocks = append(blocks, block)
+		}
+		return strings.Join(blocks, "\n"), nil
+	})
+	want := []string{
+		"openct.service", "openct-reader@sim.service", "serial-getty@ttyUSB0.service", "openct-reader@again.service", "serial-getty@ttyUSB0.service",
+		"openct-reader@away.service", "openct-reader@v.service",
+	}
+	if diff := cmp.Diff(want, asked); diff != "" {
+		t.Errorf("asked (-want +got):\n%s", diff)
+	}
+	unit := func(name string) Unit {
+		return Unit{Name: name, Load: "loaded", Active: "inactive", User: "root", Groups: "dialout uucp", Stale: name == "openct-reader@sim.service"}
+	}
+	conf := m.root + "/etc/openct.conf:"
+	held := []Process{{42, "minicom"}}
+	wantReaders := []Configured{
+		{Name: "sim", Where: conf + "1", Driver: "phoenix", Device: "/dev/serial/by-id/usb-x", Unit: unit("openct-reader@sim.service"),
+			Getty: unit("serial-getty@ttyUSB0.service"), Holders: held, real: "/dev/ttyUSB0", noModem: true},
+		{Name: "again", Where: conf + "2", Driver: "smartmouse", Device: "/dev/ttyUSB0", NoSwitch: true, Same: "sim", Unit: unit("openct-reader@again.service"),
+			Getty: unit("serial-getty@ttyUSB0.service"), Holders: held, Reader: &f.Readers[0], real: "/dev/ttyUSB0", noModem: true},
+		{Name: "away", Where: conf + "3", Driver: "phoenix", Device: "/dev/ttyUSB7", Unit: unit("openct-reader@away.service")},
+		{Name: "v", Where: conf + "4", Driver: "etoken", Device: "echo", Unit: unit("openct-reader@v.service")},
+	}
+	if diff := cmp.Diff(wantReaders, f.Configured, cmp.AllowUnexported(Configured{}), cmpopts.IgnoreFields(Configured{}, "Node")); diff != "" {
+		t.Errorf("readers (-want +got):\n%s", diff)
+	}
+	for i, there := range []bool{true, true, false} {
+		if n := f.Configured[i].Node; n == nil || n.Missing == there {
+			t.Errorf("%s: node %+v", f.Configured[i].Name, n)
+		}
+	}
+	if f.Configured[3].Node != nil {
+		t.Errorf("a virtual reader has node %+v", f.Configured[3].Node)
+	}
+	if f.ModemManager == nil || f.ModemManager.PID != 43 {
+		t.Errorf("ModemManager: %v", f.ModemManager)
+	}
+	if !f.Readers[0].Empty {
+		t.Error("nobody sees that there is no card")
+	}
+	if diff := cmp.Diff(config.NotYet(driver.Names()), f.Config.NotYet); diff != "" {
+		t.Errorf("drivers that are not there (-want +got):\n%s", diff)
+	}
+}
