@@ -45,7 +45,9 @@ options of plug:
                     (phoenix:t0) or of the inverse convention (phoenix:inverse)
                     where that is not the card's own, and at once in place of
                     at the line's speed (phoenix:instant)
-  --card NAME       the card in it: piv, echo, cardos, sim (default piv)
+  --card NAME       the card in it: piv, echo, cardos, sim (default piv); in
+                    a reader for memory cards also 24c02, 24c16, 24c32,
+                    sle4432, sle4442, sle4418, sle4428
   --id VENDOR:PRODUCT
                     its USB ids, in place of those of its kind
   --serial TEXT     its USB serial number (default none)

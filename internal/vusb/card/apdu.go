@@ -19,6 +19,8 @@ const (
 	swWrongLe          = 0x6C00 // low byte: the right Le
 	swUnknownINS       = 0x6D00
 	swUnknownCLA       = 0x6E00
+	swWrongOffset      = 0x6B00
+	swMemoryFailure    = 0x6581
 	swInternal         = 0x6F00
 )
 
@@ -31,9 +33,11 @@ const (
 	insGetChallenge        = 0x84
 	insGeneralAuthenticate = 0x87
 	insSelect              = 0xA4
+	insReadBinary          = 0xB0
 	insGetResponse         = 0xC0
 	insGetData             = 0xCA
 	insGetDataBER          = 0xCB
+	insUpdateBinary        = 0xD6
 	insPutData             = 0xDB
 )
 

@@ -24,6 +24,13 @@ func kinds() []kind {
 		{"cardos", func(atr []byte) (Card, error) { return NewCardOS(atr), nil }},
 		{"sim", func(atr []byte) (Card, error) { return NewSIM(atr), nil }},
 		{"rutoken", func(atr []byte) (Card, error) { return NewRutoken(atr), nil }},
+		{"24c02", func([]byte) (Card, error) { return New24C(256), nil }},
+		{"24c16", func([]byte) (Card, error) { return New24C(2048), nil }},
+		{"24c32", func([]byte) (Card, error) { return New24C(4096), nil }},
+		{"sle4432", func([]byte) (Card, error) { return NewSLE4432(), nil }},
+		{"sle4442", func([]byte) (Card, error) { return NewSLE4442(), nil }},
+		{"sle4418", func([]byte) (Card, error) { return NewSLE4418(), nil }},
+		{"sle4428", func([]byte) (Card, error) { return NewSLE4428(), nil }},
 	}
 }
 

@@ -47,8 +47,6 @@ const (
 	insCreateFile = 0xE0
 	insDeleteFile = 0xE4
 	insPutObject  = 0xDA
-	insReadBinary = 0xB0
-	insUpdate     = 0xD6
 )
 
 // NewRutoken makes a card with a master file, a serial number of its own, and an
@@ -99,7 +97,7 @@ func (c *Rutoken) Transmit(apdu []byte) []byte {
 		}
 		c.objects[binary.BigEndian.Uint16(cmd.data[rutokenObject:])] = bytes.Clone(cmd.data)
 		return status(swOK)
-	case insReadBinary, insUpdate:
+	case insReadBinary, insUpdateBinary:
 		return c.binary(cmd, int(p1p2))
 	case insGetData:
 		return c.getData(p1p2)

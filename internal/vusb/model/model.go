@@ -3,6 +3,7 @@ package model
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"openct/internal/vusb"
@@ -55,8 +56,15 @@ func New(driver, cardName string) (vusb.Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, ok := c.(*card.Memory); ok && !slices.Contains(memoryReaders, m.driver) {
+		return nil, fmt.Errorf("virtual device for driver %q holds no memory card such as %q; these do: %s",
+			driver, cardName, strings.Join(memoryReaders, ", "))
+	}
 	return m.make(c), nil
 }
+
+// memoryReaders are the drivers whose virtual devices can hold a memory card.
+var memoryReaders = []string{}
 
 // NewWith is New with a card of the caller's.
 func NewWith(driver string, c card.Card) (vusb.Model, error) {
