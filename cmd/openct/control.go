@@ -30,11 +30,13 @@ commands:
   check-config [FILE]
                   tell the mistakes in openct.conf; exit status 0 when there
                   are none
-  shutdown        end all handlers, take the status file away
+  watch           serve what is plugged in, now and later, where systemd does not
+                  do that; init starts it if openct.conf says hotplug = yes
+  shutdown        end all handlers and watch, take the status file away
 
 options:
   -f, --config FILE  configuration file
-  -n, --no-coldplug  init: leave alone what is plugged in
+  -n, --no-coldplug  init, watch: leave alone what is plugged in
       --reader NAME  attach: the reader of this name in the configuration file
   -s, --syslog       log to syslog
   -d, --debug        log more; may be repeated
@@ -99,6 +101,9 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 				return c.StatusJSON()
 			}
 			return c.Status()
+		case "watch":
+			c.NameUnread()
+			return c.Watch(*noColdplug)
 		case "shutdown":
 			return c.Shutdown()
 		case "udev": // for 60-openct.rules

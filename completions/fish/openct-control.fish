@@ -7,9 +7,10 @@ complete -c openct-control -s d -l debug -d 'log more'
 complete -c openct-control -l json -d 'print JSON'
 complete -c openct-control -s h -l help -d 'print help'
 complete -c openct-control -s v -l version -d 'print the version'
-set -l commands init attach status shutdown doctor check-config
+set -l commands init attach watch status shutdown doctor check-config
 complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a init -d 'start OpenCT'
 complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a attach -d 'serve a device'
+complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a watch -d 'serve what is plugged in, without systemd'
 complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a status -d 'list the readers'
 complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a shutdown -d 'end all handlers'
 complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a doctor -d 'find what is wrong'

@@ -17,6 +17,9 @@ import (
 type Config struct {
 	Debug int // log level, 0 to 6; a command's -d may raise it
 
+	// Without systemd, init starts a process that serves what is plugged in later.
+	Hotplug bool
+
 	// The programs and users of the handlers that openct-control starts itself;
 	// a systemd unit has its own.
 	Program string   // handler to start; empty: the one beside openct-control

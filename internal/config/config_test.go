@@ -83,6 +83,7 @@ driver	etoken64 {
 
 func TestClassicFile(t *testing.T) {
 	want := Default()
+	want.Hotplug = true
 	want.Program = "/usr/sbin/ifdhandler"
 	want.User = "openctd"
 	want.Groups = []string{"usb", "scard"}
@@ -105,7 +106,9 @@ func TestShippedFile(t *testing.T) {
 	if len(warnings) > 0 {
 		t.Errorf("warnings: %q", warnings)
 	}
-	if diff := cmp.Diff(Default(), c, compareID); diff != "" {
+	want := Default()
+	want.Hotplug = true
+	if diff := cmp.Diff(want, c, compareID); diff != "" {
 		t.Errorf("the file as shipped changes the defaults (-default +file):\n%s", diff)
 	}
 	// What is commented out there must work when somebody takes the # away.
@@ -155,7 +158,9 @@ func TestValues(t *testing.T) {
 		}},
 		{"wait in seconds", "lock { wait = 0; };", func(c *Config) { c.LockWait = 0 }},
 		{"ccid and pcsc", "ccid = off; pcsc = ignore;", func(c *Config) { c.CCID, c.PCSC = CCIDOff, PCSCIgnore }},
-		{"without effect", "hotplug = yes; ifdhandler { force_poll = on; }; ifdproxy { server-port = /x; device-port = :1; };", func(*Config) {}},
+		{"hotplug", "hotplug = yes;", func(c *Config) { c.Hotplug = true }},
+		{"no hotplug", "hotplug = no;", func(*Config) {}},
+		{"without effect", "ifdhandler { force_poll = on; }; ifdproxy { server-port = /x; device-port = :1; };", func(*Config) {}},
 		{"device with colons", "reader r { driver = ccid; device = serial:/dev/by-path/pci-0000:00:14.0; };", func(c *Config) {
 			c.Readers = []Reader{{Name: "r", Driver: "ccid", Device: "serial:/dev/by-path/pci-0000:00:14.0", Where: "openct.conf:1"}}
 		}},

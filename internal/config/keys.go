@@ -111,7 +111,7 @@ func (r *collector) group(prefix string, nodes []*node, keys map[string]key) {
 // The keys. Those that C OpenCT had keep their names.
 var topKeys = map[string]key{
 	"debug":   value(func(c *Config, v string) error { return assign(&c.Debug, v, level) }),
-	"hotplug": {read: func(*collector, *node) error { return nil }}, // never had an effect
+	"hotplug": value(func(c *Config, v string) error { return assign(&c.Hotplug, v, boolean) }),
 	"ifdhandler": block(map[string]key{
 		"program":    value(func(c *Config, v string) error { c.Program = v; return nil }),
 		"force_poll": ignored,

@@ -45,8 +45,30 @@ type Control struct {
 
 // Init starts OpenCT: it makes the status file, then attaches the readers of
 // the configuration in their order and, unless noColdplug, the USB devices that
-// are plugged in. A reader that fails does not keep the others from starting.
+// are plugged in. Where systemd does not do that for what is plugged in later, a
+// process is started that watches for it. A reader that fails does not keep the
+// others from starting.
 func (c *Control) Init(noColdplug bool) error {
+	if err := c.prepare(); err != nil {
+		return err
+	}
+	if c.watches() {
+		c.complain("hotplug", c.startWatch())
+	}
+	c.startReaders()
+	if !noColdplug {
+		if err := c.coldplug(); err != nil {
+			return err
+		}
+	}
+	if c.Config.Unknown {
+		return cli.ErrExit(cli.ExitConfig) // openct.conf's warnings were printed
+	}
+	return nil
+}
+
+// prepare makes the directory and the status file ready.
+func (c *Control) prepare() error {
 	uid, gid, err := c.statusOwner()
 	if err != nil {
 		return err
@@ -58,15 +80,6 @@ func (c *Control) Init(noColdplug bool) error {
 		return c.explainInit(err)
 	}
 	c.complain("udev", c.tellUdev())
-	c.startReaders()
-	if !noColdplug {
-		if err := c.coldplug(); err != nil {
-			return err
-		}
-	}
-	if c.Config.Unknown {
-		return cli.ErrExit(cli.ExitConfig) // openct.conf's warnings were printed
-	}
 	return nil
 }
 
@@ -114,11 +127,16 @@ func (c *Control) coldplug() error {
 			continue
 		}
 		if err == nil {
-			err = c.start(devname.Target{Driver: choice.Entry.Name, ID: id, Type: "usb", Path: d.Node(), Bus: d.Bus, Dev: d.Address})
+			err = c.start(target(d, choice, id))
 		}
 		c.complain(d.Node(), err)
 	}
 	return startUnits(units)
+}
+
+// target is a plugged device as a handler's.
+func target(d machine.Device, choice driver.Choice, id devname.ID) devname.Target {
+	return devname.Target{Driver: choice.Entry.Name, ID: id, Type: "usb", Path: d.Node(), Bus: d.Bus, Dev: d.Address}
 }
 
 func (c *Control) complain(what string, err error) {
@@ -239,13 +257,23 @@ func (c *Control) descriptor(t devname.Target) (*usb.Descriptor, error) {
 // start starts a handler for a device as the configured user. It returns when
 // the handler serves clients.
 func (c *Control) start(t devname.Target) error {
+	child, err := c.startChild(t)
+	if child != nil {
+		return child.Release()
+	}
+	return err
+}
+
+// startChild is start for a caller that waits for the handler's end. There is none
+// if the device is served already, or by a program that runs in the background.
+func (c *Control) startChild(t devname.Target) (*os.Process, error) {
 	credential, err := c.credentialFor(t)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p := c.process(t)
 	if c.Config.Program == "" || isThis(c.Config.Program) {
-		return p.Start(credential)
+		return p.StartChild(credential)
 	}
 	cmd := exec.Command(c.Config.Program, append([]string{"-H"}, p.Args()...)...)
 	cmd.Stderr = c.Err
@@ -253,9 +281,9 @@ func (c *Control) start(t devname.Target) error {
 	err = cmd.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		return cli.ErrExit(1) // the handler has said why
+		return nil, cli.ErrExit(1) // the handler has said why
 	}
-	return err
+	return nil, err
 }
 
 // isThis says whether a program is this executable: an openct.conf made for C
@@ -282,11 +310,13 @@ func (c *Control) statusOwner() (uid, gid int, err error) {
 	return uid, -1, err
 }
 
-// Shutdown asks all handlers to end and takes the status file away, which is
-// how other programs know that OpenCT is stopped.
+// Shutdown asks all handlers and the process that watches for devices to end, and
+// takes the status file away, which is how other programs know that OpenCT is
+// stopped.
 func (c *Control) Shutdown() error {
 	f, err := status.OpenReadOnly(c.Dir)
 	if err != nil {
+		c.complain("hotplug", c.endWatch())
 		fmt.Fprintf(c.Err, "Error: %v\ncannot access status file; no readers killed\n", err)
 		return nil
 	}
@@ -300,6 +330,7 @@ func (c *Control) Shutdown() error {
 			fmt.Fprintf(c.Err, "Error: %v\n", err)
 		}
 	}
+	c.complain("hotplug", c.endWatch())
 	err = status.Retire(c.Dir)
 	if killed == 1 {
 		fmt.Fprintln(c.Out, "1 process killed.")

@@ -25,12 +25,12 @@ func (c *Control) startReaders() {
 		unit := readerunit.Name(instance)
 		switch {
 		case err != nil:
+		case (units[unit] || c.watches()) && readerunit.IsNode(t) && !c.Root.Exists(t.Path):
+			// It is started when the device comes. systemd, told to start the unit
+			// now, would wait for the device, and give up after a while.
+			fmt.Fprintf(c.Err, "reader %s waits for its device: there is no %s\n", instance, t.Path)
 		case !units[unit]:
 			err = c.start(t)
-		case readerunit.IsNode(t) && !c.Root.Exists(t.Path):
-			// systemd starts the unit when the device comes. Told to start it now, it
-			// would wait for the device, and give up after a while.
-			fmt.Fprintf(c.Err, "reader %s waits for its device: there is no %s\n", instance, t.Path)
 		default:
 			start = append(start, unit)
 		}

@@ -55,6 +55,10 @@ func TestStartReaders(t *testing.T) {
 			[]string{handler + "-f /root/my.conf phoenix serial /dev/ttyUSB0"}, ""},
 		{"no systemd", two, "", "ttyUSB0 ttyUSB1", false, false, "",
 			[]string{handler + "phoenix serial /dev/ttyUSB0", handler + "smartmouse serial /dev/ttyUSB1"}, ""},
+		{"no systemd, and a device is not there", two, "", "ttyUSB0", false, false, "",
+			[]string{handler + "phoenix serial /dev/ttyUSB0", handler + "smartmouse serial /dev/ttyUSB1"}, ""},
+		{"no systemd, and watch will see it come", "hotplug = yes;\n" + two, "", "ttyUSB0", false, false, "",
+			[]string{handler + "phoenix serial /dev/ttyUSB0"}, "reader my sim waits for its device: there is no /dev/ttyUSB1\n"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -87,8 +87,9 @@ const settleTime = 30 * time.Second
 // init may be faster than that: a token would be taken for one that nobody hands
 // to systemd, and its unit find it served already. (A record that is there says
 // nothing: the initramfs's udev, which may not have our rules, leaves its own.)
+// Without systemd, udev may take a node from the handler's user that was given it.
 func (c *Control) settle() error {
-	if !c.Root.SystemdRuns() || !c.Root.UdevRuns() {
+	if !c.Root.UdevRuns() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), settleTime+10*time.Second)

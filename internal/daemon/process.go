@@ -40,15 +40,15 @@ type Process struct {
 
 const processName = "ifdhandler"
 
-// readyFD is the environment variable that tells a process that Start has
+// readyFD is the environment variable that tells a process that Detach has
 // started it, and by which descriptor to report that it is ready.
 const readyFD = "OPENCT_READY_FD"
 
-// readyWait is how long Start waits for a process to be ready: for
+// readyWait is how long Detach waits for a process to be ready: for
 // openct-control init, and for a token that is slow to reset.
 const readyWait = 60 * time.Second
 
-// Started says whether Start started this process.
+// Started says whether Detach started this process.
 func Started() bool { return os.Getenv(readyFD) != "" }
 
 // Serve serves the device in this process until it is unplugged. A device that
@@ -58,7 +58,7 @@ func (p *Process) Serve() error {
 		return p.Emulate()
 	}
 	started := Started()
-	economise()
+	Economise()
 	// The process may have been started by a link to the executable, by the
 	// executable itself, or as openct-control. It does as well without the name.
 	_ = os.WriteFile("/proc/self/comm", []byte(processName), 0)
@@ -73,7 +73,7 @@ func (p *Process) Serve() error {
 		Target: p.Target, Dir: socket.Dir(), Config: p.Config, Log: log, Notify: notify.FromEnv(log), Openers: p.Openers,
 	}
 	if started {
-		run.Ready = reportReady
+		run.Ready = ReportReady
 	}
 	err := Run(ctx, run)
 	var served *status.ServedError
@@ -89,9 +89,9 @@ func (p *Process) Serve() error {
 	return Explain(err)
 }
 
-// economise keeps a process small that sleeps most of the time and has one card
-// to serve.
-func economise() {
+// Economise keeps a process small that sleeps most of the time and has one thing
+// to do.
+func Economise() {
 	noHugePages()
 	// Commands leave little garbage: the heap need not grow to 4 MB before it is
 	// collected (runtime/debug, SetGCPercent).
@@ -110,48 +110,70 @@ func noHugePages() { _ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0) }
 // waits until it serves clients or gives up. Why it gave up it says by itself.
 // credential is who the process runs as; nil: as this one.
 func (p *Process) Start(credential *syscall.Credential) error {
+	child, err := p.StartChild(credential)
+	if child != nil {
+		return child.Release()
+	}
+	return err
+}
+
+// StartChild is Start for a caller that waits for the end of the process, which it
+// must. There is none if the device is served already.
+func (p *Process) StartChild(credential *syscall.Credential) (*os.Process, error) {
 	noHugePages() // for the process to come, from its first page on
 	program, err := p.program()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	ready, report, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer ready.Close()
 	cmd := exec.Command(program, p.args()...)
 	cmd.Args[0] = processName
-	cmd.Env = append(os.Environ(), readyFD+"=3")
-	cmd.ExtraFiles = []*os.File{report}
 	cmd.Stderr = p.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: credential}
-	err = cmd.Start()
-	report.Close()
-	if err != nil {
-		return err
-	}
-	if err := ready.SetReadDeadline(time.Now().Add(readyWait)); err != nil {
-		return err
-	}
-	switch _, err = io.ReadFull(ready, make([]byte, 1)); {
-	case err == nil:
-		return cmd.Process.Release()
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		err = fmt.Errorf("%s: not ready after %v", p.Target.Path, readyWait)
-		return errors.Join(err, cmd.Process.Kill(), cmd.Wait())
-	}
-	// It ended before it was ready: with success, if the device is served
-	// already.
-	err = cmd.Wait()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
+	child, err := Detach(cmd)
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
-		return nil
+		return child, nil
 	case errors.As(err, &exit) && exit.Exited():
-		return cli.ErrExit(1)
+		return nil, cli.ErrExit(1)
+	case errors.As(err, &exit):
+		return nil, fmt.Errorf("%s: handler: %w", p.Target.Path, err)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, fmt.Errorf("%s: not ready after %v: %w", p.Target.Path, readyWait, err)
 	}
-	return fmt.Errorf("%s: handler: %w", p.Target.Path, err)
+	return nil, err
+}
+
+// Detach starts a process as a session of its own, and waits until it reports that
+// it is ready (ReportReady). There is none if it ends with success before.
+func Detach(cmd *exec.Cmd) (*os.Process, error) {
+	ready, report, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer ready.Close()
+	cmd.Env = append(os.Environ(), readyFD+"=3")
+	cmd.ExtraFiles = []*os.File{report}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setsid = true
+	err = cmd.Start()
+	report.Close()
+	if err != nil {
+		return nil, err
+	}
+	if err := ready.SetReadDeadline(time.Now().Add(readyWait)); err != nil {
+		return nil, err
+	}
+	switch _, err = io.ReadFull(ready, make([]byte, 1)); {
+	case err == nil:
+		return cmd.Process, nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+	}
+	// It ended before it was ready.
+	return nil, cmd.Wait()
 }
 
 // Args is the command line of C OpenCT's ifdhandler for this process.
@@ -213,9 +235,9 @@ func (p *Process) Emulate() error {
 	}
 }
 
-// reportReady lets Start return, and cuts what ties this process to where it
+// ReportReady lets Detach return, and cuts what ties this process to where it
 // was started.
-func reportReady() {
+func ReportReady() {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err == nil {
 		for fd := range 3 {
@@ -226,4 +248,5 @@ func reportReady() {
 	f := os.NewFile(3, "ready")
 	_, _ = f.Write([]byte{1}) // a parent that died meanwhile is no loss
 	f.Close()
+	_ = os.Unsetenv(readyFD) // it is nothing to processes that this one starts
 }

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 func play(device string) int {
 	switch device {
 	case "ready":
-		reportReady()
+		ReportReady()
 	case "fails":
 		os.Stderr.WriteString("ifdhandler: it fails\n")
 		return 1
@@ -92,7 +92,7 @@ func TestEconomise(t *testing.T) {
 		debug.SetGCPercent(gc)
 		_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 0, 0, 0, 0)
 	}()
-	economise()
+	Economise()
 	if n := runtime.GOMAXPROCS(0); n != 1 {
 		t.Errorf("%d CPUs", n)
 	}

@@ -26,7 +26,19 @@ import (
 // standard input ends.
 const helperVar = "OPENCT_STATUS_TEST_DIR"
 
+// watchHelper lets it be the process that watches for devices.
+const watchHelper = "OPENCT_STATUS_TEST_WATCH"
+
 func TestMain(m *testing.M) {
+	if dir, ok := os.LookupEnv(watchHelper); ok {
+		if _, err := LockWatch(dir); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Println("watching")
+		io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}
 	if dir, ok := os.LookupEnv(helperVar); ok {
 		os.Exit(helper(dir))
 	}
@@ -61,8 +73,13 @@ type daemon struct {
 
 func startDaemon(t *testing.T, dir string) *daemon {
 	t.Helper()
+	return startHelper(t, dir, helperVar)
+}
+
+func startHelper(t *testing.T, dir, as string) *daemon {
+	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), helperVar+"="+dir)
+	cmd.Env = append(os.Environ(), as+"="+dir)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -59,7 +59,10 @@ func openLock(dir string) (*lockFile, error) {
 // openLockFor opens the lock file for Init, which also sets its owner. A file
 // that cannot be trusted is replaced.
 func openLockFor(dir string, uid int) (*lockFile, error) {
-	path := filepath.Join(dir, lockName)
+	return openOwnLock(filepath.Join(dir, lockName), uid)
+}
+
+func openOwnLock(path string, uid int) (*lockFile, error) {
 	for attempt := 0; ; attempt++ {
 		fd, st, err := openPlain(path, unix.O_RDWR|unix.O_CREAT)
 		if err == nil {

@@ -7,7 +7,7 @@
 //
 // Besides testscript's own commands scripts may use those of commands_test.go:
 //
-//	handlers N           wait until N handler processes serve this script's directory
+//	handlers N           wait until N handler processes serve this script's directory, or watch for it
 //	signal NAME N        send a signal (KILL, TERM) to reader N's handler, and wait for its end
 //	serve DEVICE         be the handler of a device, as far as the status file tells
 //	listen-notify FILE   be what systemd is to a service: listen on FILE
@@ -26,6 +26,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
+
+	"openct/internal/machine"
 )
 
 // programs is the directory with the commands under test.
@@ -81,8 +83,11 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		RequireExplicitExec: true,
 		Condition: func(cond string) (bool, error) {
-			if cond == "root" {
+			switch cond {
+			case "root":
 				return os.Geteuid() == 0, nil
+			case "systemd":
+				return machine.Here.SystemdRuns(), nil
 			}
 			return false, fmt.Errorf("no such condition")
 		},
