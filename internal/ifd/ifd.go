@@ -125,6 +125,13 @@ type Memory interface {
 	PowerMemory(ctx context.Context) error
 }
 
+// KnownMemory is a slot whose reader may know the memory card that was reset: its
+// protocol, and what stands for its ATR. proto.Default: it does not.
+type KnownMemory interface {
+	Memory
+	MemoryCard() (p proto.ID, header []byte)
+}
+
 // Options is what a driver may be told when it opens a device.
 type Options struct {
 	Name   string       // the reader's name in the driver's table entry

@@ -13,7 +13,7 @@ import (
 type MemoryLink interface {
 	// ReadMemory reads into buf and returns how many bytes it read, at least
 	// one: a reader that takes long reads in blocks of its own may return
-	// after a block.
+	// after a block. ErrMemoryRange says that the card ends before addr.
 	ReadMemory(ctx context.Context, p ID, addr uint16, buf []byte) (int, error)
 
 	// WriteMemory writes data, which does not cross a 256-byte boundary, and
@@ -148,7 +148,8 @@ func (m *Memory) fill(ctx context.Context, addr int, buf []byte) bool {
 // ID is the protocol the card is addressed with.
 func (m *Memory) ID() ID { return m.id }
 
-// Read reads from addr on, and less than buf holds where the card ends.
+// Read reads from addr on, and less than buf holds where the card ends, which a
+// reader may know better than the protocol.
 func (m *Memory) Read(ctx context.Context, addr int, buf []byte) (int, error) {
 	if addr < 0 || addr >= m.id.memorySize() {
 		return 0, m.outOfRange(addr, len(buf))
@@ -157,6 +158,9 @@ func (m *Memory) Read(ctx context.Context, addr int, buf []byte) (int, error) {
 	done := 0
 	for done < len(buf) {
 		n, err := m.link.ReadMemory(ctx, m.id, uint16(addr+done), buf[done:])
+		if done > 0 && errors.Is(err, ErrMemoryRange) {
+			return done, nil
+		}
 		if err == nil {
 			err = checkCount(n, len(buf)-done)
 		}
@@ -210,7 +214,11 @@ func (m *Memory) writePage(ctx context.Context, addr int, data []byte) (wrong in
 		done += n
 	}
 	back := make([]byte, len(data))
-	if _, err := m.Read(ctx, addr, back); err != nil {
+	n, err := m.Read(ctx, addr, back)
+	if err == nil && n < len(back) {
+		err = m.outOfRange(addr, len(data))
+	}
+	if err != nil {
 		return 0, err
 	}
 	for i := range data {

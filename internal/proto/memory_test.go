@@ -310,3 +310,46 @@ func TestMemoryTransmit(t *testing.T) {
 		})
 	}
 }
+
+// endingMemory is a card that ends before its protocol's addresses do.
+type endingMemory struct {
+	*fakeMemory
+	size int
+}
+
+func (e endingMemory) ReadMemory(ctx context.Context, p ID, addr uint16, buf []byte) (int, error) {
+	if int(addr) >= e.size {
+		return 0, ErrMemoryRange
+	}
+	return e.fakeMemory.ReadMemory(ctx, p, addr, buf[:min(len(buf), e.size-int(addr))])
+}
+
+// Where the card ends, reading does, and nothing is taken for written.
+func TestMemoryEnds(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		addr, n int
+		want    int
+		err     error
+	}{
+		{"before the end", 0, 100, 100, nil},
+		{"across it", 200, 100, 56, nil},
+		{"beyond it", 256, 4, 0, ErrMemoryRange},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			card := endingMemory{&fakeMemory{id: I2CLong, data: counting(4096)}, 256}
+			m := NewMemory(card, I2CLong)
+			n, err := m.Read(context.Background(), tt.addr, make([]byte, tt.n))
+			if n != tt.want || !errors.Is(err, tt.err) {
+				t.Errorf("read %d bytes, %v; want %d, %v", n, err, tt.want, tt.err)
+			}
+			want := tt.err
+			if tt.want < tt.n {
+				want = ErrMemoryRange
+			}
+			if err := m.Write(context.Background(), tt.addr, make([]byte, tt.n)); !errors.Is(err, want) {
+				t.Errorf("write: %v, want %v", err, want)
+			}
+		})
+	}
+}

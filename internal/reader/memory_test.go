@@ -165,3 +165,36 @@ func TestMemoryCardPulledDuringDetection(t *testing.T) {
 	}
 	told.wait(t, false)
 }
+
+// knownSlot is a slot whose reader knows what memory card is in.
+type knownSlot struct {
+	*memorySlot
+	known  proto.ID
+	header []byte
+}
+
+func (k knownSlot) MemoryCard() (proto.ID, []byte) { return k.known, k.header }
+
+// What the reader knows of a memory card is not tried out.
+func TestKnownMemoryCard(t *testing.T) {
+	header := []byte{0x92, 0x23, 0x10, 0x91}
+	for _, tt := range []struct {
+		name  string
+		known proto.ID
+		tries int
+		want  proto.ID
+	}{
+		{"known", proto.ThreeWire, 0, proto.ThreeWire},
+		{"not known", proto.Default, 4, proto.ThreeWire},
+		{"known for what is none", proto.T1, 4, proto.ThreeWire},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			card := knownSlot{newMemorySlot(proto.ThreeWire, header...), tt.known, header}
+			s := open(t, &notifyingReader{fakeReader: fakeReader{slots: []ifd.Slot{card}}, events: make(chan ifd.Event)}, make(news, 8))
+			atr, err := s.Reset(context.Background())
+			if err != nil || !bytes.Equal(atr, header) || s.engine.ID() != tt.want || card.power != tt.tries {
+				t.Errorf("ATR % x, %v, %v, %d tries", atr, err, s.engine, card.power)
+			}
+		})
+	}
+}

@@ -119,6 +119,12 @@ func (s *Slot) detectMemory(ctx context.Context, noATR error) ([]byte, error) {
 	if !ok {
 		return nil, noATR
 	}
+	if known, ok := card.(ifd.KnownMemory); ok {
+		if p, header := known.MemoryCard(); p.Memory() {
+			s.setMemory(proto.NewMemory(card, p))
+			return header, nil
+		}
+	}
 	m, header, err := proto.DetectMemory(ctx, card, card.PowerMemory)
 	switch {
 	case errors.Is(err, proto.ErrNoMemoryCard):

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"openct/internal/ifd"
 	"openct/internal/proto"
@@ -169,6 +170,7 @@ func playScenario(t *testing.T, d Driver, windows []*Window) {
 			// Who removes a card is seen by a look at the modem lines, which
 			// is no step.
 			for i := 0; r.left() > 0 && i < maxPolls || i == 0 && w.moves(); i++ {
+				time.Sleep(time.Second)
 				p.poll()
 			}
 		case Request:
@@ -293,6 +295,7 @@ func (p *player) run(cmd socket.Command, unit int, args []byte) ([]byte, error) 
 	}
 	number := func(tag socket.Tag) uint32 { n, _ := a.Int(tag); return n }
 	data := func(tag socket.Tag) []byte { b, _ := a.Bytes(tag); return b }
+	timeout := time.Duration(number(socket.TagTimeout)) * time.Second
 	switch cmd {
 	case socket.CmdStatus:
 		st, err := s.Status(ctx)
@@ -308,9 +311,17 @@ func (p *player) run(cmd socket.Command, unit int, args []byte) ([]byte, error) 
 		}
 		return []byte{b}, nil
 	case socket.CmdReset:
-		return s.Reset(ctx)
+		return s.Request(ctx, timeout, a.Text(socket.TagMessage))
 	case socket.CmdEject:
-		return nil, s.Eject(ctx, 0, a.Text(socket.TagMessage))
+		return nil, s.Eject(ctx, timeout, a.Text(socket.TagMessage))
+	case socket.CmdVerify:
+		d := data(socket.TagPINData)
+		if len(d) < 2 {
+			return nil, errors.New("the recording has no PIN data")
+		}
+		return s.Verify(ctx, ifd.PINRequest{
+			Timeout: timeout, Message: a.Text(socket.TagMessage), Control: d[0], Offset: d[1], APDU: d[2:],
+		})
 	case socket.CmdTransact:
 		return s.Transmit(ctx, data(socket.TagCardRequest), nil)
 	case socket.CmdSetProtocol:

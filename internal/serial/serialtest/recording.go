@@ -228,6 +228,8 @@ type event struct {
 	DSR     *int   `json:"dsr"`
 	Error   any    `json:"error"`
 	Exit    *int   `json:"exit"`
+	Last    int    `json:"last"`  // repeat: of the events
+	Times   int    `json:"times"` // repeat: how often more
 }
 
 // slow is from where on a reader's answer took its time; what is less is the
@@ -275,11 +277,20 @@ type loader struct {
 	dtr, rts bool
 	in       serial.Inputs
 	last     int // when the driver or the client last did something
+	started  bool
+	events   []int // of the window: how many steps each event added
 }
 
 func (l *loader) begin(phase Phase, meaning, file string, n int) {
 	l.now = &Window{Scenario: l.scenario, File: file, Line: n, Phase: phase, Meaning: meaning}
 	l.windows = append(l.windows, l.now)
+	l.events = nil
+}
+
+// open begins a handler.
+func (l *loader) open(file string, n int) {
+	l.set, l.dtr, l.rts, l.in = serial.Default, true, true, serial.Inputs{}
+	l.begin(Open, "open", file, n)
 }
 
 func (l *loader) step(s Step) { l.now.Steps = append(l.now.Steps, s) }
@@ -290,9 +301,13 @@ func (l *loader) add(e *event, file string, n int) (err error) {
 	}
 	switch e.Who + " " + e.Op {
 	case "rig scenario":
-		l.scenario = e.Data
-		l.set, l.dtr, l.rts, l.in = serial.Default, true, true, serial.Inputs{}
-		l.begin(Open, "open", file, n)
+		l.scenario, l.started = e.Data, false
+		l.open(file, n)
+	case "client start":
+		if l.started {
+			l.open(file, n)
+		}
+		l.started = true
 	case "client connected":
 		l.begin(Idle, "idle", file, n)
 	case "client request":
@@ -309,14 +324,39 @@ func (l *loader) add(e *event, file string, n int) (err error) {
 	case "client stop":
 		l.begin(Stop, "stop", file, n)
 	case "driver write", "driver set", "reader write":
+		before := len(l.now.Steps)
 		err = l.traffic(e)
+		l.events = append(l.events, len(l.now.Steps)-before)
 	case "line set", "line read":
+		before := len(l.now.Steps)
 		l.inputs(e)
+		l.events = append(l.events, len(l.now.Steps)-before)
+	case "line repeat":
+		err = l.repeat(e)
 	}
 	if e.Who != "reader" && e.Who != "line" {
 		l.last = e.Time
 	}
 	return err
+}
+
+// maxRepeat bounds what a recording may say of repeated events.
+const maxRepeat = 1000
+
+// repeat adds what the last events of a window added once more.
+func (l *loader) repeat(e *event) error {
+	if e.Last < 1 || e.Times < 0 || e.Times > maxRepeat {
+		return fmt.Errorf("the last %d events %d times more", e.Last, e.Times)
+	}
+	steps := 0
+	for _, n := range l.events[max(0, len(l.events)-e.Last):] {
+		steps += n
+	}
+	again := slices.Clone(l.now.Steps[len(l.now.Steps)-steps:])
+	for range e.Times {
+		l.now.Steps = append(l.now.Steps, again...)
+	}
+	return nil
 }
 
 func (l *loader) inputs(e *event) {
