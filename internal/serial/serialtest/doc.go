@@ -8,6 +8,10 @@
 // changed, DTR and RTS, breaks. What has no effect is not compared: settings
 // and lines that were so already, flushes, drains, looks at the modem lines.
 //
+// Recordings of readers on USB play as well: what went out in control and bulk
+// transfers is compared, and what came in waits on its endpoint. The driver
+// reads as it likes.
+//
 // Where ours behaves differently on purpose, a Difference says so with its
 // reason; one that changes nothing is an error.
 package serialtest

@@ -18,6 +18,7 @@ import (
 	"openct/internal/reader"
 	"openct/internal/serial"
 	"openct/internal/socket"
+	"openct/internal/usb"
 )
 
 // Driver is what Play compares with recordings.
@@ -27,6 +28,9 @@ type Driver struct {
 
 	// Open is the driver's, for a line as serial.Open leaves it.
 	Open func(l serial.Line, o ifd.Options) (ifd.Reader, error)
+
+	// OpenUSB is the driver's for a reader on USB.
+	OpenUSB func(dev usb.Device, o ifd.Options) (ifd.Reader, error)
 
 	// Differences are applied to every window in this order.
 	Differences []Difference
@@ -146,6 +150,9 @@ func Play(t *testing.T, d Driver) {
 	}
 }
 
+// idle is a time in which a driver takes note of what its reader tells.
+const idle = 200 * time.Millisecond
+
 // maxPolls bounds how often slots are asked in an idle window.
 const maxPolls = 64
 
@@ -157,7 +164,12 @@ func playScenario(t *testing.T, d Driver, windows []*Window) {
 		r.begin(w.String(), w.Steps)
 		switch w.Phase {
 		case Open:
-			rd, err := d.Open(r, ifd.Options{Log: slog.New(slog.DiscardHandler)})
+			o := ifd.Options{Log: slog.New(slog.DiscardHandler)}
+			open := func() (ifd.Reader, error) { return d.Open(r, o) }
+			if w.Device == "usb" {
+				open = func() (ifd.Reader, error) { return d.OpenUSB(usbReplay{r}, o) }
+			}
+			rd, err := open()
 			if (err != nil) != w.Failed {
 				t.Fatalf("%v: open: %v", w, err)
 			}
@@ -167,6 +179,11 @@ func playScenario(t *testing.T, d Driver, windows []*Window) {
 			}
 			p.take(rd)
 		case Idle:
+			if p.tells() {
+				time.Sleep(idle)
+				synctest.Wait()
+				break
+			}
 			// Who removes a card is seen by a look at the modem lines, which
 			// is no step.
 			for i := 0; r.left() > 0 && i < maxPolls || i == 0 && w.moves(); i++ {
@@ -220,7 +237,17 @@ func (a asked) Display(ctx context.Context, message string) error {
 
 func (p *player) take(rd ifd.Reader) {
 	p.ifd, p.events = rd, make(chan ifd.Event)
+	if p.tells() {
+		p.core = reader.New(rd, slog.New(slog.DiscardHandler), func(int, ifd.Status) {})
+		return
+	}
 	p.core = reader.New(asked{rd, p.events}, slog.New(slog.DiscardHandler), func(int, ifd.Status) {})
+}
+
+// tells says whether the reader tells of cards by itself.
+func (p *player) tells() bool {
+	_, ok := p.ifd.(ifd.Notifier)
+	return ok
 }
 
 func (p *player) close() {

@@ -32,6 +32,7 @@ type Window struct {
 	Line     int // of File, where it begins
 	Phase    Phase
 	Meaning  string
+	Device   string // of Open: the reader's device type, "serial" or "usb"
 
 	Steps []Step
 
@@ -66,6 +67,7 @@ const (
 // Step is one thing that driver or reader did.
 type Step struct {
 	Kind   Kind
+	Pipe   string        // Write, Answer on USB: "40/00" (request type, request) or an endpoint, "82"
 	Data   []byte        // Write, Answer
 	Echo   []byte        // Write: what the line gave back
 	Params serial.Params // Set
@@ -81,13 +83,13 @@ type Step struct {
 func (s Step) String() string {
 	switch s.Kind {
 	case Write:
-		sign := ">"
+		sign := ">" + s.Pipe
 		if len(s.Echo) > 0 {
 			sign = ">>"
 		}
 		return fmt.Sprintf("%s %x", sign, s.Data)
 	case Answer:
-		sign := "<"
+		sign := "<" + s.Pipe
 		if s.Bad {
 			sign = "<!"
 		}
@@ -126,6 +128,8 @@ func bit(b bool) int {
 //	< 9000      the reader answers
 //	< @5ms 9000 it answers later
 //	<! 90       it answers with a wrong parity
+//	>02 00a4    the driver writes on USB: to an endpoint, or ">40/00" a request
+//	<82 9000    the reader answers on USB
 //	unplug      the adapter is pulled
 //	set 9600 8E2 [check]
 //	lines 10    DTR, RTS
@@ -153,6 +157,9 @@ func parseStep(word string, args []string) (s Step, err error) {
 			return false, false, fmt.Errorf("bits are missing")
 		}
 		return args[0][0] == '1', args[0][len(args[0])-1] == '1', nil
+	}
+	if len(word) > 2 && strings.ContainsRune("<>", rune(word[0])) {
+		word, s.Pipe = word[:1], word[1:]
 	}
 	switch word {
 	case "unplug":
@@ -230,6 +237,9 @@ type event struct {
 	Exit    *int   `json:"exit"`
 	Last    int    `json:"last"`  // repeat: of the events
 	Times   int    `json:"times"` // repeat: how often more
+	Type    uint8  `json:"type"`
+	Request uint8  `json:"request"`
+	Ep      string `json:"ep"`
 }
 
 // slow is from where on a reader's answer took its time; what is less is the
@@ -308,6 +318,9 @@ func (l *loader) add(e *event, file string, n int) (err error) {
 			l.open(file, n)
 		}
 		l.started = true
+		if words := strings.Fields(e.Data); len(words) > 1 {
+			l.now.Device = words[len(words)-2]
+		}
 	case "client connected":
 		l.begin(Idle, "idle", file, n)
 	case "client request":
@@ -327,6 +340,8 @@ func (l *loader) add(e *event, file string, n int) (err error) {
 		before := len(l.now.Steps)
 		err = l.traffic(e)
 		l.events = append(l.events, len(l.now.Steps)-before)
+	case "driver control", "driver bulk_out", "reader interrupt", "reader bulk_in":
+		err = l.usb(e)
 	case "line set", "line read":
 		before := len(l.now.Steps)
 		l.inputs(e)
@@ -357,6 +372,27 @@ func (l *loader) repeat(e *event) error {
 		l.now.Steps = append(l.now.Steps, again...)
 	}
 	return nil
+}
+
+// usb is traffic on USB.
+func (l *loader) usb(e *event) (err error) {
+	s := Step{Kind: Write, Pipe: e.Ep}
+	switch {
+	case e.Op == "control":
+		s.Pipe = controlPipe(e.Type, e.Request)
+	case e.Who == "reader":
+		s.Kind = Answer
+	}
+	s.Data, err = hex.DecodeString(e.Data)
+	if s.Kind == Write || len(s.Data) > 0 {
+		l.step(s)
+	}
+	return err
+}
+
+// controlPipe is the Pipe of a control request.
+func controlPipe(requestType, request uint8) string {
+	return fmt.Sprintf("%02x/%02x", requestType, request)
 }
 
 func (l *loader) inputs(e *event) {

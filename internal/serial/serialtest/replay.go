@@ -41,6 +41,7 @@ type Replay struct {
 
 // arrival is bytes that the reader has sent.
 type arrival struct {
+	pipe string
 	at   time.Time
 	data []byte
 	bad  bool
@@ -177,7 +178,7 @@ func (r *Replay) sendLocked(s Step) {
 	if n := len(r.in); n > 0 && at.Before(r.in[n-1].at) {
 		at = r.in[n-1].at
 	}
-	r.in = append(r.in, arrival{at, s.Data, s.Bad})
+	r.in = append(r.in, arrival{s.Pipe, at, s.Data, s.Bad})
 	r.wakeLocked()
 }
 
@@ -311,6 +312,12 @@ func (r *Replay) Drain(context.Context) error {
 // several of the driver's, and the other way round.
 func (r *Replay) Write(ctx context.Context, b []byte) error {
 	r.t.Helper()
+	return r.send(ctx, "", b)
+}
+
+// send is a write, on USB to a pipe.
+func (r *Replay) send(ctx context.Context, pipe string, b []byte) error {
+	r.t.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -320,13 +327,14 @@ func (r *Replay) Write(ctx context.Context, b []byte) error {
 		return device.Wrap("write", r.Name(), err)
 	}
 	for rest := b; len(rest) > 0; {
-		if len(r.steps) == 0 || r.steps[0].Kind != Write {
-			return r.misfitLocked(Step{Kind: Write, Data: b})
+		if len(r.steps) == 0 || r.steps[0].Kind != Write || r.steps[0].Pipe != pipe {
+			return r.misfitLocked(Step{Kind: Write, Pipe: pipe, Data: b})
 		}
 		s := &r.steps[0]
 		n := min(len(rest), len(s.Data)-r.written)
-		if !bytes.Equal(rest[:n], s.Data[r.written:r.written+n]) {
-			return r.misfitLocked(Step{Kind: Write, Data: b})
+		whole := pipe == "" || n == len(b) && n == len(s.Data) // a transfer is one
+		if !whole || !bytes.Equal(rest[:n], s.Data[r.written:r.written+n]) {
+			return r.misfitLocked(Step{Kind: Write, Pipe: pipe, Data: b})
 		}
 		end := r.written + n
 		r.sendLocked(Step{Data: s.Echo[min(r.written, len(s.Echo)):min(end, len(s.Echo))]})
@@ -341,6 +349,13 @@ func (r *Replay) Write(ctx context.Context, b []byte) error {
 
 // Read implements serial.Line.
 func (r *Replay) Read(ctx context.Context, buf []byte, timeout time.Duration) (int, error) {
+	return r.receive(ctx, buf, timeout, r.takeLocked)
+}
+
+// receive waits for what take finds in the queue.
+func (r *Replay) receive(ctx context.Context, buf []byte, timeout time.Duration,
+	take func(buf []byte) (n int, wait time.Duration, err error),
+) (int, error) {
 	if len(buf) == 0 {
 		return 0, nil
 	}
@@ -348,8 +363,8 @@ func (r *Replay) Read(ctx context.Context, buf []byte, timeout time.Duration) (i
 	defer late.Stop()
 	for {
 		r.mu.Lock()
-		n, wait, err := r.takeLocked(buf)
-		if n == 0 {
+		n, wait, err := take(buf)
+		if n == 0 && err == nil {
 			err = r.stateLocked()
 		}
 		more := r.more

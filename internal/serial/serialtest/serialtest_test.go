@@ -17,6 +17,7 @@ import (
 	"openct/internal/ifd"
 	"openct/internal/proto"
 	"openct/internal/serial"
+	"openct/internal/usb"
 )
 
 // echoReader is a driver for the made-up reader of testdata/echo.jsonl.
@@ -160,6 +161,44 @@ func TestReplayAnswers(t *testing.T) {
 	})
 }
 
+// On USB a transfer is one write, each endpoint has a queue of packets of its
+// own, and what does not fit is an overflow.
+func TestReplayUSB(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		rec := &recorder{TB: t}
+		r := New(rec, ">40/06 0102\n<81 5003\n<82 9000\n<82 01020304\n>02 05")
+		dev := usbReplay{r}
+		buf := make([]byte, 3)
+		if _, err := dev.Bulk(ctx, 0x82, buf, time.Second); !errors.Is(err, usb.ErrTimeout) {
+			t.Errorf("before its turn: %v", err)
+		}
+		late, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		if _, err := dev.Interrupt(late, 0x81, buf); !errors.Is(err, usb.ErrTimeout) {
+			t.Errorf("before its turn: %v", err)
+		}
+		if n, err := dev.Control(ctx, usb.Setup{RequestType: 0x40, Request: 6}, []byte{1, 2}, time.Second); n != 2 || err != nil {
+			t.Errorf("control: %d, %v", n, err)
+		}
+		if n, err := dev.Bulk(ctx, 0x82, buf, time.Second); fmt.Sprintf("%x", buf[:n]) != "9000" || err != nil {
+			t.Errorf("% x, %v", buf[:n], err)
+		}
+		if n, err := dev.Interrupt(ctx, 0x81, buf); fmt.Sprintf("%x", buf[:n]) != "5003" || err != nil {
+			t.Errorf("% x, %v", buf[:n], err)
+		}
+		if _, err := dev.Bulk(ctx, 0x82, buf, time.Second); !errors.Is(err, usb.ErrOverflow) {
+			t.Errorf("overflow: %v", err)
+		}
+		if _, err := dev.Bulk(ctx, 0x02, []byte{5, 6}, time.Second); !errors.Is(err, ErrScript) {
+			t.Errorf("another transfer: %v", err)
+		}
+		if want := []string{"serialtest: script: got >02 0506, want >02 05"}; !slices.Equal(rec.errors, want) {
+			t.Errorf("got %q, want %q", rec.errors, want)
+		}
+	})
+}
+
 func TestLines(t *testing.T) {
 	r := New(t, "inputs 10")
 	if in, err := r.Lines(); err != nil || !in.CTS || in.DSR {
@@ -172,7 +211,7 @@ func TestLines(t *testing.T) {
 }
 
 func TestSteps(t *testing.T) {
-	const all = "> 0102\n>> 03\n< 9000\n<! 90\n< @5ms 9000\nset 9600 8E2 check\nset 115200 7O1\nlines 10\nbreak 1\ninputs 01\nunplug"
+	const all = "> 0102\n>> 03\n< 9000\n<! 90\n< @5ms 9000\nset 9600 8E2 check\nset 115200 7O1\nlines 10\nbreak 1\ninputs 01\nunplug\n>02 0102\n>40/00 03\n<82 9000"
 	steps, err := Steps(all)
 	if err != nil {
 		t.Fatal(err)
