@@ -21,6 +21,7 @@ MANDIR     ?= $(PREFIX)/share/man
 # its own packages to use /lib: UNITDIR and RULESDIR say so in packaging/debian.
 UNITDIR    ?= $(PREFIX)/lib/systemd/system
 RULESDIR   ?= $(PREFIX)/lib/udev/rules.d
+DOCDIR     ?= $(PREFIX)/share/doc/openct
 # systemd runs what is here when it reads its units.
 GENERATORDIR ?= $(UNITDIR)-generators
 FUZZTIME   ?= 30s
@@ -109,6 +110,12 @@ install: build
 	for shell in bash/bash-completion/completions zsh/zsh/site-functions fish/fish/vendor_completions.d; do \
 		for file in completions/$${shell%%/*}/*; do \
 			install -D -m 644 $$file $(DESTDIR)$(PREFIX)/share/$${shell#*/}/$${file##*/} || exit 1; done; done
+	install -d $(DESTDIR)$(DOCDIR)
+	install -m 644 doc/no-systemd.md $(DESTDIR)$(DOCDIR)/no-systemd.md
+	cd packaging && for file in openrc/openct.initd openrc/openct.confd runit/openct/run runit/openct/finish mdev/openct.mdev \
+		udev/61-openct-no-systemd.rules busybox/S70openct; do \
+		sed 's|/usr/sbin/|$(SBINDIR)/|;s|/etc/openct.conf|$(SYSCONFDIR)/openct.conf|' $$file >../build/example && \
+		install -D -m $$([ -x $$file ] && echo 755 || echo 644) ../build/example $(DESTDIR)$(DOCDIR)/examples/$$file || exit 1; done
 	$(MAKE) -C compat install VERSION=$(VERSION) DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) UNITDIR=$(UNITDIR)
 
 deb:

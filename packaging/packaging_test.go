@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -120,6 +121,50 @@ func TestGroupBeforeRule(t *testing.T) {
 			if !slices.Contains(regexp.MustCompile(`\w+`).FindAllString(read(t, file), -1), name) {
 				t.Errorf("%s does not know group %s", file, name)
 			}
+		}
+	}
+}
+
+// Each file for systems without systemd is installed as an example, and doc/no-systemd.md
+// says what to do with it; scripts are scripts.
+func TestExamples(t *testing.T) {
+	install := regexp.MustCompile(`(?s)cd packaging && for file in (.*?);`).FindStringSubmatch(read(t, "../Makefile"))
+	if install == nil {
+		t.Fatal("the Makefile installs no examples")
+	}
+	installed := strings.Fields(strings.ReplaceAll(install[1], "\\", ""))
+	var files []string
+	for _, dir := range []string{"busybox", "mdev", "openrc", "runit", "udev"} {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				files = append(files, path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	slices.Sort(installed)
+	slices.Sort(files)
+	if !slices.Equal(files, installed) {
+		t.Errorf("there are %q, installed are %q", files, installed)
+	}
+	page := read(t, "../doc/no-systemd.md")
+	for _, file := range files {
+		if !strings.Contains(page, "examples/"+file) && !strings.Contains(page, "examples/"+filepath.Dir(file)+" ") {
+			t.Errorf("doc/no-systemd.md says nothing about %s", file)
+		}
+		script := strings.HasPrefix(read(t, file), "#!")
+		info, err := os.Stat(file)
+		if err != nil || (info.Mode()&0o100 != 0) != script {
+			t.Errorf("%s: mode %v, a script: %v", file, info.Mode(), script)
+		}
+		if !script {
+			continue
+		}
+		if out, err := exec.Command("sh", "-n", file).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", file, err, out)
 		}
 	}
 }

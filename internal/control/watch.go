@@ -29,9 +29,6 @@ import (
 	"openct/internal/uevent"
 )
 
-// watchName is the name of the process that watches, for ps and for syslog.
-const watchName = "openct-watch"
-
 // Times that the end of the process that watches may take.
 const (
 	handlersEnd = 5 * time.Second // of the handlers that it has started
@@ -79,8 +76,8 @@ func (c *Control) Watch(noColdplug bool) error {
 
 	daemon.Economise()
 	// It does as well without the name.
-	_ = os.WriteFile("/proc/self/comm", []byte(watchName), 0)
-	to := logging.Options{Debug: max(c.Debug, c.Config.Debug), Syslog: c.Syslog || started, Stderr: c.Err, Ident: watchName}
+	_ = os.WriteFile("/proc/self/comm", []byte(status.WatchProcess), 0)
+	to := logging.Options{Debug: max(c.Debug, c.Config.Debug), Syslog: c.Syslog || started, Stderr: c.Err, Ident: status.WatchProcess}
 	if started {
 		to.Stderr = io.Discard
 		daemon.ReportReady()

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -105,7 +106,7 @@ func checkStarted(f *Facts) []Finding {
 func checkService(f *Facts) []Finding {
 	s := f.Service
 	if !f.Systemd {
-		return fine("systemd does not run here: attach devices with openct-control attach")
+		return checkHotplug(f)
 	}
 	switch {
 	case s.Load == "":
@@ -125,6 +126,31 @@ func checkService(f *Facts) []Finding {
 	return fine("openct.service is active")
 }
 
+// noSystemdRules is a file that does nothing where systemd runs
+// (packaging/udev).
+const noSystemdRules = "61-openct-no-systemd.rules"
+
+// checkHotplug looks for who serves what is plugged in where systemd does not run.
+func checkHotplug(f *Facts) []Finding {
+	var all []Finding
+	for _, p := range f.Watch {
+		all = append(all, fine("%s serves what is plugged in; systemd does not run here", p)...)
+	}
+	runs := slices.IndexFunc(f.Rules.current(), func(r RulesFile) bool { return r.Runs > 0 })
+	switch {
+	case len(all) > 0:
+		return all
+	case f.Rules.Running && runs >= 0:
+		return fine("udev starts a handler for what is plugged in (%s); systemd does not run here", f.Rules.current()[runs].Path)
+	case f.Mdev:
+		return fine("mdev starts a handler for what is plugged in (/etc/mdev.conf), if mdev runs; systemd does not run here")
+	case f.Config.Hotplug:
+		return found(Warn, "openct-control init", "nothing serves what is plugged in: systemd does not run here, nor does openct-control watch")
+	}
+	return found(Warn, "in "+f.Config.File+", hotplug = yes; then: openct-control init",
+		"nothing serves what is plugged in: systemd does not run here, nor does openct-control watch")
+}
+
 // install is how to get the rules there.
 const install = "install 60-openct.rules (make install), then: udevadm control --reload"
 
@@ -140,7 +166,7 @@ const restartUdev = "systemctl restart systemd-udevd.service"
 
 func checkRules(f *Facts) []Finding {
 	if !f.Rules.Running {
-		return fine("udev does not run here: attach devices with openct-control attach")
+		return fine("udev does not run here")
 	}
 	var all []Finding
 	var paths []string
@@ -150,7 +176,7 @@ func checkRules(f *Facts) []Finding {
 			all = append(all, found(Warn, "remove "+r.Masked+", then: udevadm control --reload",
 				"%s has no effect: %s takes its place", r.Path, r.Masked)...)
 		case r.Masked != "":
-		case r.Runs > 0:
+		case r.Runs > 0 && f.Systemd && path.Base(r.Path) != noSystemdRules:
 			all = append(all, found(Warn, fmt.Sprintf("in %s, use SYSTEMD_WANTS in place of RUN, as 60-openct.rules does", r.Path),
 				"%s:%d starts handlers with RUN: udev kills them", r.Path, r.Runs)...)
 		case r.NoSuch:
@@ -162,6 +188,9 @@ func checkRules(f *Facts) []Finding {
 	}
 	if len(paths) > 0 {
 		all = append(all, fine("udev rules: %s", strings.Join(paths, ", "))...)
+	}
+	if len(all) == 0 && !f.Systemd {
+		return fine("no udev rule is about OpenCT")
 	}
 	if len(all) == 0 {
 		all = found(Warn, install, "no udev rule is about OpenCT: what is plugged in is not served by itself")

@@ -71,8 +71,8 @@ func (f *Facts) groupLost(d *Device) bool {
 }
 
 func checkRecord(f *Facts, d *Device) []Finding {
-	if !f.Rules.Running || !d.Ours() {
-		return nil
+	if !f.Rules.Running || !f.Systemd || !d.Ours() {
+		return nil // without systemd nobody acts on it
 	}
 	level := Fail
 	if d.Reader != nil && d.Reader.Alive {
@@ -88,8 +88,6 @@ func checkRecord(f *Facts, d *Device) []Finding {
 	case !d.Udev.Tagged:
 		return found(level, "add TAG+=\"systemd\" to the rule that sets SYSTEMD_WANTS, then: "+d.retrigger(),
 			"udev asks for %s, but without the tag that makes systemd look", strings.Join(d.Udev.Wants, " "))
-	case !f.Systemd:
-		return found(level, "openct-control attach "+d.Instance(), "udev asks for %s, but systemd does not run", strings.Join(d.Udev.Wants, " "))
 	}
 	return fine("udev asks for %s", strings.Join(d.Udev.Wants, " "))
 }

@@ -264,9 +264,19 @@ func TestFindings(t *testing.T) {
 			check: "record", level: Fail, text: "without the tag", next: `add TAG+="systemd"`,
 		},
 		{
-			name: "udev without systemd", from: unserved,
-			spoil: func(f *Facts, d *Device) { f.Systemd = false },
-			check: "record", level: Fail, text: "systemd does not run", next: "openct-control attach 001-004",
+			name: "no systemd, and nothing in its place", from: healthy,
+			spoil: func(f *Facts, d *Device) { f.Systemd, f.Rules.Files[0].Runs = false, 0 },
+			check: "service", level: Warn, text: "nothing serves what is plugged in", next: "in /etc/openct.conf, hotplug = yes; then: openct-control init",
+		},
+		{
+			name: "no systemd, and watch does not run", from: healthy,
+			spoil: func(f *Facts, d *Device) { f.Systemd, f.Config.Hotplug = false, true },
+			check: "service", level: Warn, text: "nor does openct-control watch", next: "openct-control init",
+		},
+		{
+			name: "a rule that would start handlers, without udev", from: healthy,
+			spoil: func(f *Facts, d *Device) { f.Systemd, f.Rules.Running, f.Rules.Files[0].Runs = false, false, 7 },
+			check: "service", level: Warn, text: "nothing serves what is plugged in", next: "hotplug = yes",
 		},
 		{
 			name: "pcscd has it", from: unserved,
@@ -330,7 +340,9 @@ func TestFindings(t *testing.T) {
 		},
 		{
 			name: "nobody serves it", from: unserved,
-			spoil: func(f *Facts, d *Device) { f.Systemd, f.Rules.Running = false, false },
+			spoil: func(f *Facts, d *Device) {
+				f.Systemd, f.Rules.Running, f.Watch = false, false, []Process{{5, "openct-watch"}}
+			},
 			check: "served", level: Fail, text: "no handler serves it", next: "openct-control attach 001-004",
 		},
 		{
@@ -429,7 +441,20 @@ func TestNoAlarm(t *testing.T) {
 			f.Config.Notes = []string{"/etc/openct.conf:79: the ids for driver ccid ask for nothing"}
 		}, "/etc/openct.conf:79: the ids for driver ccid ask for nothing"},
 		{"a directory of one's own", func(f *Facts, d *Device) { f.Dir.FromEnv = true }, "named by OPENCT_SOCKETDIR"},
-		{"no systemd", func(f *Facts, d *Device) { f.Systemd, f.Rules.Running = false, false }, "systemd does not run here"},
+		{"no systemd, but watch", func(f *Facts, d *Device) {
+			f.Systemd, f.Rules.Running, f.Watch = false, false, []Process{{5, "openct-watch"}}
+		}, "openct-watch (pid 5) serves what is plugged in; systemd does not run here"},
+		{"no systemd, but watch beside a udev without our rule", func(f *Facts, d *Device) {
+			f.Systemd, f.Rules.Files, d.Udev, f.Watch = false, nil, machine.Record{Exists: true}, []Process{{5, "openct-watch"}}
+		}, "no udev rule is about OpenCT"},
+		{"no systemd, but a rule for that", func(f *Facts, d *Device) {
+			f.Systemd = false
+			f.Rules.Files = append(f.Rules.Files, RulesFile{Path: "/etc/udev/rules.d/61-openct-no-systemd.rules", Runs: 12})
+		}, "udev starts a handler for what is plugged in (/etc/udev/rules.d/61-openct-no-systemd.rules)"},
+		{"that rule, with systemd", func(f *Facts, d *Device) {
+			f.Rules.Files = append(f.Rules.Files, RulesFile{Path: "/etc/udev/rules.d/61-openct-no-systemd.rules", Runs: 12})
+		}, "udev rules: /usr/lib/udev/rules.d/60-openct.rules, /etc/udev/rules.d/61-openct-no-systemd.rules"},
+		{"no systemd, but mdev", func(f *Facts, d *Device) { f.Systemd, f.Rules.Running, f.Mdev = false, false, true }, "mdev starts a handler"},
 		{"left to pcscd", func(f *Facts, d *Device) {
 			d.Driver, d.Left, d.Reader = "ccid", "pcscd", nil
 			d.Holders = []Process{{9, "pcscd"}}

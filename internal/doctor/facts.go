@@ -25,6 +25,8 @@ type Facts struct {
 	ModemManager *Process     // nil: it does not run
 
 	Others  []Process // pcscd, scdaemon
+	Watch   []Process // openct-control watch
+	Mdev    bool      // mdev.conf starts handlers
 	Bundle  bool      // pcscd's driver for OpenCT is installed
 	ShutOut []Process // of Others: a pcscd that may not enter Dir
 }
@@ -46,6 +48,7 @@ type Config struct {
 	NotYet   []string // drivers of C OpenCT that are not there, if one of the mistakes is such a name
 	Notes    []string // what has no effect here, without a mistake
 	Unread   []string // files of that name elsewhere
+	Hotplug  bool     // init starts openct-control watch where there is no systemd
 }
 
 // Dir is the directory of status file and sockets.

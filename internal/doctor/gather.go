@@ -48,6 +48,8 @@ func Gather(ctx context.Context, o Options) *Facts {
 	o.caller(f)
 	o.status(ctx, f)
 	f.Rules = rules(o.Root)
+	mdev, _ := os.ReadFile(o.Root.Path("etc/mdev.conf"))
+	f.Mdev = mdevStarts(string(mdev))
 	f.Systemd = o.Root.SystemdRuns()
 	o.devices(f, cfg)
 	o.configured(f, cfg)
@@ -75,6 +77,7 @@ func (o Options) config(f *Facts) *config.Config {
 		return config.Default()
 	}
 	f.Config.Notes = cfg.Notes()
+	f.Config.Hotplug = cfg.Hotplug
 	if cfg.Unknown {
 		f.Config.NotYet = config.NotYet(driver.Names())
 	}
@@ -303,6 +306,9 @@ func (o Options) processes(f *Facts) {
 		p := Process{PID: other.PID, Name: other.Name}
 		if p.Name == "pcscd" || p.Name == "scdaemon" {
 			f.Others = append(f.Others, p)
+		}
+		if p.Name == status.WatchProcess {
+			f.Watch = append(f.Watch, p)
 		}
 		if p.Name == "pcscd" && other.ShutOut(o.Dir) {
 			f.ShutOut = append(f.ShutOut, p)

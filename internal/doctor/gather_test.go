@@ -270,13 +270,41 @@ func TestGatherProcesses(t *testing.T) {
 	m.link("/dev/bus/usb/001/004", "proc/42/fd/6")
 	m.write("proc/43/comm", "pcscd\n")
 	m.link("/dev/null", "proc/43/fd/0")
+	m.write("proc/44/comm", "openct-watch\n")
 	m.write("proc/self/comm", "x\n")
 	f := m.gather(silent)
+	if diff := cmp.Diff([]Process{{44, "openct-watch"}}, f.Watch); diff != "" {
+		t.Errorf("watch (-want +got):\n%s", diff)
+	}
 	if diff := cmp.Diff([]Process{{42, "scdaemon"}}, f.Devices[0].Holders); diff != "" {
 		t.Errorf("holders (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]Process{{42, "scdaemon"}, {43, "pcscd"}}, f.Others); diff != "" {
 		t.Errorf("others (-want +got):\n%s", diff)
+	}
+}
+
+func TestGatherHotplug(t *testing.T) {
+	const line = "DEVTYPE=usb_device;PRODUCT=529/600/.*;bus/usb/.* root:openctd 0660 @/usr/sbin/openct-control attach /dev/$MDEV\n"
+	for _, tt := range []struct {
+		name, mdev string
+		want       bool
+	}{
+		{"a line of ours", ".* 0:0 0600\n" + line, true},
+		{"commented out", "# " + line, false},
+		{"nothing of ours", ".* 0:0 0600\n", false},
+		{"no file", "", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := newMachine(t)
+			m.write("etc/openct.conf", "hotplug = yes;")
+			if tt.mdev != "" {
+				m.write("etc/mdev.conf", tt.mdev)
+			}
+			if f := m.gather(silent); f.Mdev != tt.want || !f.Config.Hotplug {
+				t.Errorf("mdev %v, want %v; hotplug %v", f.Mdev, tt.want, f.Config.Hotplug)
+			}
+		})
 	}
 }
 

@@ -81,6 +81,16 @@ func (f *RulesFile) read(text string) bool {
 	return about
 }
 
+// mdevStarts says whether a line of mdev.conf starts handlers.
+func mdevStarts(text string) bool {
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(strings.TrimSpace(line), "#") && strings.Contains(line, "openct-control attach") {
+			return true
+		}
+	}
+	return false
+}
+
 // units asks systemd about openct.service and the units of devices.
 func (o Options) units(ctx context.Context, f *Facts, cfg *config.Config) {
 	if !f.Systemd {

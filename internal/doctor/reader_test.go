@@ -198,7 +198,10 @@ func TestReaderNoAlarm(t *testing.T) {
 		{"ModemManager leaves it alone", func(f *Facts, c *Configured) { f.ModemManager, c.noModem = &Process{9, "ModemManager"}, true }, "may open it"},
 		{"its handler opened it before", func(f *Facts, c *Configured) { c.Node.UserMay = false }, "its handler has it open"},
 		{"virtual", func(f *Facts, c *Configured) { c.Node, c.Device = nil, "echo" }, "process 72 serves it"},
-		{"no systemd", func(f *Facts, c *Configured) { f.Systemd, c.Unit, c.Getty = false, Unit{}, Unit{} }, "process 72 serves it"},
+		{"no systemd", func(f *Facts, c *Configured) {
+			f.Systemd, c.Unit, c.Getty = false, Unit{}, Unit{}
+			f.Watch = []Process{{5, "openct-watch"}}
+		}, "process 72 serves it"},
 		{"an error of yesterday", func(f *Facts, c *Configured) {
 			c.Reader.LastError, c.Reader.ErrorTime = "timeout", f.Now.Add(-24*time.Hour)
 		}, "24h0m0s ago: timeout"},

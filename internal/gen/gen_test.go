@@ -83,6 +83,9 @@ abcd	0001	Old Name
 # tab-separated. Made from the driver table by "go generate"; do not edit.
 08e6	3437	Two Reader
 `},
+		{"mdev's lines leave the class alone", mdev, mdevHeader + "# one\n" +
+			"DEVTYPE=usb_device;PRODUCT=529/600/.*;bus/usb/.* root:openctd 0660 @[ ! -e /run/openct/status ] || /usr/sbin/openct-control attach /dev/$MDEV\n" +
+			"DEVTYPE=usb_device;PRODUCT=abcd/1/.*;bus/usb/.* root:openctd 0660 @[ ! -e /run/openct/status ] || /usr/sbin/openct-control attach /dev/$MDEV\n"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -20,6 +20,7 @@ func targets() []target {
 		{"compat/ifd/ids.tsv", whole(bundleIDs)},
 		{"compat/ifd/ccid.tsv", whole(ccidBundleIDs)},
 		{"udev/60-openct.rules", whole(udev)},
+		{"packaging/mdev/openct.mdev", whole(mdev)},
 	}
 }
 

@@ -15,6 +15,9 @@ import (
 // open the file, so nobody else can be taken for it.
 const watchName = ".watch"
 
+// WatchProcess is the name of that process.
+const WatchProcess = "openct-watch"
+
 // WatchLock says that this process is the one that watches for devices.
 type WatchLock struct{ file *lockFile }
 
