@@ -127,6 +127,10 @@ func Table() []Entry {
 			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){"serial": openSmartMouseAt},
 		},
 		{
+			Name: "smartboard", Reader: "Cherry Smartboard", Verified: Recorded,
+			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){"serial": openSmartBoardAt},
+		},
+		{
 			Name: "ccid", Reader: "CCID Compatible", Verified: Emulated, Open: ccid.Open, Class: ccid.Is,
 			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){
 				"pcmcia_block": ccid.OpenBlock,

@@ -11,6 +11,7 @@ import (
 	"openct/internal/vusb/ccidreader"
 	"openct/internal/vusb/phoenix"
 	"openct/internal/vusb/serialline"
+	"openct/internal/vusb/smartboard"
 	"openct/internal/vusb/token"
 )
 
@@ -39,6 +40,7 @@ func models() []model {
 		{"rutoken", card.RutokenATR[:], func(c card.Card) vusb.Model { return token.NewRutoken(c) }},
 		{"phoenix", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(phoenix.New(c)) }},
 		{"smartmouse", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(phoenix.NewSmartMouse(c)) }},
+		{"smartboard", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(smartboard.New(c)) }},
 		{"ccid", nil, func(c card.Card) vusb.Model { return ccidreader.New(ccidreader.Profile{}, c) }},
 	}
 }
@@ -82,10 +84,17 @@ func ATR(driver string) []byte {
 	return m.atr
 }
 
-// serialModel is a Phoenix or SmartMouse reader behind a USB-serial adapter.
-// words say, with commas between them, what is special: "t0" or "inverse" about
-// the card's ATR, "instant" that no byte takes time.
-func serialModel(name, words string) (model, error) {
+// serialReaders are the readers at a serial line.
+var serialReaders = map[string]func(card.Card) serialline.Reader{
+	"phoenix":    func(c card.Card) serialline.Reader { return phoenix.New(c) },
+	"smartmouse": func(c card.Card) serialline.Reader { return phoenix.NewSmartMouse(c) },
+	"smartboard": func(c card.Card) serialline.Reader { return smartboard.New(c) },
+}
+
+// serialModel is a reader behind a USB-serial adapter. words say, with commas
+// between them, what is special: "t0" or "inverse" about the card's ATR,
+// "instant" that no byte takes time.
+func serialModel(name, words string, newReader func(card.Card) serialline.Reader) (model, error) {
 	m := model{driver: name}
 	instant := false
 	for _, w := range strings.Split(words, ",") {
@@ -101,11 +110,7 @@ func serialModel(name, words string) (model, error) {
 		}
 	}
 	m.make = func(c card.Card) vusb.Model {
-		r := phoenix.New(c)
-		if name == "smartmouse" {
-			r = phoenix.NewSmartMouse(c)
-		}
-		a := serialline.NewFTDI(r)
+		a := serialline.NewFTDI(newReader(c))
 		a.Instant = instant
 		return a
 	}
@@ -120,8 +125,8 @@ func find(driver string) (model, error) {
 		}
 		return model{driver, nil, func(c card.Card) vusb.Model { return ccidreader.New(p, c) }}, nil
 	}
-	if name, words, ok := strings.Cut(driver, ":"); ok && (name == "phoenix" || name == "smartmouse") {
-		return serialModel(name, words)
+	if name, words, ok := strings.Cut(driver, ":"); ok && serialReaders[name] != nil {
+		return serialModel(name, words, serialReaders[name])
 	}
 	var known []string
 	for _, m := range models() {
