@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"errors"
+	"os"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -115,5 +117,22 @@ func TestBetween(t *testing.T) {
 				t.Errorf("got %q, %v; want %q, %v", got, err, tt.want, tt.err)
 			}
 		})
+	}
+}
+
+// README's map has a line for each package, with the tests' helpers left out.
+func TestMapNamesEveryPackage(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs, err := os.ReadDir("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range dirs {
+		if name := "internal/" + d.Name() + "/"; d.Name() != "hextest" && !bytes.Contains(readme, []byte(" "+name+" ")) {
+			t.Errorf("%s is not in README.md, \"Where things are\"", name)
+		}
 	}
 }
