@@ -50,7 +50,7 @@ func (c *Control) readerUnits() map[string]bool {
 	if !c.Root.SystemdRuns() || c.ConfigFile != cli.ConfigFile || c.Dir != socket.DefaultDir {
 		return nil // the units serve the installed configuration
 	}
-	want, err := readerunit.Make(c.Config, c.ConfigFile, c.Root)
+	want, err := readerunit.Make(c.Config, c.Root)
 	c.complain("systemd", err)
 	dir := c.Root.Path(readerunit.Dir)
 	have := readerunit.Read(dir)
