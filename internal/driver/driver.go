@@ -119,6 +119,14 @@ func Table() []Entry {
 			},
 		},
 		{
+			Name: "cardman", Reader: "OMNIKEY CardMan 2020/6020/6120", Verified: Recorded, Open: openCardMan,
+			IDs: []ID{
+				{0x076B, 0x0596, "OMNIKEY CardMan 2020", ""},
+				{0x076B, 0x1784, "OMNIKEY CardMan 6020", ""},
+				{0x08D4, 0x0009, "Fujitsu Siemens SCR USB", ""},
+			},
+		},
+		{
 			Name: "phoenix", Reader: "Phoenix reader", Verified: Recorded,
 			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){"serial": openPhoenixAt},
 		},

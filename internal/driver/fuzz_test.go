@@ -167,6 +167,7 @@ func FuzzDriver(f *testing.F) {
 	seed("eutron", eutronResetScript+"\nIN C2 02 0000 0000 len 7 FF 01 FE"+eutronReadyScript)
 	seed("starkey", starKeyResetScript+block)
 	seed("rutoken", rutokenResetScript+"\n"+native("00 D6 00 00 02", ">01 02", ok)+native("00 B0 00 00 04", "<4 01 02 03 04", ok))
+	seed("cardman", cardManResetScript+"\nOUT 42 02 0000 0000 []\nINT 81 len 8 90 00\nOUT 42 02 0000 0000 []"+strings.Repeat("\nINT 81 len 8 00*8", 32)+"\nINT 81 len 8 90 00")
 	for i := range small {
 		f.Add(uint8(i), []byte{0x10, 1, 0x40}) // busy for ever
 	}

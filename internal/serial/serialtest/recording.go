@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"openct/internal/serial"
+	"openct/internal/usb"
 )
 
 // Phase says which part of a scenario a window is.
@@ -67,7 +68,7 @@ const (
 // Step is one thing that driver or reader did.
 type Step struct {
 	Kind   Kind
-	Pipe   string        // Write, Answer on USB: "40/00" (request type, request) or an endpoint, "82"
+	Pipe   string        // Write, Answer on USB: "40/00" (see controlPipe) or an endpoint, "82"
 	Data   []byte        // Write, Answer
 	Echo   []byte        // Write: what the line gave back
 	Params serial.Params // Set
@@ -128,7 +129,8 @@ func bit(b bool) int {
 //	< 9000      the reader answers
 //	< @5ms 9000 it answers later
 //	<! 90       it answers with a wrong parity
-//	>02 00a4    the driver writes on USB: to an endpoint, or ">40/00" a request
+//	>02 00a4    the driver writes on USB: to an endpoint, or ">40/00" a request, ">40/00/0001/0000"
+//	            one with wValue and wIndex
 //	<82 9000    the reader answers on USB
 //	unplug      the adapter is pulled
 //	set 9600 8E2 [check]
@@ -239,6 +241,8 @@ type event struct {
 	Times   int    `json:"times"` // repeat: how often more
 	Type    uint8  `json:"type"`
 	Request uint8  `json:"request"`
+	Value   uint16 `json:"value"`
+	Index   uint16 `json:"index"`
 	Ep      string `json:"ep"`
 }
 
@@ -379,7 +383,7 @@ func (l *loader) usb(e *event) (err error) {
 	s := Step{Kind: Write, Pipe: e.Ep}
 	switch {
 	case e.Op == "control":
-		s.Pipe = controlPipe(e.Type, e.Request)
+		s.Pipe = controlPipe(usb.Setup{RequestType: e.Type, Request: e.Request, Value: e.Value, Index: e.Index})
 	case e.Who == "reader":
 		s.Kind = Answer
 	}
@@ -390,9 +394,14 @@ func (l *loader) usb(e *event) (err error) {
 	return err
 }
 
-// controlPipe is the Pipe of a control request.
-func controlPipe(requestType, request uint8) string {
-	return fmt.Sprintf("%02x/%02x", requestType, request)
+// controlPipe is the Pipe of a control request; wValue and wIndex are in it unless
+// both are 0.
+func controlPipe(s usb.Setup) string {
+	pipe := fmt.Sprintf("%02x/%02x", s.RequestType, s.Request)
+	if s.Value != 0 || s.Index != 0 {
+		pipe += fmt.Sprintf("/%04x/%04x", s.Value, s.Index)
+	}
+	return pipe
 }
 
 func (l *loader) inputs(e *event) {

@@ -326,7 +326,7 @@ func (r *Replay) send(ctx context.Context, pipe string, b []byte) error {
 	if err := r.stateLocked(); err != nil {
 		return device.Wrap("write", r.Name(), err)
 	}
-	for rest := b; len(rest) > 0; {
+	for rest, first := b, true; len(rest) > 0 || first && pipe != ""; first = false {
 		if len(r.steps) == 0 || r.steps[0].Kind != Write || r.steps[0].Pipe != pipe {
 			return r.misfitLocked(Step{Kind: Write, Pipe: pipe, Data: b})
 		}

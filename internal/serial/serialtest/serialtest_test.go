@@ -167,7 +167,7 @@ func TestReplayUSB(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := context.Background()
 		rec := &recorder{TB: t}
-		r := New(rec, ">40/06 0102\n<81 5003\n<82 9000\n<82 01020304\n>02 05")
+		r := New(rec, ">40/07/0001/0002\n>40/06 0102\n<81 5003\n<82 9000\n<82 01020304\n>02 05")
 		dev := usbReplay{r}
 		buf := make([]byte, 3)
 		if _, err := dev.Bulk(ctx, 0x82, buf, time.Second); !errors.Is(err, usb.ErrTimeout) {
@@ -177,6 +177,9 @@ func TestReplayUSB(t *testing.T) {
 		defer cancel()
 		if _, err := dev.Interrupt(late, 0x81, buf); !errors.Is(err, usb.ErrTimeout) {
 			t.Errorf("before its turn: %v", err)
+		}
+		if n, err := dev.Control(ctx, usb.Setup{RequestType: 0x40, Request: 7, Value: 1, Index: 2}, nil, time.Second); n != 0 || err != nil {
+			t.Errorf("control without data: %d, %v", n, err)
 		}
 		if n, err := dev.Control(ctx, usb.Setup{RequestType: 0x40, Request: 6}, []byte{1, 2}, time.Second); n != 2 || err != nil {
 			t.Errorf("control: %d, %v", n, err)

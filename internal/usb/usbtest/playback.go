@@ -78,6 +78,15 @@ func (p *Playback) Done(t testing.TB) {
 	}
 }
 
+// Next appends operations to the script.
+func (p *Playback) Next(ops []IO) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ops = append(p.ops, ops...)
+	p.done = append(p.done, make([]bool, len(ops))...)
+	p.wakeLocked()
+}
+
 // Unplug makes the device leave the bus now.
 func (p *Playback) Unplug() {
 	p.mu.Lock()

@@ -23,7 +23,7 @@ type model struct {
 }
 
 // models lists them by driver name, in the order of the driver table. An
-// ePass3000 and an e-gate know T=0 alone, and have an ATR that does not make
+// ePass3000, an e-gate and a CardMan know T=0 alone, and have an ATR that does not make
 // clients take the card in it for their own. The iKey 2032 and the Rutoken hand
 // out ATRs of one length only.
 func models() []model {
@@ -38,6 +38,7 @@ func models() []model {
 		{"eutron", nil, func(c card.Card) vusb.Model { return token.NewEutron(c) }},
 		{"starkey", nil, func(c card.Card) vusb.Model { return token.NewStarKey(c) }},
 		{"rutoken", card.RutokenATR[:], func(c card.Card) vusb.Model { return token.NewRutoken(c) }},
+		{"cardman", t0, func(c card.Card) vusb.Model { return token.NewCardMan(c) }},
 		{"phoenix", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(phoenix.New(c)) }},
 		{"smartmouse", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(phoenix.NewSmartMouse(c)) }},
 		{"smartboard", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(smartboard.New(c)) }},

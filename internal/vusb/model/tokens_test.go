@@ -129,6 +129,8 @@ func variants(t *testing.T) []variant {
 		variant{"eutron", "T=0, dribbling", func(c card.Card) vusb.Model { m := token.NewEutron(c); m.Dribble = 1; return m }, t0},
 		variant{"starkey", "an ATR for every reset", func(c card.Card) vusb.Model { m := token.NewStarKey(c); m.Again = true; return m }, nil},
 		variant{"starkey", "empty packets first", func(c card.Card) vusb.Model { m := token.NewStarKey(c); m.Empty = 50; return m }, nil},
+		variant{"cardman", "empty packets at the end", func(c card.Card) vusb.Model { m := token.NewCardMan(c); m.End = true; return m }, t0},
+		variant{"cardman", "warm resets only", func(c card.Card) vusb.Model { m := token.NewCardMan(c); m.WarmOnly = true; return m }, t0},
 		variant{"rutoken", "busy", func(c card.Card) vusb.Model { m := token.NewRutoken(c); m.Busy = 40; return m }, model.ATR("rutoken")},
 	)
 }
