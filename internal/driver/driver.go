@@ -139,6 +139,10 @@ func Table() []Entry {
 			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){"serial": openSmartBoardAt},
 		},
 		{
+			Name: "towitoko", Reader: "Towitoko", Verified: Recorded,
+			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){"serial": openTowitokoAt},
+		},
+		{
 			Name: "ccid", Reader: "CCID Compatible", Verified: Emulated, Open: ccid.Open, Class: ccid.Is,
 			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){
 				"pcmcia_block": ccid.OpenBlock,

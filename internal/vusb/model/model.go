@@ -13,6 +13,7 @@ import (
 	"openct/internal/vusb/serialline"
 	"openct/internal/vusb/smartboard"
 	"openct/internal/vusb/token"
+	"openct/internal/vusb/towitoko"
 )
 
 // model is how a virtual counterpart of a driver's devices is made.
@@ -42,6 +43,7 @@ func models() []model {
 		{"phoenix", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(phoenix.New(c)) }},
 		{"smartmouse", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(phoenix.NewSmartMouse(c)) }},
 		{"smartboard", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(smartboard.New(c)) }},
+		{"towitoko", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(towitoko.New(towitoko.External, c)) }},
 		{"ccid", nil, func(c card.Card) vusb.Model { return ccidreader.New(ccidreader.Profile{}, c) }},
 	}
 }
@@ -67,7 +69,7 @@ func New(driver, cardName string) (vusb.Model, error) {
 }
 
 // memoryReaders are the drivers whose virtual devices can hold a memory card.
-var memoryReaders = []string{}
+var memoryReaders = []string{"towitoko"}
 
 // NewWith is New with a card of the caller's.
 func NewWith(driver string, c card.Card) (vusb.Model, error) {
@@ -90,6 +92,7 @@ var serialReaders = map[string]func(card.Card) serialline.Reader{
 	"phoenix":    func(c card.Card) serialline.Reader { return phoenix.New(c) },
 	"smartmouse": func(c card.Card) serialline.Reader { return phoenix.NewSmartMouse(c) },
 	"smartboard": func(c card.Card) serialline.Reader { return smartboard.New(c) },
+	"towitoko":   func(c card.Card) serialline.Reader { return towitoko.New(towitoko.External, c) },
 }
 
 // serialModel is a reader behind a USB-serial adapter. words say, with commas
