@@ -11,8 +11,10 @@ import (
 	"testing/synctest"
 
 	"openct/internal/ifd"
+	serialrecord "openct/internal/serial/record"
 	"openct/internal/serial/serialtest"
 	"openct/internal/usb"
+	"openct/internal/usb/record"
 	"openct/internal/usb/usbtest"
 )
 
@@ -34,7 +36,7 @@ func TestCardManRecorded(t *testing.T) {
 		none      = "without a card there is none to reset"
 	)
 	lines := func(text ...string) []serialtest.Step {
-		steps, err := serialtest.Steps(strings.Join(text, "\n"))
+		steps, err := serialrecord.Steps(strings.Join(text, "\n"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -188,9 +190,9 @@ func TestCardMan(t *testing.T) {
 	}
 }
 
-func mustOps(t *testing.T, script string) []usbtest.IO {
+func mustOps(t *testing.T, script string) []record.IO {
 	t.Helper()
-	ops, err := usbtest.ParseScript(script)
+	ops, err := record.ParseScript(script)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 	"openct/internal/ifd"
 	"openct/internal/proto"
 	"openct/internal/usb"
-	"openct/internal/usb/usbtest"
+	"openct/internal/usb/record"
 )
 
 // hostile is a device whose answers are a fuzzer's bytes. Each transfer takes
@@ -121,14 +121,14 @@ func (h *hostile) Close() error                { return nil }
 
 // wellBehaved is the bytes with which a hostile device plays a script.
 func wellBehaved(f *testing.F, script string) []byte {
-	ops, err := usbtest.ParseScript(script)
+	ops, err := record.ParseScript(script)
 	if err != nil {
 		f.Fatal(err)
 	}
 	var b []byte
 	for _, op := range ops {
 		switch {
-		case op.Kind == usbtest.Claim:
+		case op.Kind == record.Claim:
 		case op.Err != nil:
 			b = append(b, 1) // a timeout
 		case op.Len > 0:

@@ -11,6 +11,7 @@ import (
 
 	"openct/internal/device"
 	"openct/internal/serial"
+	"openct/internal/serial/record"
 )
 
 // ErrScript is what an operation gets that is not the next one. The test has
@@ -64,7 +65,7 @@ func New(t testing.TB, script string) *Replay {
 // Next appends steps to the script; where names them in messages.
 func (r *Replay) Next(where, script string) {
 	r.t.Helper()
-	steps, err := Steps(script)
+	steps, err := record.Steps(script)
 	if err != nil {
 		r.t.Fatalf("serialtest: %s: %v", where, err)
 	}
@@ -235,7 +236,7 @@ func (r *Replay) Set(p serial.Params) error {
 	r.t.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if same(p, r.params) {
+	if record.Same(p, r.params) {
 		return device.Wrap("set", r.Name(), r.stateLocked())
 	}
 	err := r.do(Step{Kind: Set, Params: p})

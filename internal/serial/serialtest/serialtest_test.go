@@ -17,6 +17,7 @@ import (
 	"openct/internal/ifd"
 	"openct/internal/proto"
 	"openct/internal/serial"
+	"openct/internal/serial/record"
 	"openct/internal/usb"
 )
 
@@ -215,7 +216,7 @@ func TestLines(t *testing.T) {
 
 func TestSteps(t *testing.T) {
 	const all = "> 0102\n>> 03\n< 9000\n<! 90\n< @5ms 9000\nset 9600 8E2 check\nset 115200 7O1\nlines 10\nbreak 1\ninputs 01\nunplug\n>02 0102\n>40/00 03\n<82 9000"
-	steps, err := Steps(all)
+	steps, err := record.Steps(all)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +228,7 @@ func TestSteps(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", got, all)
 	}
 	for _, bad := range []string{"> 0", "< @x 90", "jump", "set 9600", "set x 8N1", "set 9600 8X1", "lines", "lines 12", "break"} {
-		if _, err := Steps(bad); err == nil {
+		if _, err := record.Steps(bad); err == nil {
 			t.Errorf("%q is taken", bad)
 		}
 	}
