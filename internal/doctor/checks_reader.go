@@ -116,11 +116,7 @@ func checkReaderServed(f *Facts, c *Configured) []Finding {
 	}
 	r := c.Reader
 	if r.SocketErr != "" {
-		next := fmt.Sprintf("kill %d; %s", r.PID, attach)
-		if r.Unit != "" {
-			next = "systemctl restart " + r.Unit
-		}
-		return found(Fail, next, "process %d serves it as reader %d, but does not answer: %s", r.PID, r.Index, r.SocketErr)
+		return found(Fail, r.serveAgain(attach), "process %d serves it as reader %d, but does not answer: %s", r.PID, r.Index, r.SocketErr)
 	}
 	return fine("process %d serves it as reader %d on %s", r.PID, r.Index, r.Socket)
 }

@@ -79,6 +79,7 @@ type Reader struct {
 	Device    string // its node; empty where no side file tells
 	Unit      string
 	Socket    string
+	Proven    bool   // the process is known to be its handler; anybody who owns the status file can name any
 	SocketErr string // why it does not answer
 	LastError string
 	ErrorTime time.Time
