@@ -92,7 +92,6 @@ func (p *Process) Serve() error {
 // Economise keeps a process small that sleeps most of the time and has one thing
 // to do.
 func Economise() {
-	noHugePages()
 	// Commands leave little garbage: the heap need not grow to 4 MB before it is
 	// collected (runtime/debug, SetGCPercent).
 	debug.SetGCPercent(25)
@@ -100,11 +99,6 @@ func Economise() {
 	// the work to each other.
 	runtime.GOMAXPROCS(1)
 }
-
-// noHugePages ends the use of huge pages for this process and those that it
-// starts (prctl(2), PR_SET_THP_DISABLE). With them, a heap of a few hundred
-// kilobytes takes megabytes. Old kernels cannot; that costs memory only.
-func noHugePages() { _ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0) }
 
 // Start starts a process that serves the device, as a session of its own, and
 // waits until it serves clients or gives up. Why it gave up it says by itself.
@@ -120,7 +114,6 @@ func (p *Process) Start(credential *syscall.Credential) error {
 // StartChild is Start for a caller that waits for the end of the process, which it
 // must. There is none if the device is served already.
 func (p *Process) StartChild(credential *syscall.Credential) (*os.Process, error) {
-	noHugePages() // for the process to come, from its first page on
 	program, err := p.program()
 	if err != nil {
 		return nil, err

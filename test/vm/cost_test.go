@@ -16,21 +16,20 @@ const cost = "/run/e2e/cost"
 
 // costs are what an APDU may cost a handler: calls to the system, and switches of
 // its threads when they wait. They hardly depend on the machine (times do, and are
-// printed only), but where it is busy, Go's runtime has more to do: the limits are
-// a quarter above what is needed. That is two calls for a transfer, a third where
-// another one waits for the reader's news, two or three for the socket, and two for
-// each sleep, before which Go's scheduler looks once more.
+// printed only): three calls for a transfer (usbfs.Node: submit, sleep, take back),
+// one to read the request, one to write the reply, and those of Go's poller before
+// the next request.
 var costs = []struct {
 	name, options string
 	apdu          string
 	calls, swaps  float64 // at most
 }{
-	{"eToken", "", "5:2", 16, 6},
-	{"eToken", "", "5:258", 95, 25},
+	{"eToken", "", "5:2", 13, 5},
+	{"eToken", "", "5:258", 60, 22},
 	{"CCID short APDU", "--driver ccid:P3", "5:2", 19, 6},
 	{"CCID T=1 TPDU", "--driver ccid:P2", "5:2", 19, 6},
-	{"CCID T=1 TPDU", "--driver ccid:P2", "5:258", 35, 10},
-	{"CCID T=1 TPDU", "--driver ccid:P2", "260:2", 35, 10},
+	{"CCID T=1 TPDU", "--driver ccid:P2", "5:258", 20, 10},
+	{"CCID T=1 TPDU", "--driver ccid:P2", "260:2", 20, 10},
 }
 
 // testCost prints what it costs to serve a token, and asserts what can be counted.

@@ -22,17 +22,22 @@ type double struct {
 
 	submitted chan *urb // every one, as it comes
 
-	mu      sync.Mutex
-	flying  []*urb
-	over    []*urb
-	gone    bool
-	keep    bool          // discard does not end a transfer
-	refuse  error         // of submit
-	calls   int           // of submit and reap
-	empties int           // calls of reap that had nothing to give
-	held    chan struct{} // discard waits for it
-	within  chan struct{} // discard says that it waits
+	mu        sync.Mutex
+	flying    []*urb
+	over      []*urb
+	gone      bool
+	silent    bool          // the poller is not told
+	impatient bool          // wait does not wait: every transfer goes through the poller
+	keep      bool          // discard does not end a transfer
+	refuse    error         // of submit
+	calls     int           // of submit and reap
+	empties   int           // calls of reap that had nothing to give
+	held      chan struct{} // discard waits for it
+	within    chan struct{} // discard says that it waits
 }
+
+// impatient has every test node's transfers go through the poller.
+var impatient bool
 
 // testNode is a node on a double. The test's end closes it, and finds out
 // whether a transfer was forgotten.
@@ -48,6 +53,7 @@ func testNode(t testing.TB) (*Node, *double) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	k.impatient = impatient
 	n.kernel = k
 	t.Cleanup(func() {
 		n.Close()
@@ -70,6 +76,9 @@ func (k *double) fill() {
 
 // tell makes it one that can, which is news to the poller.
 func (k *double) tell() {
+	if k.silent {
+		return
+	}
 	for b := make([]byte, 65536); ; {
 		k.other.SetReadDeadline(time.Now().Add(-1))
 		n, err := unix.Read(k.otherFd(), b)
@@ -122,6 +131,13 @@ func (k *double) reap() (uintptr, error) {
 		k.fill()
 	}
 	return uintptr(unsafe.Pointer(u)), nil
+}
+
+func (k *double) wait(long time.Duration) {
+	if k.impatient {
+		return
+	}
+	waitWritable(uintptr(k.fd), long)
 }
 
 func (k *double) discard(u *urb) error {

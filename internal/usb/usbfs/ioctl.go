@@ -2,6 +2,7 @@ package usbfs
 
 import (
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -47,6 +48,9 @@ type kernel interface {
 	// reap takes back a transfer that is over and returns the address of its
 	// urb; unix.EAGAIN when there is none.
 	reap() (uintptr, error)
+	// wait returns when a transfer can be taken back, the device is gone, or the
+	// time is over.
+	wait(time.Duration)
 	// discard ends a transfer, which then can be taken back. It waits until the
 	// host controller has let go of it. unix.EINVAL: it is over already.
 	discard(*urb) error
@@ -102,6 +106,20 @@ func (d *descriptor) submit(u *urb) error { return d.quick(submitURB, unsafe.Poi
 func (d *descriptor) reap() (uintptr, error) {
 	err := d.quick(reapURB, unsafe.Pointer(&d.reaped))
 	return d.reaped, err
+}
+
+func (d *descriptor) wait(long time.Duration) {
+	if d.slow.Load() == 0 {
+		waitWritable(d.fd, long)
+	}
+}
+
+// waitWritable sleeps in the kernel without telling Go's scheduler, as quick
+// does: no other goroutine runs on this processor meanwhile.
+func waitWritable(fd uintptr, long time.Duration) {
+	fds := unix.PollFd{Fd: int32(fd), Events: unix.POLLOUT}
+	ts := unix.NsecToTimespec(long.Nanoseconds())
+	_, _, _ = unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds)), 1, uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
 }
 
 func (d *descriptor) discard(u *urb) error { return d.long(discardURB, unsafe.Pointer(u)) }

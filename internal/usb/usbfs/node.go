@@ -4,8 +4,10 @@
 // A node has one descriptor, which Go's network poller watches. The kernel says
 // there that a transfer can be taken back (POLLOUT), and that the device is gone
 // (POLLHUP): see usbdev_poll in Linux, drivers/usb/core/devio.c. A transfer is one
-// call to submit it, the sleep of its goroutine, and one call to take it back: it
-// blocks no thread, and an idle node costs neither thread, timer nor wakeup.
+// call to submit it, a sleep, and one call to take it back. The sleep is a short one
+// in the kernel, which is enough for nearly every transfer, and then one in the
+// poller: a device that takes its time blocks no thread, and an idle node costs
+// neither thread, timer nor wakeup.
 //
 // Interfaces belong to the descriptor that has claimed them, so whoever claims
 // has to do it on this one: see Node.Do.
@@ -62,6 +64,7 @@ type Node struct {
 	lost   []*transfer // which the kernel never gave back
 	flying []*transfer // submitted, not yet taken back
 	waiter *transfer   // whose goroutine is in the poller, or about to be, for all that are flying
+	called bool        // waiter is called back from the poller by a deadline
 }
 
 // Open opens the node at path for transfers. Its errors wrap usb.ErrNotFound,

@@ -245,39 +245,80 @@ func (n *Node) settle(t *transfer) {
 	}
 }
 
-// run submits t and returns when it is over. Where others are flying, one
-// goroutine waits in the poller for all of them.
+// atOnce is how long a goroutine sleeps in the kernel for its own transfer before
+// it leaves the waiting to Go's poller. Nearly every transfer is over by then, and
+// costs three calls; the poller, which is asked twice for each sleep, makes it five
+// or six and may switch threads. Other goroutines wait that long at most.
+const atOnce = 4 * time.Millisecond
+
+// run submits t and returns when it is over.
 func (n *Node) run(t *transfer) {
 	n.mu.Lock()
-	mine := n.waiter == nil // the turn to wait in the poller
-	if mine {
-		n.waiter = t
-	} else {
-		n.submit(t)
+	defer n.mu.Unlock()
+	n.submit(t)
+	if t.urb.kind != kindInterrupt { // those wait for news that may never come
+		n.look(t)
 	}
-	ended := t.state == over
-	n.mu.Unlock()
-	if !mine && !ended {
-		<-t.news
-		n.mu.Lock()
-		mine = t.state != over
+	if t.state != over {
+		n.wait(t)
+	}
+	if n.waiter == t {
+		n.passOn()
+	}
+	select {
+	case <-t.news: // came while this goroutine saw by itself
+	default:
+	}
+}
+
+// look waits a moment for t.
+func (n *Node) look(t *transfer) {
+	for end := time.Now().Add(atOnce); t.state != over; {
+		left := time.Until(end)
+		if left <= 0 {
+			return
+		}
 		n.mu.Unlock()
+		n.kernel.wait(left)
+		n.mu.Lock()
+		if t.state != over && !n.reap(t) {
+			return
+		}
 	}
-	if !mine {
+}
+
+// wait returns when t is over. Where others are flying, one goroutine waits in the
+// poller for all of them.
+func (n *Node) wait(t *transfer) {
+	if n.waiter == nil {
+		n.waiter = t
+	}
+	if n.waiter != t {
+		n.mu.Unlock()
+		<-t.news // it is over, or its turn
+		n.mu.Lock()
+	}
+	if t.state == over {
 		return
 	}
-
-	err := n.conn.Write(t.step)
+	n.mu.Unlock()
+	_ = n.conn.Write(t.step) // what it came to is in t
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if err != nil { // closed, though Close waits for the transfers
-		n.abandon(usb.ErrClosed)
-		t.state, t.err = over, usb.ErrClosed
+	if t.state != over { // closed, though Close waits for the transfers
+		n.abandon(usb.ErrClosed, t)
 	}
+}
+
+// passOn gives the turn to wait in the poller to another transfer.
+func (n *Node) passOn() {
 	n.waiter = nil
+	if n.called {
+		n.called = false
+		_ = n.file.SetWriteDeadline(time.Time{})
+	}
 	if len(n.flying) > 0 {
 		n.waiter = n.flying[0]
-		n.waiter.news <- struct{}{}
+		n.waiter.tell()
 	}
 }
 
@@ -288,15 +329,8 @@ func (n *Node) run(t *transfer) {
 func (n *Node) step(t *transfer) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if t.state == prepared {
-		alone := len(n.flying) == 0
-		n.submit(t)
-		if alone {
-			return t.state == over // there cannot have been news before
-		}
-	}
 	for t.state != over {
-		if !n.reap() {
+		if !n.reap(t) {
 			return false
 		}
 	}
@@ -323,20 +357,21 @@ func (n *Node) submit(t *transfer) {
 	n.flying = append(n.flying, t)
 }
 
-// reap takes one transfer back and tells its owner. False: there is none.
-func (n *Node) reap() bool {
+// reap takes one transfer back for the goroutine of the transfer by, and tells its
+// owner. False: there is none.
+func (n *Node) reap(by *transfer) bool {
 	addr, err := n.kernel.reap()
 	switch {
 	case err == unix.EAGAIN:
 		return false
 	case err != nil:
-		n.abandon(failure(err))
+		n.abandon(failure(err), by)
 		return true
 	}
 	for i, t := range n.flying {
 		if uintptr(unsafe.Pointer(&t.urb)) == addr {
 			n.flying = slices.Delete(n.flying, i, i+1)
-			n.finish(t)
+			n.finish(t, by)
 			break
 		}
 	}
@@ -344,18 +379,34 @@ func (n *Node) reap() bool {
 }
 
 // abandon ends all transfers when the kernel gives none back any more.
-func (n *Node) abandon(err error) {
+func (n *Node) abandon(err error, by *transfer) {
 	for _, t := range n.flying {
 		t.err, t.lost = err, true
-		n.finish(t)
+		n.finish(t, by)
 	}
 	n.flying = nil
 }
 
-func (n *Node) finish(t *transfer) {
+func (n *Node) finish(t, by *transfer) {
 	t.state = over
-	if t != n.waiter {
-		t.news <- struct{}{}
+	switch t {
+	case by: // sees it
+	case n.waiter:
+		// The poller has no news for its goroutine any more: what the kernel
+		// had to say has been taken back.
+		n.called = true
+		t.tell()
+		_ = n.file.SetWriteDeadline(time.Unix(1, 0))
+	default:
+		t.tell()
+	}
+}
+
+// tell has room for one: whoever is told looks what it is.
+func (t *transfer) tell() {
+	select {
+	case t.news <- struct{}{}:
+	default:
 	}
 }
 

@@ -219,6 +219,7 @@ func TestEndsBeforeThePoller(t *testing.T) {
 	n, k := testNode(t)
 	first, _ := n.take(8, time.Time{})
 	second, _ := n.take(8, time.Time{})
+	n.submit(first)
 	n.waiter = first // on its way to the poller
 	n.submit(second)
 	k.end(&second.urb, 0, "")
@@ -364,6 +365,59 @@ func TestPieces(t *testing.T) {
 			want(t, c, string(all), nil)
 		})
 	}
+}
+
+// A goroutine that looks by itself takes back what another one waits for in the
+// poller. The poller has no news for that one then.
+func TestTakenFromThePoller(t *testing.T) {
+	n, k := testNode(t)
+	listener := make(chan error, 1)
+	listen := func() *urb {
+		go func() {
+			_, err := n.Interrupt(t.Context(), 0x81, make([]byte, 8))
+			listener <- err
+		}()
+		return <-k.submitted
+	}
+	u := listen()
+	for range 3 { // and what called it back is forgotten
+		n.mu.Lock()
+		k.silent = true
+		k.end(u, 0, "")
+		k.silent = false
+		if !n.reap(&transfer{}) {
+			t.Error("nothing to take back")
+		}
+		n.mu.Unlock()
+		if err := <-listener; err != nil {
+			t.Fatal(err)
+		}
+		b, ub := beginBulk(t, n, 0x82)
+		k.end(ub, 0, "x")
+		want(t, b, "x", nil)
+		u = listen()
+	}
+	n.End()
+	if err := <-listener; !errors.Is(err, usb.ErrClosed) {
+		t.Error(err)
+	}
+}
+
+// All of this holds as well for transfers that take longer than a goroutine looks.
+func TestInThePoller(t *testing.T) {
+	impatient = true
+	defer func() { impatient = false }()
+	t.Run("control", TestControl)
+	t.Run("buffers", TestBuffersAreCleared)
+	t.Run("status", TestStatus)
+	t.Run("out of order", TestOutOfOrder)
+	t.Run("two at once", TestTwoEndAtOnce)
+	t.Run("timeout", TestTimeout)
+	t.Run("context", TestContext)
+	t.Run("unplug", TestUnplug)
+	t.Run("end", TestEnd)
+	t.Run("pieces", TestPieces)
+	t.Run("many", TestManyAtOnce)
 }
 
 // Transfers of many goroutines, some of which give up, each get their own answer.
