@@ -212,7 +212,7 @@ systemctl daemon-reload; systemctl start pcscd.socket`)
 	t.Run("two tokens", func(t *testing.T) {
 		second := g.plug(t, "pcsc2", "--driver etoken64 --card piv")
 		n := second.served(t)
-		g.until(t, readyTime, "test $(opensc-tool -l | grep -c 'eToken PRO 64k 0[01] 00') = 2")
+		g.until(t, readyTime, "test $(opensc-tool -l | grep -c 'eToken PRO 64 0[01] 00') = 2")
 		t.Log("\n" + g.sh(t, "opensc-tool -l"))
 		second.ctl(t, "unplug")
 		second.gone(t, n)
