@@ -65,8 +65,8 @@ func testCost(t *testing.T, g *guest) {
 				traced.Calls, one.Switches, one.CPU, one.PerSecond,
 				g.measure(t, run+" -clients 4").PerSecond, g.measure(t, run+" -clients 16").PerSecond, g.memory(t, pid))
 			t.Log(traced.names())
-			if traced.Calls > c.calls {
-				t.Errorf("%.1f system calls an APDU, want at most %.0f", traced.Calls, c.calls)
+			if calls := traced.Calls - traced.monitor(); calls > c.calls {
+				t.Errorf("%.1f system calls an APDU, want at most %.0f", calls, c.calls)
 			}
 			if one.Switches > c.swaps {
 				t.Errorf("%.1f thread switches an APDU, want at most %.0f", one.Switches, c.swaps)
@@ -116,6 +116,13 @@ func (g *guest) measure(t testing.TB, command string) (m measured) {
 func (g *guest) memory(t testing.TB, pid string) string {
 	t.Helper()
 	return strings.Join(strings.Fields(g.sh(t, fmt.Sprintf("grep -hE '^(VmRSS|RssAnon|AnonHugePages)' /proc/%[1]s/status /proc/%[1]s/smaps_rollup", pid))), " ")
+}
+
+// monitor is what Go's runtime does by the clock and not for an APDU: once awake (strace
+// wakes it), its monitor thread looks up to a hundred times a second, and asks
+// whatever runs for ten milliseconds to make room.
+func (m measured) monitor() float64 {
+	return m.ByName["nanosleep"] + m.ByName["getpid"] + m.ByName["tgkill"] + m.ByName["rt_sigreturn"]
 }
 
 // names tells the calls that are made at least every 20th APDU.
