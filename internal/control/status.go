@@ -54,8 +54,7 @@ func info(e status.Entry) []string {
 func (c *Control) entries() (*status.File, []status.Entry, error) {
 	f, err := status.OpenReadOnly(c.Dir)
 	if err != nil {
-		c.say("Error: %v", err)
-		c.say("Unable to get reader status")
+		fmt.Fprintf(c.Err, "Error: %v\nUnable to get reader status\n", err)
 		return nil, nil, cli.ErrExit(1)
 	}
 	all, err := f.Entries()
@@ -110,7 +109,7 @@ func (c *Control) StatusJSON() error {
 		case err == nil:
 			r.Detail = &d
 		case !errors.Is(err, fs.ErrNotExist):
-			c.say("Error: %v", err)
+			fmt.Fprintf(c.Err, "Error: %v\n", err)
 		}
 		readers = append(readers, r)
 	}

@@ -12,8 +12,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-
-	"openct/internal/printable"
 )
 
 // Level says how bad a finding is.
@@ -154,13 +152,13 @@ func (r Report) Print(w io.Writer) error {
 		width = max(width, len(f.Subject))
 	}
 	for _, f := range r.Findings {
-		fmt.Fprintf(&b, "%-4s  %-*s  %s\n", f.Level, width, f.Subject, printable.Line(f.Text))
+		fmt.Fprintf(&b, "%-4s  %-*s  %s\n", f.Level, width, f.Subject, f.Text)
 	}
 	next := r.Next
 	if r.OK {
 		next = "nothing, all is well"
 	}
-	fmt.Fprintf(&b, "\nnext: %s\n", printable.Line(next))
+	fmt.Fprintf(&b, "\nnext: %s\n", next)
 	_, err := io.WriteString(w, b.String())
 	return err
 }

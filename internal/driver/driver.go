@@ -119,11 +119,24 @@ func Table() []Entry {
 			},
 		},
 		{
-			Name: "cardman", Reader: "OMNIKEY CardMan 2020/6020/6120", Verified: Recorded, Open: openCardMan,
+			Name: "pertosmart1030", Reader: "PertoSmart (AC1030, USB)", Verified: Recorded, Open: openPertoSmart1030,
 			IDs: []ID{
-				{0x076B, 0x0596, "OMNIKEY CardMan 2020", ""},
-				{0x076B, 0x1784, "OMNIKEY CardMan 6020", ""},
-				{0x08D4, 0x0009, "Fujitsu Siemens SCR USB", ""},
+				{0x072F, 0x0001, "PertoSmart AC1030, ACS ACR30", ""},
+				{0x072F, 0x8009, "PertoSmart AC1030", ""},
+			},
+			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){"serial": openPertoSmart1030At},
+		},
+		{
+			// The same reader; openct.conf may ask for it by this name.
+			Name: "acr30u", Reader: "ACS ACR30U", Verified: Recorded, Open: openACR30U,
+		},
+		{
+			Name: "pertosmart1038", Reader: "PertoSmart EMV (AC1038, USB)", Verified: Recorded, Open: openPertoSmart1038,
+			IDs: []ID{
+				{0x072F, 0x9000, "PertoSmart EMV AC1038, ACS ACR38", ""},
+				{0x072F, 0x9006, "ACS CryptoMate", ""},
+				{0x072F, 0x9007, "ACS ACR100 SIMFlash", ""},
+				{0x072F, 0x90D0, "PertoSmart EMV AC1038", ""},
 			},
 		},
 		{
@@ -137,10 +150,6 @@ func Table() []Entry {
 		{
 			Name: "smartboard", Reader: "Cherry Smartboard", Verified: Recorded,
 			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){"serial": openSmartBoardAt},
-		},
-		{
-			Name: "towitoko", Reader: "Towitoko", Verified: Recorded,
-			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){"serial": openTowitokoAt},
 		},
 		{
 			Name: "ccid", Reader: "CCID Compatible", Verified: Emulated, Open: ccid.Open, Class: ccid.Is,

@@ -61,8 +61,11 @@ func markdown(table []driver.Entry) []byte {
 		for _, id := range e.IDs {
 			row(fmt.Sprintf("%04x:%04x", id.Vendor, id.Product), id.Model, e)
 		}
-		if len(e.IDs) == 0 {
+		switch {
+		case len(e.IDs) == 0:
 			row(elsewhere(e), e.Reader, e)
+		case e.OpenPath != nil:
+			row(elsewhere(e), e.IDs[0].Model, e)
 		}
 	}
 	return b.Bytes()
@@ -80,16 +83,22 @@ func mdoc(table []driver.Entry) []byte {
 		if e.Class != nil {
 			fmt.Fprintf(&b, "%s\n.br\n", class)
 		}
-		if len(e.IDs) == 0 {
+		switch {
+		case len(e.IDs) == 0:
 			fmt.Fprintf(&b, "%s, device type %s\n.br\n", roff(e.Reader), elsewhere(e))
+		case e.OpenPath != nil && e.Class == nil:
+			fmt.Fprintf(&b, "%s, device type %s\n.br\n", roff(e.IDs[0].Model), elsewhere(e))
 		}
 		fmt.Fprintf(&b, "verified by %s\n", e.Verified)
 	}
 	return b.Bytes()
 }
 
-// elsewhere are the device types of a driver that has no readers on USB.
+// elsewhere are the device types of a driver's readers that have no id.
 func elsewhere(e driver.Entry) string {
+	if e.OpenPath == nil {
+		return "usb"
+	}
 	return strings.Join(slices.Sorted(maps.Keys(e.OpenPath)), ", ")
 }
 

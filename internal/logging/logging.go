@@ -22,10 +22,9 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/coreos/go-systemd/v22/journal"
-
-	"openct/internal/printable"
 )
 
 // Options say where to log and how much.
@@ -171,7 +170,21 @@ func line(message string, own []field) string {
 	if cause != "" {
 		b.WriteString(": " + cause)
 	}
-	return printable.Line(b.String())
+	return printable(b.String())
+}
+
+// printable keeps what comes from devices and clients from breaking a line or
+// talking to the terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' {
+			return ' '
+		}
+		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 // both writes to the fallback as well when the first place cannot be written to.

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"openct/internal/printable"
 )
 
 // Detail is what people and tools want to know about a reader beyond its entry.
@@ -118,7 +116,7 @@ func DecodeDetail(b []byte) (Detail, error) {
 
 func (d Detail) clean() Detail {
 	for _, s := range []*string{&d.Driver, &d.Type, &d.Device, &d.ID, &d.Port, &d.Serial, &d.Unit, &d.LastError} {
-		*s = cut(printable.Line(*s), maxString)
+		*s = cut(printable(*s), maxString)
 	}
 	d.Clients = max(d.Clients, 0)
 	d.Locks = d.Locks[:min(len(d.Locks), maxLocks):min(len(d.Locks), maxLocks)]

@@ -17,7 +17,6 @@ import (
 	"openct/internal/proto"
 	"openct/internal/reader"
 	"openct/internal/serial"
-	"openct/internal/serial/record"
 	"openct/internal/socket"
 	"openct/internal/usb"
 )
@@ -95,7 +94,7 @@ func Script(steps, reply string) func(*Window) {
 
 // mustSteps is for scripts in a test's source.
 func mustSteps(text string) []Step {
-	steps, err := record.Steps(text)
+	steps, err := Steps(text)
 	if err != nil {
 		panic("serialtest: " + err.Error())
 	}

@@ -114,12 +114,8 @@ func (m *Memory) Write(addr int, b []byte) {
 }
 
 // Security is the security memory as it can be read: error counter, and the PSC
-// once it was right (SLE 4442, read security memory). A card without a PSC has
-// none.
+// once it was right (SLE 4442, read security memory).
 func (m *Memory) Security() []byte {
-	if m.psc == nil {
-		return nil
-	}
 	b := make([]byte, 1+len(m.psc))
 	b[0] = m.counter
 	if m.open {

@@ -28,20 +28,20 @@ func openToken(t *testing.T, name string, m vusb.Model) (*vusb.Port, *reader.Slo
 	if !ok {
 		t.Fatalf("no driver %s", name)
 	}
-	if id, ok := driver.ByID(dev.Descriptor().Vendor, dev.Descriptor().Product); !ok || id.Name != name {
+	if id, ok := driver.ByID(dev.Descriptor().Vendor, dev.Descriptor().Product); len(e.IDs) > 0 && (!ok || id.Name != name) {
 		t.Errorf("%s is taken by driver %q", dev.Descriptor().ID(), id.Name)
 	}
 	r, err := e.Open(dev, ifd.Options{Name: "a token"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Name() != "a token" {
+	if r.Name() != "a token" && name != "acr30u" { // which has a name of its own
 		t.Errorf("its name is %q", r.Name())
 	}
 	if r.Gone() != dev.Gone() {
 		t.Error("the reader does not leave with its device")
 	}
-	rd := reader.New(unasked{r}, slog.New(slog.DiscardHandler), func(int, ifd.Status) {})
+	rd := reader.New(r, slog.New(slog.DiscardHandler), func(int, ifd.Status) {})
 	t.Cleanup(func() {
 		if err := rd.Close(); err != nil {
 			t.Errorf("close: %v", err)
@@ -153,9 +153,3 @@ func TestETokenFaults(t *testing.T) {
 		})
 	}
 }
-
-// unasked is a reader whose core does not ask for its card once a second, so
-// that no transfer happens but those of the test.
-type unasked struct{ ifd.Reader }
-
-func (unasked) Events() <-chan ifd.Event { return nil }

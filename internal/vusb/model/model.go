@@ -7,13 +7,13 @@ import (
 	"strings"
 
 	"openct/internal/vusb"
+	"openct/internal/vusb/acs"
 	"openct/internal/vusb/card"
 	"openct/internal/vusb/ccidreader"
 	"openct/internal/vusb/phoenix"
 	"openct/internal/vusb/serialline"
 	"openct/internal/vusb/smartboard"
 	"openct/internal/vusb/token"
-	"openct/internal/vusb/towitoko"
 )
 
 // model is how a virtual counterpart of a driver's devices is made.
@@ -24,7 +24,7 @@ type model struct {
 }
 
 // models lists them by driver name, in the order of the driver table. An
-// ePass3000, an e-gate and a CardMan know T=0 alone, and have an ATR that does not make
+// ePass3000 and an e-gate know T=0 alone, and have an ATR that does not make
 // clients take the card in it for their own. The iKey 2032 and the Rutoken hand
 // out ATRs of one length only.
 func models() []model {
@@ -39,11 +39,12 @@ func models() []model {
 		{"eutron", nil, func(c card.Card) vusb.Model { return token.NewEutron(c) }},
 		{"starkey", nil, func(c card.Card) vusb.Model { return token.NewStarKey(c) }},
 		{"rutoken", card.RutokenATR[:], func(c card.Card) vusb.Model { return token.NewRutoken(c) }},
-		{"cardman", t0, func(c card.Card) vusb.Model { return token.NewCardMan(c) }},
+		{"pertosmart1030", nil, func(c card.Card) vusb.Model { return acs.NewACR30(c) }},
+		{"acr30u", nil, func(c card.Card) vusb.Model { return acs.NewACR30(c) }},
+		{"pertosmart1038", nil, func(c card.Card) vusb.Model { return acs.NewACR38(c) }},
 		{"phoenix", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(phoenix.New(c)) }},
 		{"smartmouse", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(phoenix.NewSmartMouse(c)) }},
 		{"smartboard", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(smartboard.New(c)) }},
-		{"towitoko", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(towitoko.New(towitoko.External, c)) }},
 		{"ccid", nil, func(c card.Card) vusb.Model { return ccidreader.New(ccidreader.Profile{}, c) }},
 	}
 }
@@ -69,7 +70,7 @@ func New(driver, cardName string) (vusb.Model, error) {
 }
 
 // memoryReaders are the drivers whose virtual devices can hold a memory card.
-var memoryReaders = []string{"towitoko"}
+var memoryReaders = []string{}
 
 // NewWith is New with a card of the caller's.
 func NewWith(driver string, c card.Card) (vusb.Model, error) {
@@ -89,15 +90,16 @@ func ATR(driver string) []byte {
 
 // serialReaders are the readers at a serial line.
 var serialReaders = map[string]func(card.Card) serialline.Reader{
-	"phoenix":    func(c card.Card) serialline.Reader { return phoenix.New(c) },
-	"smartmouse": func(c card.Card) serialline.Reader { return phoenix.NewSmartMouse(c) },
-	"smartboard": func(c card.Card) serialline.Reader { return smartboard.New(c) },
-	"towitoko":   func(c card.Card) serialline.Reader { return towitoko.New(towitoko.External, c) },
+	"phoenix":        func(c card.Card) serialline.Reader { return phoenix.New(c) },
+	"smartmouse":     func(c card.Card) serialline.Reader { return phoenix.NewSmartMouse(c) },
+	"pertosmart1030": func(c card.Card) serialline.Reader { return acs.NewACR30S(c) },
+	"smartboard":     func(c card.Card) serialline.Reader { return smartboard.New(c) },
 }
 
 // serialModel is a reader behind a USB-serial adapter. words say, with commas
 // between them, what is special: "t0" or "inverse" about the card's ATR,
-// "instant" that no byte takes time.
+// "instant" that no byte takes time, "serial" nothing, for a reader that is on
+// USB without any word.
 func serialModel(name, words string, newReader func(card.Card) serialline.Reader) (model, error) {
 	m := model{driver: name}
 	instant := false
@@ -109,8 +111,9 @@ func serialModel(name, words string, newReader func(card.Card) serialline.Reader
 			m.atr = []byte{0x3F, 0x03, 'I', 'N', 'V'}
 		case "instant":
 			instant = true
+		case "serial":
 		default:
-			return model{}, fmt.Errorf("virtual device %q: there is no variant %q; there are: t0, inverse, instant", name, w)
+			return model{}, fmt.Errorf("virtual device %q: there is no variant %q; there are: t0, inverse, instant, serial", name, w)
 		}
 	}
 	m.make = func(c card.Card) vusb.Model {

@@ -1,4 +1,4 @@
-package record
+package usbtest
 
 import (
 	"errors"
@@ -47,8 +47,8 @@ type IO struct {
 	Err     error         // one of usb's sentinels, or nil
 }
 
-// In reports whether the operation reads.
-func (io *IO) In() bool {
+// in reports whether the operation reads.
+func (io *IO) in() bool {
 	switch io.Kind {
 	case Control:
 		return io.Setup.In()
@@ -87,7 +87,7 @@ func (io IO) String() string {
 	switch io.Kind {
 	case Control:
 		dir := "OUT"
-		if io.In() {
+		if io.in() {
 			dir = "IN "
 		}
 		fmt.Fprintf(&b, "%s %02X %02X %04X %04X", dir,
@@ -104,7 +104,7 @@ func (io IO) String() string {
 		fmt.Fprintf(&b, "HALT %02X", io.Endpoint)
 	}
 	if io.Kind <= Interrupt {
-		if io.In() {
+		if io.in() {
 			fmt.Fprintf(&b, " len %d", io.Len)
 		} else {
 			fmt.Fprintf(&b, " [% X]", io.W)
@@ -213,7 +213,7 @@ func (p *lineParser) operation() IO {
 			op.Kind = Interrupt
 		}
 		op.Endpoint = uint8(p.number(16, 8))
-		if op.Kind == Interrupt && !op.In() {
+		if op.Kind == Interrupt && !op.in() {
 			p.fail("endpoint %02X does not read", op.Endpoint)
 		}
 	case "CLAIM":
@@ -242,7 +242,7 @@ func (p *lineParser) operation() IO {
 
 // transfer reads "len 25" or "[data]", then the timeout, then what comes in.
 func (p *lineParser) transfer(op *IO) {
-	if !op.In() {
+	if !op.in() {
 		if !p.skip("[") {
 			p.fail("the data of an OUT stands in [ ]")
 		}
@@ -266,7 +266,7 @@ func (p *lineParser) transfer(op *IO) {
 			op.Timeout = time.Duration(p.number(10, 31)) * time.Millisecond
 		}
 	}
-	if op.In() {
+	if op.in() {
 		op.R = p.bytes()
 		if len(op.R) > op.Len {
 			p.fail("%d bytes come in, but len is %d", len(op.R), op.Len)
