@@ -49,7 +49,7 @@ options:
 // and tells how things are.
 func runControl(args []string, stdout, stderr io.Writer) int {
 	p := cli.New("openct-control", controlUsage, stdout, stderr)
-	c := &control.Control{Dir: socket.Dir(), Out: stdout, Err: stderr, Root: machine.Here, Openers: openers}
+	c := &control.Control{Dir: socket.Dir(), Out: p.Out, Err: stderr, Root: machine.Here, Openers: openers}
 	p.Flags.StringVarP(&c.ConfigFile, "config", "f", cli.ConfigFile, "")
 	p.Flags.CountVarP(&c.Debug, "debug", "d", "")
 	p.Flags.BoolVarP(&c.Syslog, "syslog", "s", false, "")

@@ -46,7 +46,7 @@ func runGenerator(args []string, stdout, stderr io.Writer) int {
 		if err != nil {
 			return err
 		}
-		files, err := readerunit.Make(cfg, *file, machine.Here)
+		files, err := readerunit.Make(cfg, machine.Here)
 		if err != nil {
 			fmt.Fprintf(stderr, "openct-generator: %v\n", err)
 		}

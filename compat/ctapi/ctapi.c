@@ -113,17 +113,78 @@ static size_t put_sw(unsigned char *rsp, size_t len, unsigned int sw)
 	return len + 2;
 }
 
-/* READ BINARY of a memory card becomes a read of its memory. */
-static int read_memory_card(struct terminal *t, unsigned int slot,
+/* Status words of ISO/IEC 7816-4, 5.6, for a memory card. */
+enum {
+	SW_SUCCESS = 0x9000,
+	SW_END_REACHED = 0x6282,
+	SW_MEMORY_FAILURE = 0x6581,
+	SW_WRONG_LENGTH = 0x6700,
+	SW_NO_FILE = 0x6a82,
+	SW_WRONG_OFFSET = 0x6b00,
+};
+
+static int read_binary(struct terminal *t, unsigned int slot,
 		const unsigned char *cmd, size_t len, unsigned char *rsp, size_t size)
 {
-	size_t want = len < 5 || cmd[4] == 0 ? 256 : cmd[4];
+	bool all = len < 5 || cmd[4] == 0; /* as many as there are, up to 256 */
+	size_t want = all ? 256 : cmd[4];
 	int n;
 
 	if (size < want + 2)
 		return IFD_ERROR_BUFFER_TOO_SMALL;
 	n = ct_card_read_memory(t->h, slot, (unsigned short)(cmd[2] << 8 | cmd[3]), rsp, want);
-	return n < 0 ? n : (int)put_sw(rsp, (size_t)n, 0x9000);
+	if (n == IFD_ERROR_INVALID_ARG)
+		return (int)put_sw(rsp, 0, SW_WRONG_OFFSET);
+	if (n < 0)
+		return n;
+	return (int)put_sw(rsp, (size_t)n, all || (size_t)n == want ? SW_SUCCESS : SW_END_REACHED);
+}
+
+static int update_binary(struct terminal *t, unsigned int slot,
+		const unsigned char *cmd, size_t len, unsigned char *rsp, size_t size)
+{
+	int n;
+
+	if (size < 2)
+		return IFD_ERROR_BUFFER_TOO_SMALL;
+	if (len < 6 || cmd[4] == 0 || len != 5 + (size_t)cmd[4])
+		return (int)put_sw(rsp, 0, SW_WRONG_LENGTH);
+	n = ct_card_write_memory(t->h, slot, (unsigned short)(cmd[2] << 8 | cmd[3]), cmd + 5, cmd[4]);
+	switch (n) {
+	case IFD_ERROR_INVALID_ARG:
+		return (int)put_sw(rsp, 0, SW_WRONG_OFFSET);
+	case IFD_ERROR_GENERIC: /* the card does not keep what is written */
+		return (int)put_sw(rsp, 0, SW_MEMORY_FAILURE);
+	}
+	return n < 0 ? n : (int)put_sw(rsp, 0, SW_SUCCESS);
+}
+
+/* A memory card has no files: the one that can be selected is the whole. */
+static int select_file(const unsigned char *cmd, size_t len, unsigned char *rsp, size_t size)
+{
+	bool mf = len == 4 || (len >= 7 && cmd[4] == 2 && cmd[5] == 0x3f && cmd[6] == 0x00);
+
+	if (size < 2)
+		return IFD_ERROR_BUFFER_TOO_SMALL;
+	return (int)put_sw(rsp, 0, mf ? SW_SUCCESS : SW_NO_FILE);
+}
+
+/* Commands for a memory card are the terminal's affair; VERIFY, which presents
+ * its PSC, is the daemon's. */
+static int memory_command(struct terminal *t, unsigned int slot,
+		const unsigned char *cmd, size_t len, unsigned char *rsp, size_t size)
+{
+	if (len >= 4 && cmd[0] == 0x00) {
+		switch (cmd[1]) {
+		case 0xa4:
+			return select_file(cmd, len, rsp, size);
+		case 0xb0:
+			return read_binary(t, slot, cmd, len, rsp, size);
+		case 0xd6:
+			return update_binary(t, slot, cmd, len, rsp, size);
+		}
+	}
+	return ct_card_transact(t->h, slot, cmd, len, rsp, size);
 }
 
 static int card_command(struct terminal *t, unsigned int slot,
@@ -139,8 +200,8 @@ static int card_command(struct terminal *t, unsigned int slot,
 		return IFD_ERROR_INVALID_SLOT;
 	if (len == sizeof select_health_card && memcmp(cmd, select_health_card, len) == 0)
 		return size < 2 ? IFD_ERROR_BUFFER_TOO_SMALL : (int)put_sw(rsp, 0, 0x9000);
-	if (t->synchronous[slot] && len >= 4 && cmd[0] == 0x00 && cmd[1] == 0xb0)
-		return read_memory_card(t, slot, cmd, len, rsp, size);
+	if (t->synchronous[slot])
+		return memory_command(t, slot, cmd, len, rsp, size);
 	return ct_card_transact(t->h, slot, cmd, len, rsp, size);
 }
 

@@ -83,8 +83,8 @@ static unsigned int reset_unit(struct terminal *t, const struct command *c,
 		return 0;
 	}
 	/* An asynchronous card starts with 3B or 3F; a memory card has four
-	 * bytes that do not. */
-	t->synchronous[slot] = n == 4 && atr[0] != 0x3b && atr[0] != 0x3f;
+	 * bytes that do not, and an I2C card none. */
+	t->synchronous[slot] = n == 0 || (n == 4 && atr[0] != 0x3b && atr[0] != 0x3f);
 	if ((c->p2 & 0x0f) == 1) {
 		memcpy(r->data, atr, (size_t)n);
 		r->len = (size_t)n;

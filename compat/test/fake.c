@@ -555,8 +555,14 @@ static void answer_reader(struct server *s, struct client *c, uint32_t xid,
 		else
 			answer_text(c, xid, 0x05, r->verify_reply);
 		break;
-	case 0x16:
-		put_tlv(c, xid, 0x06 | 0x80, "\x11\x22\x33", 3);
+	case 0x16: /* a memory card of 0x200 bytes, of which each read gives three */
+		if (p[5] << 8 == 0x200)
+			reply(c, xid, -9, NULL, 0);
+		else
+			put_tlv(c, xid, 0x06 | 0x80, "\x11\x22\x33", 3);
+		break;
+	case 0x17: /* no byte FF can be written */
+		reply(c, xid, p[len - 1] == 0xff ? -1 : 0, NULL, 0);
 		break;
 	case 0x21:
 		answer_transact(s, c, xid, p + 5, len - 5);

@@ -87,7 +87,7 @@ func OpenSerial(path string, opts ifd.Options) (ifd.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openSerial(l, model, opts)
+	return openSerial(opts.Recorded(l), model, opts)
 }
 
 // serialName takes a device name apart.

@@ -4,7 +4,8 @@
 // Results go to standard output and are an interface; scripts parse them.
 // Everything else goes to standard error. An error is one line that begins
 // with the program's name, in lower case and without a full stop; a second
-// line may say what to do next ("next: ..."). Exit status is 0 or 1, or
+// line may say what to do next ("next: ..."). What would talk to a terminal is taken
+// out of both. Exit status is 0 or 1, or
 // ExitConfig.
 package cli
 
@@ -14,6 +15,8 @@ import (
 	"io"
 
 	"github.com/spf13/pflag"
+
+	"openct/internal/printable"
 )
 
 // Version is the release, set by the linker (see Makefile).
@@ -37,7 +40,7 @@ type Program struct {
 // New starts a program's command line: -h and -v are there, the caller adds
 // its own to Flags. As with getopt, options may follow operands.
 func New(name, usage string, out, err io.Writer) *Program {
-	p := &Program{Name: name, Usage: usage, Out: out, Err: err}
+	p := &Program{Name: name, Usage: usage, Out: printable.Writer(out), Err: printable.Writer(err)}
 	p.Flags = pflag.NewFlagSet(name, pflag.ContinueOnError)
 	p.Flags.SortFlags = false
 	p.Flags.SetOutput(io.Discard)
@@ -112,9 +115,9 @@ func (p *Program) Exit(err error) int {
 	case errors.As(err, &exit):
 		return int(exit)
 	}
-	fmt.Fprintf(p.Err, "%s: %v\n", p.Name, err)
+	fmt.Fprintf(p.Err, "%s: %s\n", p.Name, printable.Line(err.Error()))
 	if errors.As(err, &hint) {
-		fmt.Fprintf(p.Err, "next: %s\n", hint.Hint)
+		fmt.Fprintf(p.Err, "next: %s\n", printable.Line(hint.Hint))
 	}
 	return 1
 }

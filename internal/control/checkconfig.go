@@ -52,6 +52,6 @@ func (c *Control) NameUnread() {
 		return // the caller has chosen one
 	}
 	for _, f := range config.Unread(string(c.Root), c.ConfigFile) {
-		fmt.Fprintf(c.Err, "openct-control: %s is not read; the file that is read is %s\n", f, c.ConfigFile)
+		c.say("openct-control: %s is not read; the file that is read is %s", f, c.ConfigFile)
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"openct/internal/driver"
 	"openct/internal/machine"
 	"openct/internal/notify"
+	"openct/internal/printable"
 	"openct/internal/socket"
 	"openct/internal/status"
 	"openct/internal/usb"
@@ -139,10 +140,15 @@ func target(d machine.Device, choice driver.Choice, id devname.ID) devname.Targe
 	return devname.Target{Driver: choice.Entry.Name, ID: id, Type: "usb", Path: d.Node(), Bus: d.Bus, Dev: d.Address}
 }
 
+// say writes one line for people. (Err itself is given to handlers, as it is.)
+func (c *Control) say(format string, args ...any) {
+	fmt.Fprintln(c.Err, printable.Line(fmt.Sprintf(format, args...)))
+}
+
 func (c *Control) complain(what string, err error) {
 	var exit cli.ErrExit
 	if err != nil && !errors.As(err, &exit) {
-		fmt.Fprintf(c.Err, "Error: %s: %v\n", what, err)
+		c.say("Error: %s: %v", what, err)
 	}
 }
 
@@ -156,7 +162,7 @@ func (c *Control) complain(what string, err error) {
 func (c *Control) Attach(operands []string) error {
 	t, err := devname.Parse(operands, os.DirFS(c.Root.Path("/")))
 	if errors.Is(err, fs.ErrNotExist) && mainProcess() {
-		fmt.Fprintf(c.Err, "%v: it has been unplugged\n", err)
+		c.say("%v: it has been unplugged", err)
 		return nil
 	}
 	if err != nil {
@@ -194,7 +200,7 @@ func (c *Control) serve(t devname.Target) error {
 	}
 	// To systemd, a service that ends before it is ready has failed.
 	notify.FromEnv(slog.New(slog.DiscardHandler)).Ready("unplugged")
-	fmt.Fprintf(c.Err, "%s: unplugged before it was served\n", t.Path)
+	c.say("%s: unplugged before it was served", t.Path)
 	return nil
 }
 
@@ -317,7 +323,8 @@ func (c *Control) Shutdown() error {
 	f, err := status.OpenReadOnly(c.Dir)
 	if err != nil {
 		c.complain("hotplug", c.endWatch())
-		fmt.Fprintf(c.Err, "Error: %v\ncannot access status file; no readers killed\n", err)
+		c.say("Error: %v", err)
+		c.say("cannot access status file; no readers killed")
 		return nil
 	}
 	defer f.Close()
@@ -327,7 +334,7 @@ func (c *Control) Shutdown() error {
 		case err == nil:
 			killed++
 		case !errors.Is(err, status.ErrNotDaemon):
-			fmt.Fprintf(c.Err, "Error: %v\n", err)
+			c.say("Error: %v", err)
 		}
 	}
 	c.complain("hotplug", c.endWatch())

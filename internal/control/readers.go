@@ -28,7 +28,7 @@ func (c *Control) startReaders() {
 		case (units[unit] || c.watches()) && readerunit.IsNode(t) && !c.Root.Exists(t.Path):
 			// It is started when the device comes. systemd, told to start the unit
 			// now, would wait for the device, and give up after a while.
-			fmt.Fprintf(c.Err, "reader %s waits for its device: there is no %s\n", instance, t.Path)
+			c.say("reader %s waits for its device: there is no %s", instance, t.Path)
 		case !units[unit]:
 			err = c.start(t)
 		default:
@@ -50,7 +50,7 @@ func (c *Control) readerUnits() map[string]bool {
 	if !c.Root.SystemdRuns() || c.ConfigFile != cli.ConfigFile || c.Dir != socket.DefaultDir {
 		return nil // the units serve the installed configuration
 	}
-	want, err := readerunit.Make(c.Config, c.ConfigFile, c.Root)
+	want, err := readerunit.Make(c.Config, c.Root)
 	c.complain("systemd", err)
 	dir := c.Root.Path(readerunit.Dir)
 	have := readerunit.Read(dir)
@@ -86,7 +86,7 @@ func (c *Control) WaitingReaders() {
 	for i, instance := range c.Config.Instances() {
 		t, err := c.Config.Readers[i].Target()
 		if err == nil && readerunit.IsNode(t) && !c.Root.Exists(t.Path) {
-			fmt.Fprintf(c.Err, "openct-control: reader %s waits for its device: there is no %s\n", instance, t.Path)
+			c.say("openct-control: reader %s waits for its device: there is no %s", instance, t.Path)
 		}
 	}
 }

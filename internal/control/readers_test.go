@@ -88,7 +88,7 @@ func TestStartReaders(t *testing.T) {
 				if len(warnings) > 0 {
 					t.Fatal(warnings)
 				}
-				files, err := readerunit.Make(cfg, file, machine.Root(root))
+				files, err := readerunit.Make(cfg, machine.Root(root))
 				if err == nil {
 					err = files.Write(dir)
 				}

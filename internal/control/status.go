@@ -54,7 +54,8 @@ func info(e status.Entry) []string {
 func (c *Control) entries() (*status.File, []status.Entry, error) {
 	f, err := status.OpenReadOnly(c.Dir)
 	if err != nil {
-		fmt.Fprintf(c.Err, "Error: %v\nUnable to get reader status\n", err)
+		c.say("Error: %v", err)
+		c.say("Unable to get reader status")
 		return nil, nil, cli.ErrExit(1)
 	}
 	all, err := f.Entries()
@@ -109,7 +110,7 @@ func (c *Control) StatusJSON() error {
 		case err == nil:
 			r.Detail = &d
 		case !errors.Is(err, fs.ErrNotExist):
-			fmt.Fprintf(c.Err, "Error: %v\n", err)
+			c.say("Error: %v", err)
 		}
 		readers = append(readers, r)
 	}

@@ -123,7 +123,7 @@ func newBench(t *testing.T, e driver.Entry, change func(vusb.Model)) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rd := reader.New(r, slog.New(slog.DiscardHandler), func(int, ifd.Status) {})
+	rd := reader.New(unasked{r}, slog.New(slog.DiscardHandler), func(int, ifd.Status) {})
 	t.Cleanup(func() { rd.Close() })
 	if b.slot, err = rd.Slot(0); err != nil {
 		t.Fatal(err)
@@ -131,6 +131,12 @@ func newBench(t *testing.T, e driver.Entry, change func(vusb.Model)) *bench {
 	synctest.Wait() // until a reader's driver listens for news
 	return b
 }
+
+// unasked is a reader whose core does not ask for its card once a second: a fault
+// hits what the test does.
+type unasked struct{ ifd.Reader }
+
+func (unasked) Events() <-chan ifd.Event { return nil }
 
 // faultAnswer is what a client gets: an error code, or else what is right or not,
 // and after how long.

@@ -208,13 +208,25 @@ func checkReaders(f *Facts) []Finding {
 			continue
 		}
 		if r.SocketErr != "" {
-			all = append(all, found(Fail, fmt.Sprintf("kill %d, then attach the reader again", r.PID),
+			all = append(all, found(Fail, r.serveAgain("attach the reader again"),
 				"process %d serves reader %d (%s), but does not answer: %s", r.PID, r.Index, r.Name, r.SocketErr)...)
 			continue
 		}
 		all = append(all, fine("process %d serves reader %d (%s) on %s", r.PID, r.Index, r.Name, r.Socket)...)
 	}
 	return all
+}
+
+// serveAgain is what to do about a handler that does not answer. Root may be told to
+// end a process only if that is proven to be a handler.
+func (r *Reader) serveAgain(attach string) string {
+	switch {
+	case r.Unit != "":
+		return "systemctl restart " + r.Unit
+	case r.Proven:
+		return fmt.Sprintf("kill %d; %s", r.PID, attach)
+	}
+	return "openct-control shutdown; openct-control init"
 }
 
 // served says whether a reader is that of one of the devices, or of openct.conf.

@@ -172,11 +172,7 @@ func checkServed(f *Facts, d *Device) []Finding {
 	}
 	r := d.Reader
 	if r.SocketErr != "" {
-		next := fmt.Sprintf("kill %d; openct-control attach %s", r.PID, d.Instance())
-		if r.Unit != "" {
-			next = "systemctl restart " + r.Unit
-		}
-		return found(Fail, next, "process %d serves it as reader %d, but does not answer: %s", r.PID, r.Index, r.SocketErr)
+		return found(Fail, r.serveAgain("openct-control attach "+d.Instance()), "process %d serves it as reader %d, but does not answer: %s", r.PID, r.Index, r.SocketErr)
 	}
 	return fine("process %d serves it as reader %d on %s", r.PID, r.Index, r.Socket)
 }

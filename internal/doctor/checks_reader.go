@@ -92,7 +92,7 @@ func checkReaderUnit(_ *Facts, c *Configured) []Finding {
 		return nil // no systemd, or it did not answer
 	case u.Load == "not-found":
 		return found(Fail, "install openct-reader@.service (make install), then: systemctl restart openct.service", "systemd has no unit file for %s", u.Name)
-	case u.Stale:
+	case c.Stale:
 		return found(Warn, "systemctl restart openct.service", "openct.conf has changed since systemd was told of %s", u.Name)
 	case u.Active == "inactive" && !c.there():
 		return fine("%s is inactive until the device comes", u.Name)
@@ -116,11 +116,7 @@ func checkReaderServed(f *Facts, c *Configured) []Finding {
 	}
 	r := c.Reader
 	if r.SocketErr != "" {
-		next := fmt.Sprintf("kill %d; %s", r.PID, attach)
-		if r.Unit != "" {
-			next = "systemctl restart " + r.Unit
-		}
-		return found(Fail, next, "process %d serves it as reader %d, but does not answer: %s", r.PID, r.Index, r.SocketErr)
+		return found(Fail, r.serveAgain(attach), "process %d serves it as reader %d, but does not answer: %s", r.PID, r.Index, r.SocketErr)
 	}
 	return fine("process %d serves it as reader %d on %s", r.PID, r.Index, r.Socket)
 }

@@ -352,8 +352,17 @@ func TestFindings(t *testing.T) {
 		},
 		{
 			name: "its handler does not answer, and has no unit", from: healthy,
-			spoil: func(f *Facts, d *Device) { d.Reader.SocketErr, d.Reader.Unit = "timeout", "" },
+			spoil: func(f *Facts, d *Device) {
+				d.Reader.SocketErr, d.Reader.Unit, d.Reader.Proven = "timeout", "", true
+			},
 			check: "served", level: Fail, text: "does not answer", next: "kill 71; openct-control attach 001-004",
+		},
+		{
+			name: "the status file names a process that is no handler", from: healthy,
+			spoil: func(f *Facts, d *Device) {
+				d.Reader.SocketErr, d.Reader.Unit, d.Reader.PID = "timeout", "", 1
+			},
+			check: "served", level: Fail, text: "does not answer", next: "openct-control shutdown; openct-control init",
 		},
 		{
 			name: "an error just now", from: healthy,
@@ -365,7 +374,7 @@ func TestFindings(t *testing.T) {
 		{
 			name: "another reader does not answer", from: healthy,
 			spoil: func(f *Facts, d *Device) {
-				f.Readers = []Reader{{Index: 3, Name: "desk", PID: 80, Alive: true, SocketErr: "refused"}}
+				f.Readers = []Reader{{Index: 3, Name: "desk", PID: 80, Alive: true, Proven: true, SocketErr: "refused"}}
 			},
 			check: "readers", level: Fail, text: "process 80 serves reader 3 (desk), but does not answer: refused", next: "kill 80",
 		},

@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"openct/internal/printable"
 )
 
 // Level says how bad a finding is.
@@ -152,13 +154,13 @@ func (r Report) Print(w io.Writer) error {
 		width = max(width, len(f.Subject))
 	}
 	for _, f := range r.Findings {
-		fmt.Fprintf(&b, "%-4s  %-*s  %s\n", f.Level, width, f.Subject, f.Text)
+		fmt.Fprintf(&b, "%-4s  %-*s  %s\n", f.Level, width, f.Subject, printable.Line(f.Text))
 	}
 	next := r.Next
 	if r.OK {
 		next = "nothing, all is well"
 	}
-	fmt.Fprintf(&b, "\nnext: %s\n", next)
+	fmt.Fprintf(&b, "\nnext: %s\n", printable.Line(next))
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -79,6 +79,7 @@ type Reader struct {
 	Device    string // its node; empty where no side file tells
 	Unit      string
 	Socket    string
+	Proven    bool   // the process is known to be its handler; anybody who owns the status file can name any
 	SocketErr string // why it does not answer
 	LastError string
 	ErrorTime time.Time
@@ -109,7 +110,6 @@ type Unit struct {
 	StatusText string
 	User       string
 	Groups     string // SupplementaryGroups, separated by blanks
-	Stale      bool   // systemd has to be told of a change
 }
 
 // Device is a USB device that is, or could be, a reader.
@@ -144,6 +144,7 @@ type Configured struct {
 	Node     *Node  // nil: the device is no node
 	Same     string // reader with another link to the same node
 	Unit     Unit   // with systemd
+	Stale    bool   // openct.conf has changed since systemd was told of the unit
 	Getty    Unit   // that offers a login there
 	Holders  []Process
 	Reader   *Reader // who serves it; one of Facts.Readers

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -151,13 +152,25 @@ func (o Options) status(ctx context.Context, f *Facts) {
 		if d, err := file.ReadDetail(e); err == nil {
 			r.Device, r.Unit, r.LastError, r.ErrorTime = d.Device, d.Unit, d.LastError, d.ErrorTime
 		}
-		if r.Alive {
-			if err := ask(ctx, o.Dir, e.Index); err != nil {
-				r.SocketErr = err.Error()
-			}
-		}
+		r.Proven = r.Alive && file.IsDaemon(e.Index)
 		f.Readers = append(f.Readers, r)
 	}
+	// Side by side: readers that do not answer cost the time of one.
+	var asked sync.WaitGroup
+	for i := range f.Readers {
+		r := &f.Readers[i]
+		if !r.Alive {
+			continue
+		}
+		asked.Add(1)
+		go func() {
+			defer asked.Done()
+			if err := ask(ctx, o.Dir, r.Index); err != nil {
+				r.SocketErr = err.Error()
+			}
+		}()
+	}
+	asked.Wait()
 }
 
 // ask asks a reader how it is.

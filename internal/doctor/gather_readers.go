@@ -86,6 +86,16 @@ func (o Options) unitUsers(f *Facts) {
 	}
 }
 
+// stale compares what systemd was told with what openct.conf says now.
+func (o Options) stale(f *Facts, cfg *config.Config) {
+	want, _ := readerunit.Make(cfg, o.Root) // an error is about a name, and init tells it
+	told := readerunit.Read(o.Root.Path(readerunit.Dir))
+	for i := range f.Configured {
+		c := &f.Configured[i]
+		c.Stale = c.Unit.Load == "loaded" && !told.Has(want, c.Unit.Name)
+	}
+}
+
 // holds notes that a process has a node open.
 func (f *Facts) holds(p Process, file string) {
 	for i := range f.Configured {

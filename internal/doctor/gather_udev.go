@@ -105,7 +105,7 @@ func (o Options) units(ctx context.Context, f *Facts, cfg *config.Config) {
 	for _, u := range asked {
 		names = append(names, u.Name)
 	}
-	args := append([]string{"-p", "LoadState,ActiveState,Result,StatusText,User,SupplementaryGroups,NeedDaemonReload", "--"}, names...)
+	args := append([]string{"-p", "LoadState,ActiveState,Result,StatusText,User,SupplementaryGroups", "--"}, names...)
 	out, err := o.Systemctl(ctx, args...)
 	if err != nil {
 		return
@@ -123,6 +123,7 @@ func (o Options) units(ctx context.Context, f *Facts, cfg *config.Config) {
 		*u = units[u.Name]
 	}
 	o.unitUsers(f)
+	o.stale(f, cfg)
 	for i := range f.Devices {
 		d := &f.Devices[i]
 		for _, name := range d.Udev.Wants {
@@ -158,9 +159,6 @@ func parseUnit(name, block string) Unit {
 	}
 	for _, line := range strings.Split(block, "\n") {
 		key, value, _ := strings.Cut(line, "=")
-		if key == "NeedDaemonReload" {
-			u.Stale = value == "yes"
-		}
 		if to := fields[key]; to != nil {
 			*to = value
 		}

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,8 @@ import (
 
 	"openct/internal/config"
 	"openct/internal/driver"
+	"openct/internal/machine"
+	"openct/internal/readerunit"
 	"openct/internal/status"
 )
 
@@ -123,7 +126,7 @@ func TestReaderFindings(t *testing.T) {
 		},
 		{
 			name: "openct.conf has changed", from: withReader,
-			spoil: func(f *Facts, c *Configured) { c.Unit.Stale = true },
+			spoil: func(f *Facts, c *Configured) { c.Stale = true },
 			check: "unit", level: Warn, text: "openct.conf has changed since", next: "systemctl restart openct.service",
 		},
 		{
@@ -235,6 +238,19 @@ reader old { driver = nosuchdriver; device = serial:/dev/ttyS0; };`)
 	m.write("proc/42/comm", "minicom\n")
 	m.link("/dev/ttyUSB0", "proc/42/fd/5")
 	m.write("proc/43/comm", "ModemManager\n")
+	// systemd was told of the others.
+	cfg, _, err := config.Load(filepath.Join(m.root, "etc/openct.conf"), driver.Names())
+	if err != nil {
+		t.Fatal(err)
+	}
+	told, err := readerunit.Make(cfg, machine.Root(m.root))
+	if err != nil {
+		t.Fatal(err)
+	}
+	delete(told, "openct-reader@sim.service.d/openct.conf")
+	if err := told.Write(filepath.Join(m.root, readerunit.Dir)); err != nil {
+		t.Fatal(err)
+	}
 	if err := status.Init(m.dir, status.Options{UID: -1, GID: -1}); err != nil {
 		t.Fatal(err)
 	}
@@ -256,12 +272,8 @@ reader old { driver = nosuchdriver; device = serial:/dev/ttyS0; };`)
 	f := m.gather(func(args []string) (string, error) {
 		asked = args[slices.Index(args, "--")+1:]
 		var blocks []string
-		for _, name := range asked {
-			block := "LoadState=loaded\nActiveState=inactive\nUser=root\nSupplementaryGroups=dialout uucp\nNeedDaemonReload=no\n"
-			if strings.HasPrefix(name, "openct-reader@sim") {
-				block = strings.Replace(block, "=no\n", "=yes\n", 1)
-			}
-			blocks = append(blocks, block)
+		for range asked {
+			blocks = append(blocks, "LoadState=loaded\nActiveState=inactive\nUser=root\nSupplementaryGroups=dialout uucp\n")
 		}
 		return strings.Join(blocks, "\n"), nil
 	})
@@ -273,13 +285,13 @@ reader old { driver = nosuchdriver; device = serial:/dev/ttyS0; };`)
 		t.Errorf("asked (-want +got):\n%s", diff)
 	}
 	unit := func(name string) Unit {
-		return Unit{Name: name, Load: "loaded", Active: "inactive", User: "root", Groups: "dialout uucp", Stale: name == "openct-reader@sim.service"}
+		return Unit{Name: name, Load: "loaded", Active: "inactive", User: "root", Groups: "dialout uucp"}
 	}
 	conf := m.root + "/etc/openct.conf:"
 	held := []Process{{42, "minicom"}}
 	wantReaders := []Configured{
 		{Name: "sim", Where: conf + "1", Driver: "phoenix", Device: "/dev/serial/by-id/usb-x", Unit: unit("openct-reader@sim.service"),
-			Getty: unit("serial-getty@ttyUSB0.service"), Holders: held, real: "/dev/ttyUSB0", noModem: true},
+			Getty: unit("serial-getty@ttyUSB0.service"), Holders: held, Stale: true, real: "/dev/ttyUSB0", noModem: true},
 		{Name: "again", Where: conf + "2", Driver: "smartmouse", Device: "/dev/ttyUSB0", NoSwitch: true, Same: "sim", Unit: unit("openct-reader@again.service"),
 			Getty: unit("serial-getty@ttyUSB0.service"), Holders: held, Reader: &f.Readers[0], real: "/dev/ttyUSB0", noModem: true},
 		{Name: "away", Where: conf + "3", Driver: "phoenix", Device: "/dev/ttyUSB7", Unit: unit("openct-reader@away.service")},

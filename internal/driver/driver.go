@@ -119,6 +119,14 @@ func Table() []Entry {
 			},
 		},
 		{
+			Name: "cardman", Reader: "OMNIKEY CardMan 2020/6020/6120", Verified: Recorded, Open: openCardMan,
+			IDs: []ID{
+				{0x076B, 0x0596, "OMNIKEY CardMan 2020", ""},
+				{0x076B, 0x1784, "OMNIKEY CardMan 6020", ""},
+				{0x08D4, 0x0009, "Fujitsu Siemens SCR USB", ""},
+			},
+		},
+		{
 			Name: "pertosmart1030", Reader: "PertoSmart (AC1030, USB)", Verified: Recorded, Open: openPertoSmart1030,
 			IDs: []ID{
 				{0x072F, 0x0001, "PertoSmart AC1030, ACS ACR30", ""},
@@ -150,6 +158,10 @@ func Table() []Entry {
 		{
 			Name: "smartboard", Reader: "Cherry Smartboard", Verified: Recorded,
 			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){"serial": openSmartBoardAt},
+		},
+		{
+			Name: "towitoko", Reader: "Towitoko", Verified: Recorded,
+			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){"serial": openTowitokoAt},
 		},
 		{
 			Name: "ccid", Reader: "CCID Compatible", Verified: Emulated, Open: ccid.Open, Class: ccid.Is,

@@ -14,7 +14,7 @@ import (
 	"openct/internal/ifd"
 	"openct/internal/proto"
 	"openct/internal/usb"
-	"openct/internal/usb/usbtest"
+	"openct/internal/usb/record"
 )
 
 // hostile is a device whose answers are a fuzzer's bytes. Each transfer takes
@@ -124,14 +124,14 @@ func (h *hostile) Close() error                { return nil }
 
 // wellBehaved is the bytes with which a hostile device plays a script.
 func wellBehaved(f *testing.F, script string) []byte {
-	ops, err := usbtest.ParseScript(script)
+	ops, err := record.ParseScript(script)
 	if err != nil {
 		f.Fatal(err)
 	}
 	var b []byte
 	for _, op := range ops {
 		switch {
-		case op.Kind == usbtest.Claim:
+		case op.Kind == record.Claim:
 		case op.Err != nil:
 			b = append(b, 1) // a timeout
 		case op.Len > 0:
@@ -170,6 +170,7 @@ func FuzzDriver(f *testing.F) {
 	seed("eutron", eutronResetScript+"\nIN C2 02 0000 0000 len 7 FF 01 FE"+eutronReadyScript)
 	seed("starkey", starKeyResetScript+block)
 	seed("rutoken", rutokenResetScript+"\n"+native("00 D6 00 00 02", ">01 02", ok)+native("00 B0 00 00 04", "<4 01 02 03 04", ok))
+	seed("cardman", cardManResetScript+"\nOUT 42 02 0000 0000 []\nINT 81 len 8 90 00\nOUT 42 02 0000 0000 []"+strings.Repeat("\nINT 81 len 8 00*8", 32)+"\nINT 81 len 8 90 00")
 	for _, name := range []string{"pertosmart1030", "acr30u"} {
 		seed(name, acr30Script("9000", "9000", acr30Status, "", "9000", "9000", "90013bd218008131fe58c90114", "9000000002900092", "9000004002900092"))
 		seed(name, acr30Script("9000", "9000", acr30Status, "", "9000", "9000", "90003b021450", "90009000", "600200"))

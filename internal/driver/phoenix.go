@@ -48,7 +48,7 @@ func openSerialLine(path string, o ifd.Options, open func(serial.Line, ifd.Optio
 	if err != nil {
 		return nil, err
 	}
-	r, err := open(l, o)
+	r, err := open(o.Recorded(l), o)
 	if err != nil {
 		_ = l.Close()
 		return nil, err

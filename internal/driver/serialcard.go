@@ -174,15 +174,19 @@ func (c *serialCard) negotiate(ctx context.Context, t proto.ID, a *atr.ATR) erro
 
 // selectProtocol sends a PPS request.
 func (c *serialCard) selectProtocol(ctx context.Context, req []byte) (accepted bool, err error) {
-	wait := c.rate.ETU()*atrGapETU + latency
-	c.gap = wait
-	if err := c.Send(ctx, req); err != nil {
+	c.gap = c.rate.ETU()*atrGapETU + latency
+	return exchangePPS(ctx, c, req, c.gap)
+}
+
+// exchangePPS sends a PPS request to a card at the other end of l.
+func exchangePPS(ctx context.Context, l proto.Link, req []byte, wait time.Duration) (accepted bool, err error) {
+	if err := l.Send(ctx, req); err != nil {
 		return false, err
 	}
 	var resp []byte
 	for n := atr.NeedPPS(resp); n > 0; n = atr.NeedPPS(resp) {
 		buf := make([]byte, n)
-		if _, err := c.Recv(ctx, buf, wait); err != nil {
+		if _, err := l.Recv(ctx, buf, wait); err != nil {
 			if errors.Is(err, device.ErrUnplugged) || ctx.Err() != nil {
 				return false, err
 			}

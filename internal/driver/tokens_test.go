@@ -99,6 +99,13 @@ const rutokenResetScript = `
 	OUT 41 63 0000 0000 []      T d
 	IN  C1 A0 0000 0000 len 1   T 1000  10
 	IN  C1 62 0000 0000 len 19  T 1000  ` + rutokenATR
+const cardManResetScript = `
+	CLAIM 0 0
+	OUT 42 20 0000 0000 []      T 2000
+	INT 81 len 8 40
+	OUT 42 30 0100 0002 []      T 2000
+	OUT 42 10 0000 0000 []      T 2000
+	INT 81 len 8 3B 02 14 50`
 const starKeyResetScript = `
 	CLAIM 0 0
 	INT 81 len 32
@@ -332,6 +339,9 @@ func TestTokenProtocols(t *testing.T) {
 		{"egate", &eGate{}, eGateATR1, []proto.ID{proto.Default, proto.T0, proto.Transparent}, []proto.ID{proto.T1, proto.Escape}},
 		{"starkey", &starKey{}, starcosATR, []proto.ID{proto.Default, proto.T1}, []proto.ID{proto.T0, proto.Transparent}},
 		{"rutoken", &rutoken{}, rutokenATR, []proto.ID{proto.Default, proto.T0, proto.Transparent}, []proto.ID{proto.T1, -7}},
+		{"cardman", &cardMan{}, ePassATR, []proto.ID{proto.Default, proto.T0}, []proto.ID{proto.T1, proto.Transparent}},
+		{"cardman, T=1 card", &cardMan{}, starcosATR, nil, []proto.ID{proto.Default, proto.T0, proto.T1}},
+		{"cardman, both", &cardMan{}, starcosT0, []proto.ID{proto.Default, proto.T0}, []proto.ID{proto.T1}},
 		{"eutron, T=0 alone", &eutron{}, "3B 00", nil, []proto.ID{proto.T1, proto.Transparent}},
 		{"eutron, T=0 first", &eutron{}, starcosT0, nil, []proto.ID{proto.T0, proto.Transparent}},
 	}

@@ -12,6 +12,7 @@ import (
 
 	"openct/internal/atr"
 	"openct/internal/proto"
+	"openct/internal/serial"
 )
 
 // Reader is one open reader or token. The core closes it once.
@@ -138,6 +139,18 @@ type Options struct {
 	Log    *slog.Logger // never nil; APDU bytes go through apdulog only
 	Escape bool         // vendor escape commands are allowed (openct.conf)
 	Line   Line         // for a reader on a serial line
+
+	// Record puts a recorder between the driver and the serial line that it
+	// opens; nil: none.
+	Record func(serial.Line) serial.Line
+}
+
+// Recorded is a line that a driver has opened, or what records it.
+func (o Options) Recorded(l serial.Line) serial.Line {
+	if o.Record == nil {
+		return l
+	}
+	return o.Record(l)
 }
 
 // Line is what a reader statement of openct.conf may tell of a reader on a

@@ -22,9 +22,10 @@ import (
 	"log/slog"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/coreos/go-systemd/v22/journal"
+
+	"openct/internal/printable"
 )
 
 // Options say where to log and how much.
@@ -170,21 +171,7 @@ func line(message string, own []field) string {
 	if cause != "" {
 		b.WriteString(": " + cause)
 	}
-	return printable(b.String())
-}
-
-// printable keeps what comes from devices and clients from breaking a line or
-// talking to the terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\n' {
-			return ' '
-		}
-		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
+	return printable.Line(b.String())
 }
 
 // both writes to the fallback as well when the first place cannot be written to.

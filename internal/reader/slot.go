@@ -195,8 +195,10 @@ func (s *Slot) setMemoryProtocol(ctx context.Context, card ifd.Memory, p proto.I
 		}
 		return fmt.Errorf("set protocol %d: %w", p, s.reason)
 	}
-	if err := card.PowerMemory(ctx); err != nil {
-		return fmt.Errorf("set protocol %d: %w", p, err)
+	if s.engine == nil {
+		if err := card.PowerMemory(ctx); err != nil {
+			return fmt.Errorf("set protocol %d: %w", p, err)
+		}
 	}
 	s.setMemory(proto.NewMemory(card, p))
 	s.asked = p

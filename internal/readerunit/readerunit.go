@@ -37,8 +37,14 @@ const (
 // maxName is the longest name of a unit (systemd.unit(5)).
 const maxName = 255
 
-// Name is the unit of a reader.
-func Name(instance string) string { return prefix + unit.UnitNameEscape(instance) + suffix }
+// Name is the unit of a reader; empty: its name is too long for one.
+func Name(instance string) string {
+	name := prefix + unit.UnitNameEscape(instance) + suffix
+	if len(name) > maxName {
+		return ""
+	}
+	return name
+}
 
 // Files are the drop-ins and links of all readers: what they hold, by their path
 // below Dir. A link begins with "-> ".
@@ -64,9 +70,9 @@ func (f Files) Has(want Files, name string) bool {
 	return want[path] != "" && f[path] == want[path]
 }
 
-// Make makes the files for a configuration that was read from file. root is the
-// file system's. An error is about one reader, which has no unit then.
-func Make(c *config.Config, file string, root machine.Root) (Files, error) {
+// Make makes the files for a configuration. root is the file system's. An error
+// is about one reader, which has no unit then.
+func Make(c *config.Config, root machine.Root) (Files, error) {
 	files := Files{}
 	var failed []error
 	template := findTemplate(root)
@@ -74,15 +80,15 @@ func Make(c *config.Config, file string, root machine.Root) (Files, error) {
 		r := c.Readers[i]
 		t, err := r.Target()
 		name := Name(instance)
-		if err == nil && len(name) > maxName {
-			err = fmt.Errorf("the name is too long for a unit of systemd")
+		if err == nil && name == "" {
+			err = errors.New("the name is too long for a unit of systemd")
 		}
 		if err != nil {
 			failed = append(failed, fmt.Errorf("%s: reader %q: %w", r.Where, r.Name, err))
 			continue
 		}
-		text, device := describe(instance, t, file, root)
-		files[filepath.Join(name+".d", dropIn)] = "# Made by openct-generator. Do not edit.\n\n" + text
+		text, device := describe(instance, t, root)
+		files[filepath.Join(name+".d", dropIn)] = "# Made by openct-generator from openct.conf. Do not edit.\n\n" + text
 		if device != "" {
 			files[filepath.Join(device+".wants", name)] = link + template
 		}
@@ -92,11 +98,9 @@ func Make(c *config.Config, file string, root machine.Root) (Files, error) {
 
 // describe makes the drop-in of a reader. device is the unit that systemd has for
 // its node; empty: none.
-func describe(instance string, t devname.Target, file string, root machine.Root) (text, device string) {
+func describe(instance string, t devname.Target, root machine.Root) (text, device string) {
 	options := []*unit.UnitOption{
 		unit.NewUnitOption("Unit", "Description", setting(fmt.Sprintf("OpenCT reader %s on %s", instance, t.Path))),
-		// systemctl says that a reload is needed when this file has changed.
-		unit.NewUnitOption("Unit", "SourcePath", setting(file)),
 	}
 	node := filepath.Clean(t.Path)
 	switch {

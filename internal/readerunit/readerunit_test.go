@@ -88,7 +88,7 @@ func TestMake(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			made, err := Make(parse(t, tt.conf), "/etc/openct.conf", files(t))
+			made, err := Make(parse(t, tt.conf), files(t))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -156,7 +156,7 @@ func TestGroups(t *testing.T) {
 func TestMakeFails(t *testing.T) {
 	long := strings.Repeat("x", 300)
 	made, err := Make(parse(t, "reader "+long+" { driver = phoenix; device = serial:/dev/ttyS0; };\nreader b { driver = phoenix; device = serial:/dev/ttyS1; };"),
-		"/etc/openct.conf", files(t))
+		files(t))
 	if err == nil || !strings.Contains(err.Error(), "/etc/openct.conf:1: reader") || !strings.Contains(err.Error(), "too long") {
 		t.Errorf("error %v", err)
 	}
@@ -168,8 +168,8 @@ func TestMakeFails(t *testing.T) {
 // What is there counts only as far as it is what is wanted.
 func TestHas(t *testing.T) {
 	root := files(t)
-	want, _ := Make(parse(t, "reader a { driver = phoenix; device = serial:/dev/ttyS0; };"), "/etc/openct.conf", root)
-	other, _ := Make(parse(t, "reader a { driver = phoenix; device = serial:/dev/ttyS1; };"), "/etc/openct.conf", root)
+	want, _ := Make(parse(t, "reader a { driver = phoenix; device = serial:/dev/ttyS0; };"), root)
+	other, _ := Make(parse(t, "reader a { driver = phoenix; device = serial:/dev/ttyS1; };"), root)
 	unit := Name("a")
 	for _, tt := range []struct {
 		name string
@@ -198,7 +198,7 @@ func TestVerify(t *testing.T) {
 	}
 	dir := t.TempDir()
 	c := parse(t, `reader "SIM 50% $HOME/x\" { driver = phoenix; device = "serial:/dev/my port\%n"; };`+"\nreader a { driver = phoenix; device = serial:/dev/ttyS0; };")
-	made, err := Make(c, "/etc/openct.conf", files(t))
+	made, err := Make(c, files(t))
 	if err != nil {
 		t.Fatal(err)
 	}

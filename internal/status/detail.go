@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"openct/internal/printable"
 )
 
 // Detail is what people and tools want to know about a reader beyond its entry.
@@ -116,7 +118,7 @@ func DecodeDetail(b []byte) (Detail, error) {
 
 func (d Detail) clean() Detail {
 	for _, s := range []*string{&d.Driver, &d.Type, &d.Device, &d.ID, &d.Port, &d.Serial, &d.Unit, &d.LastError} {
-		*s = cut(printable(*s), maxString)
+		*s = cut(printable.Line(*s), maxString)
 	}
 	d.Clients = max(d.Clients, 0)
 	d.Locks = d.Locks[:min(len(d.Locks), maxLocks):min(len(d.Locks), maxLocks)]

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"strings"
-	"unicode"
 	"unicode/utf8"
+
+	"openct/internal/printable"
 )
 
 // Layout of the file (doc/status-file.md): an array of C OpenCT's
@@ -125,7 +125,7 @@ func encodeFlags(display, keypad bool, order binary.ByteOrder) uint32 {
 // for clients, an escape sequence would reach terminals), valid UTF-8, at most
 // MaxName bytes without cutting a character in half.
 func cutName(name string) string {
-	return cut(printable(name), MaxName)
+	return cut(printable.Line(name), MaxName)
 }
 
 // cut shortens valid UTF-8 to at most n bytes.
@@ -143,14 +143,5 @@ func decodeName(b []byte) string {
 	if i := bytes.IndexByte(b, 0); i >= 0 {
 		b = b[:i]
 	}
-	return printable(string(b))
-}
-
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
+	return printable.Line(string(b))
 }

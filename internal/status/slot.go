@@ -258,30 +258,56 @@ func (s *Slot) Release() error {
 
 // Terminate asks the daemon of an entry to end with SIGTERM. The file is writable
 // by the daemons' user, so root must not signal whatever pid it finds there:
-// Terminate returns ErrNotDaemon unless the process holds the entry's lock or
-// listens on its socket and, where the file is not root's, runs as the file's
-// owner. For a free entry it returns ErrNotDaemon, too.
+// Terminate returns ErrNotDaemon unless IsDaemon.
 func (f *File) Terminate(n int) error {
-	e, err := f.Entry(n)
+	pidfd, err := f.daemon(n)
 	if err != nil {
 		return err
 	}
-	fail := func(err error) error {
-		return wrap("terminate", fmt.Sprintf("process %d of reader %d", e.PID, n), err)
+	defer unix.Close(pidfd)
+	if err := unix.PidfdSendSignal(pidfd, unix.SIGTERM, nil, 0); err != nil {
+		return wrap("terminate", fmt.Sprintf("reader %d", n), err)
 	}
+	return nil
+}
+
+// IsDaemon says whether the process that entry n names serves that reader: it holds
+// the entry's lock or listens on its socket and, where the file is not root's, runs
+// as the file's owner. What the file says alone proves nothing: its owner can write
+// any number there.
+func (f *File) IsDaemon(n int) bool {
+	pidfd, err := f.daemon(n)
+	if err != nil {
+		return false
+	}
+	return unix.Close(pidfd) == nil
+}
+
+// daemon opens the process of entry n, or says in the error that it is no daemon. The
+// descriptor stands for this very process: should the pid be reused after the
+// checks, a signal goes nowhere.
+func (f *File) daemon(n int) (pidfd int, err error) {
+	e, err := f.Entry(n)
+	if err != nil {
+		return -1, err
+	}
+	fail := func(err error) (int, error) {
+		if pidfd >= 0 {
+			unix.Close(pidfd)
+		}
+		return -1, wrap("terminate", fmt.Sprintf("process %d of reader %d", e.PID, n), err)
+	}
+	pidfd = -1
 	if e.PID <= 1 || e.PID == unix.Getpid() {
 		return fail(ErrNotDaemon)
 	}
-	// The descriptor stands for this very process: should the pid be reused
-	// between the checks and the signal, the signal goes nowhere.
-	pidfd, err := unix.PidfdOpen(e.PID, 0)
+	pidfd, err = unix.PidfdOpen(e.PID, 0)
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
 		err = ErrNotDaemon
 	}
 	if err != nil {
 		return fail(err)
 	}
-	defer unix.Close(pidfd)
 	if listener(f.dir, n) != e.PID {
 		lock, err := openLock(f.dir)
 		if err != nil {
@@ -295,10 +321,7 @@ func (f *File) Terminate(n int) error {
 	if f.uid != 0 && processOwner(e.PID) != f.uid {
 		return fail(ErrNotDaemon)
 	}
-	if err := unix.PidfdSendSignal(pidfd, unix.SIGTERM, nil, 0); err != nil {
-		return fail(err)
-	}
-	return nil
+	return pidfd, nil
 }
 
 // processOwner is the user a process runs as; -1 when that is not to be learned.

@@ -17,6 +17,7 @@ import (
 	"openct/internal/proto"
 	"openct/internal/reader"
 	"openct/internal/serial"
+	"openct/internal/serial/record"
 	"openct/internal/socket"
 	"openct/internal/usb"
 )
@@ -94,7 +95,7 @@ func Script(steps, reply string) func(*Window) {
 
 // mustSteps is for scripts in a test's source.
 func mustSteps(text string) []Step {
-	steps, err := Steps(text)
+	steps, err := record.Steps(text)
 	if err != nil {
 		panic("serialtest: " + err.Error())
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"openct/internal/serial"
+	"openct/internal/serial/record"
+	"openct/internal/usb"
 )
 
 // Phase says which part of a scenario a window is.
@@ -50,171 +52,22 @@ func (w *Window) moves() bool {
 	return slices.ContainsFunc(w.Steps, func(s Step) bool { return s.Kind == Inputs })
 }
 
-// Kind of a step.
-type Kind uint8
-
-// Kinds. The driver does those before Answer, the reader the others.
-const (
-	Write Kind = iota
-	Set
-	Lines
-	Break
-	Answer
-	Inputs
-	Unplug
-)
-
 // Step is one thing that driver or reader did.
-type Step struct {
-	Kind   Kind
-	Pipe   string        // Write, Answer on USB: "40/00" (request type, request) or an endpoint, "82"
-	Data   []byte        // Write, Answer
-	Echo   []byte        // Write: what the line gave back
-	Params serial.Params // Set
-	DTR    bool          // Lines
-	RTS    bool          // Lines
-	On     bool          // Break
-	Inputs serial.Inputs // Inputs
-	After  time.Duration // Answer: how long the reader took
-	Bad    bool          // Answer: with wrong parity, each byte
-}
+type Step = record.Step
 
-// String is the step as Steps reads it.
-func (s Step) String() string {
-	switch s.Kind {
-	case Write:
-		sign := ">" + s.Pipe
-		if len(s.Echo) > 0 {
-			sign = ">>"
-		}
-		return fmt.Sprintf("%s %x", sign, s.Data)
-	case Answer:
-		sign := "<" + s.Pipe
-		if s.Bad {
-			sign = "<!"
-		}
-		if s.After > 0 {
-			sign += " @" + s.After.String()
-		}
-		return fmt.Sprintf("%s %x", sign, s.Data)
-	case Unplug:
-		return "unplug"
-	case Set:
-		text := "set " + s.Params.String()
-		if s.Params.CheckParity {
-			text += " check"
-		}
-		return text
-	case Lines:
-		return fmt.Sprintf("lines %d%d", bit(s.DTR), bit(s.RTS))
-	case Break:
-		return fmt.Sprintf("break %d", bit(s.On))
-	default:
-		return fmt.Sprintf("inputs %d%d", bit(s.Inputs.CTS), bit(s.Inputs.DSR))
-	}
-}
+// Kind of a step.
+type Kind = record.Kind
 
-func bit(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-// Steps reads steps, one a line:
-//
-//	> 00a4      the driver writes
-//	>> 00a4     the driver writes, and the line gives it back
-//	< 9000      the reader answers
-//	< @5ms 9000 it answers later
-//	<! 90       it answers with a wrong parity
-//	>02 00a4    the driver writes on USB: to an endpoint, or ">40/00" a request
-//	<82 9000    the reader answers on USB
-//	unplug      the adapter is pulled
-//	set 9600 8E2 [check]
-//	lines 10    DTR, RTS
-//	break 1
-//	inputs 10   CTS, DSR
-func Steps(text string) ([]Step, error) {
-	var steps []Step
-	for i, line := range strings.Split(text, "\n") {
-		words := strings.Fields(line)
-		if len(words) == 0 {
-			continue
-		}
-		s, err := parseStep(words[0], words[1:])
-		if err != nil {
-			return nil, fmt.Errorf("line %d: %q: %w", i+1, line, err)
-		}
-		steps = append(steps, s)
-	}
-	return steps, nil
-}
-
-func parseStep(word string, args []string) (s Step, err error) {
-	bits := func() (a, b bool, err error) {
-		if len(args) != 1 || strings.Trim(args[0], "01") != "" || len(args[0]) == 0 {
-			return false, false, fmt.Errorf("bits are missing")
-		}
-		return args[0][0] == '1', args[0][len(args[0])-1] == '1', nil
-	}
-	if len(word) > 2 && strings.ContainsRune("<>", rune(word[0])) {
-		word, s.Pipe = word[:1], word[1:]
-	}
-	switch word {
-	case "unplug":
-		s.Kind = Unplug
-	case ">", ">>", "<", "<!":
-		s.Kind = Write
-		if word[0] == '<' {
-			s.Kind, s.Bad = Answer, word == "<!"
-			if len(args) > 0 && args[0][0] == '@' {
-				if s.After, err = time.ParseDuration(args[0][1:]); err != nil {
-					return s, err
-				}
-				args = args[1:]
-			}
-		}
-		if s.Data, err = hex.DecodeString(strings.Join(args, "")); word == ">>" {
-			s.Echo = s.Data
-		}
-	case "set":
-		s.Kind = Set
-		if len(args) < 2 {
-			return s, fmt.Errorf("speed and format are missing")
-		}
-		s.Params, err = parseParams(args[0], args[1])
-		s.Params.CheckParity = len(args) == 3 && args[2] == "check"
-	case "lines":
-		s.Kind = Lines
-		s.DTR, s.RTS, err = bits()
-	case "break":
-		s.Kind = Break
-		s.On, _, err = bits()
-	case "inputs":
-		s.Kind = Inputs
-		s.Inputs.CTS, s.Inputs.DSR, err = bits()
-	default:
-		err = fmt.Errorf("no such step")
-	}
-	return s, err
-}
-
-func parseParams(speed, format string) (p serial.Params, err error) {
-	var parity string
-	if _, err := fmt.Sscanf(speed, "%d", &p.Speed); err != nil {
-		return p, err
-	}
-	if _, err := fmt.Sscanf(format, "%1d%1s%1d", &p.Bits, &parity, &p.StopBits); err != nil {
-		return p, err
-	}
-	i := strings.Index("NEO", parity)
-	if i < 0 {
-		return p, fmt.Errorf("parity %q", parity)
-	}
-	p.Parity = serial.Parity(i)
-	return p, nil
-}
+// Kinds.
+const (
+	Write  = record.Write
+	Set    = record.Set
+	Lines  = record.Lines
+	Break  = record.Break
+	Answer = record.Answer
+	Inputs = record.Inputs
+	Unplug = record.Unplug
+)
 
 // event is a line of a recording.
 type event struct {
@@ -239,6 +92,8 @@ type event struct {
 	Times   int    `json:"times"` // repeat: how often more
 	Type    uint8  `json:"type"`
 	Request uint8  `json:"request"`
+	Value   uint16 `json:"value"`
+	Index   uint16 `json:"index"`
 	Ep      string `json:"ep"`
 }
 
@@ -379,7 +234,7 @@ func (l *loader) usb(e *event) (err error) {
 	s := Step{Kind: Write, Pipe: e.Ep}
 	switch {
 	case e.Op == "control":
-		s.Pipe = controlPipe(e.Type, e.Request)
+		s.Pipe = controlPipe(usb.Setup{RequestType: e.Type, Request: e.Request, Value: e.Value, Index: e.Index})
 	case e.Who == "reader":
 		s.Kind = Answer
 	}
@@ -390,9 +245,14 @@ func (l *loader) usb(e *event) (err error) {
 	return err
 }
 
-// controlPipe is the Pipe of a control request.
-func controlPipe(requestType, request uint8) string {
-	return fmt.Sprintf("%02x/%02x", requestType, request)
+// controlPipe is the Pipe of a control request; wValue and wIndex are in it unless
+// both are 0.
+func controlPipe(s usb.Setup) string {
+	pipe := fmt.Sprintf("%02x/%02x", s.RequestType, s.Request)
+	if s.Value != 0 || s.Index != 0 {
+		pipe += fmt.Sprintf("/%04x/%04x", s.Value, s.Index)
+	}
+	return pipe
 }
 
 func (l *loader) inputs(e *event) {
@@ -433,11 +293,11 @@ func (l *loader) traffic(e *event) (err error) {
 		}
 	case e.What == "termios":
 		s.Kind = Set
-		if s.Params, err = parseParams(fmt.Sprint(e.Speed), e.Format); err != nil {
+		if s.Params, err = record.ParseParams(fmt.Sprint(e.Speed), e.Format); err != nil {
 			return err
 		}
 		s.Params.CheckParity = strings.Contains(e.Iflag, "PARMRK")
-		if same(s.Params, l.set) {
+		if record.Same(s.Params, l.set) {
 			return nil
 		}
 		l.set = s.Params
@@ -454,9 +314,4 @@ func (l *loader) traffic(e *event) (err error) {
 	}
 	l.step(s)
 	return err
-}
-
-// same compares settings with zeros filled in.
-func same(a, b serial.Params) bool {
-	return a.String() == b.String() && a.CheckParity == b.CheckParity
 }

@@ -11,6 +11,7 @@ import (
 
 	"openct/internal/device"
 	"openct/internal/serial"
+	"openct/internal/serial/record"
 )
 
 // ErrScript is what an operation gets that is not the next one. The test has
@@ -64,7 +65,7 @@ func New(t testing.TB, script string) *Replay {
 // Next appends steps to the script; where names them in messages.
 func (r *Replay) Next(where, script string) {
 	r.t.Helper()
-	steps, err := Steps(script)
+	steps, err := record.Steps(script)
 	if err != nil {
 		r.t.Fatalf("serialtest: %s: %v", where, err)
 	}
@@ -235,7 +236,7 @@ func (r *Replay) Set(p serial.Params) error {
 	r.t.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if same(p, r.params) {
+	if record.Same(p, r.params) {
 		return device.Wrap("set", r.Name(), r.stateLocked())
 	}
 	err := r.do(Step{Kind: Set, Params: p})
@@ -326,7 +327,7 @@ func (r *Replay) send(ctx context.Context, pipe string, b []byte) error {
 	if err := r.stateLocked(); err != nil {
 		return device.Wrap("write", r.Name(), err)
 	}
-	for rest := b; len(rest) > 0; {
+	for rest, first := b, true; len(rest) > 0 || first && pipe != ""; first = false {
 		if len(r.steps) == 0 || r.steps[0].Kind != Write || r.steps[0].Pipe != pipe {
 			return r.misfitLocked(Step{Kind: Write, Pipe: pipe, Data: b})
 		}

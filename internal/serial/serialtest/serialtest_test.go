@@ -17,6 +17,7 @@ import (
 	"openct/internal/ifd"
 	"openct/internal/proto"
 	"openct/internal/serial"
+	"openct/internal/serial/record"
 	"openct/internal/usb"
 )
 
@@ -167,7 +168,7 @@ func TestReplayUSB(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := context.Background()
 		rec := &recorder{TB: t}
-		r := New(rec, ">40/06 0102\n<81 5003\n<82 9000\n<82 01020304\n>02 05")
+		r := New(rec, ">40/07/0001/0002\n>40/06 0102\n<81 5003\n<82 9000\n<82 01020304\n>02 05")
 		dev := usbReplay{r}
 		buf := make([]byte, 3)
 		if _, err := dev.Bulk(ctx, 0x82, buf, time.Second); !errors.Is(err, usb.ErrTimeout) {
@@ -177,6 +178,9 @@ func TestReplayUSB(t *testing.T) {
 		defer cancel()
 		if _, err := dev.Interrupt(late, 0x81, buf); !errors.Is(err, usb.ErrTimeout) {
 			t.Errorf("before its turn: %v", err)
+		}
+		if n, err := dev.Control(ctx, usb.Setup{RequestType: 0x40, Request: 7, Value: 1, Index: 2}, nil, time.Second); n != 0 || err != nil {
+			t.Errorf("control without data: %d, %v", n, err)
 		}
 		if n, err := dev.Control(ctx, usb.Setup{RequestType: 0x40, Request: 6}, []byte{1, 2}, time.Second); n != 2 || err != nil {
 			t.Errorf("control: %d, %v", n, err)
@@ -212,7 +216,7 @@ func TestLines(t *testing.T) {
 
 func TestSteps(t *testing.T) {
 	const all = "> 0102\n>> 03\n< 9000\n<! 90\n< @5ms 9000\nset 9600 8E2 check\nset 115200 7O1\nlines 10\nbreak 1\ninputs 01\nunplug\n>02 0102\n>40/00 03\n<82 9000"
-	steps, err := Steps(all)
+	steps, err := record.Steps(all)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +228,7 @@ func TestSteps(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", got, all)
 	}
 	for _, bad := range []string{"> 0", "< @x 90", "jump", "set 9600", "set x 8N1", "set 9600 8X1", "lines", "lines 12", "break"} {
-		if _, err := Steps(bad); err == nil {
+		if _, err := record.Steps(bad); err == nil {
 			t.Errorf("%q is taken", bad)
 		}
 	}

@@ -31,9 +31,9 @@ func (u usbReplay) Control(ctx context.Context, s usb.Setup, data []byte, _ time
 	if s.In() {
 		u.r.mu.Lock()
 		defer u.r.mu.Unlock()
-		return 0, u.r.misfitLocked(Step{Kind: Write, Pipe: controlPipe(s.RequestType, s.Request)})
+		return 0, u.r.misfitLocked(Step{Kind: Write, Pipe: controlPipe(s)})
 	}
-	if err := u.r.send(ctx, controlPipe(s.RequestType, s.Request), data); err != nil {
+	if err := u.r.send(ctx, controlPipe(s), data); err != nil {
 		return 0, err
 	}
 	return len(data), nil

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"openct/internal/usb"
+	"openct/internal/usb/record"
 )
 
 // ErrScript is what an operation gets that the script does not have next. The
@@ -28,9 +29,9 @@ type Playback struct {
 	checkClaims bool
 
 	mu     sync.Mutex
-	ops    []IO   // the whole script
-	done   []bool // which of ops have happened
-	broken bool   // an operation did not fit
+	ops    []record.IO // the whole script
+	done   []bool      // which of ops have happened
+	broken bool        // an operation did not fit
 	closed bool
 	change chan struct{} // closed and replaced when a waiter should look again
 	gone   chan struct{}
@@ -41,22 +42,22 @@ var _ usb.Device = (*Playback)(nil)
 // Parse makes a device of a script; a bad script fails the test.
 func Parse(t testing.TB, script string) *Playback {
 	t.Helper()
-	ops, err := ParseScript(script)
+	ops, err := record.ParseScript(script)
 	if err != nil {
 		t.Fatalf("usbtest: %v", err)
 	}
 	return Play(t, ops)
 }
 
-// Play makes a device of operations, such as a Record kept.
-func Play(t testing.TB, ops []IO) *Playback {
+// Play makes a device of operations, such as a recorder kept.
+func Play(t testing.TB, ops []record.IO) *Playback {
 	return &Playback{
 		Desc: &usb.Descriptor{Interfaces: []usb.Interface{{Class: 0xFF}}},
 		t:    t,
 		ops:  ops,
 		done: make([]bool, len(ops)),
-		checkClaims: slices.ContainsFunc(ops, func(op IO) bool {
-			return op.Kind == Claim || op.Kind == Release
+		checkClaims: slices.ContainsFunc(ops, func(op record.IO) bool {
+			return op.Kind == record.Claim || op.Kind == record.Release
 		}),
 		change: make(chan struct{}),
 		gone:   make(chan struct{}),
@@ -76,6 +77,15 @@ func (p *Playback) Done(t testing.TB) {
 			t.Errorf("usbtest: never happened: %v", op)
 		}
 	}
+}
+
+// Next appends operations to the script.
+func (p *Playback) Next(ops []record.IO) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ops = append(p.ops, ops...)
+	p.done = append(p.done, make([]bool, len(ops))...)
+	p.wakeLocked()
 }
 
 // Unplug makes the device leave the bus now.
@@ -125,50 +135,50 @@ func (p *Playback) Close() error {
 
 // Claim takes a CLAIM line; without any in the script it succeeds.
 func (p *Playback) Claim(iface, alt uint8) error {
-	_, err := p.do(context.Background(), IO{Kind: Claim, Iface: iface, Alt: alt}, nil)
+	_, err := p.do(context.Background(), record.IO{Kind: record.Claim, Iface: iface, Alt: alt}, nil)
 	return err
 }
 
 // Release takes a RELEASE line; without any in the script it succeeds.
 func (p *Playback) Release(iface uint8) error {
-	_, err := p.do(context.Background(), IO{Kind: Release, Iface: iface}, nil)
+	_, err := p.do(context.Background(), record.IO{Kind: record.Release, Iface: iface}, nil)
 	return err
 }
 
 // ClearHalt takes a HALT line.
 func (p *Playback) ClearHalt(ep uint8) error {
-	_, err := p.do(context.Background(), IO{Kind: ClearHalt, Endpoint: ep}, nil)
+	_, err := p.do(context.Background(), record.IO{Kind: record.ClearHalt, Endpoint: ep}, nil)
 	return err
 }
 
 // Control takes an IN or OUT line.
 func (p *Playback) Control(ctx context.Context, s usb.Setup, data []byte, timeout time.Duration) (int, error) {
-	return p.do(ctx, IO{Kind: Control, Setup: s, Timeout: timeout}, data)
+	return p.do(ctx, record.IO{Kind: record.Control, Setup: s, Timeout: timeout}, data)
 }
 
 // Bulk takes a BULK line.
 func (p *Playback) Bulk(ctx context.Context, ep uint8, data []byte, timeout time.Duration) (int, error) {
-	return p.do(ctx, IO{Kind: Bulk, Endpoint: ep, Timeout: timeout}, data)
+	return p.do(ctx, record.IO{Kind: record.Bulk, Endpoint: ep, Timeout: timeout}, data)
 }
 
 // do matches got, whose transfer buffer is data, with the next line. A context
 // that has ended takes no line.
-func (p *Playback) do(ctx context.Context, got IO, data []byte) (int, error) {
+func (p *Playback) do(ctx context.Context, got record.IO, data []byte) (int, error) {
 	p.t.Helper()
-	if got.in() {
+	if got.In() {
 		got.Len = len(data)
-	} else if got.Kind <= Bulk {
+	} else if got.Kind <= record.Bulk {
 		got.W = data
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.stateLocked(); err != nil {
-		return 0, usb.Wrap(got.opName(), "usbtest", err)
+		return 0, usb.Wrap(opName(&got), "usbtest", err)
 	}
 	if ctx.Err() != nil {
-		return 0, usb.Wrap(got.opName(), "usbtest", contextError(ctx))
+		return 0, usb.Wrap(opName(&got), "usbtest", contextError(ctx))
 	}
-	if (got.Kind == Claim || got.Kind == Release) && !p.checkClaims {
+	if (got.Kind == record.Claim || got.Kind == record.Release) && !p.checkClaims {
 		return 0, nil
 	}
 	i := p.nextLocked()
@@ -197,14 +207,14 @@ func (p *Playback) stateLocked() error {
 
 func (p *Playback) nextLocked() int {
 	for i, op := range p.ops {
-		if !p.done[i] && op.Kind != Interrupt {
+		if !p.done[i] && op.Kind != record.Interrupt {
 			return i
 		}
 	}
 	return -1
 }
 
-func (p *Playback) misfitLocked(got IO, why string) error {
+func (p *Playback) misfitLocked(got record.IO, why string) error {
 	p.t.Helper()
 	p.broken = true
 	p.wakeLocked()
@@ -215,36 +225,36 @@ func (p *Playback) misfitLocked(got IO, why string) error {
 		}
 	}
 	p.t.Errorf("usbtest: operation %d: got %v, %s", n+1, got, why)
-	return usb.Wrap(got.opName(), "usbtest", ErrScript)
+	return usb.Wrap(opName(&got), "usbtest", ErrScript)
 }
 
-func (p *Playback) finishLocked(i int, got IO, data []byte) (int, error) {
+func (p *Playback) finishLocked(i int, got record.IO, data []byte) (int, error) {
 	want := p.ops[i]
 	p.done[i] = true
 	n := len(want.W)
-	if want.in() {
+	if want.In() {
 		n = copy(data, want.R)
 	}
 	if errors.Is(want.Err, usb.ErrUnplugged) {
 		p.unplugLocked()
 	}
 	p.wakeLocked()
-	if want.Err != nil && !want.in() {
+	if want.Err != nil && !want.In() {
 		n = 0
 	}
-	return n, usb.Wrap(got.opName(), "usbtest", want.Err)
+	return n, usb.Wrap(opName(&got), "usbtest", want.Err)
 }
 
 // Interrupt takes the next INT line of the endpoint; with none left the
 // device has nothing to say and the call waits for ctx, Unplug or Close.
 func (p *Playback) Interrupt(ctx context.Context, ep uint8, buf []byte) (int, error) {
 	p.t.Helper()
-	got := IO{Kind: Interrupt, Endpoint: ep, Len: len(buf)}
+	got := record.IO{Kind: record.Interrupt, Endpoint: ep, Len: len(buf)}
 	for {
 		p.mu.Lock()
 		if err := p.stateLocked(); err != nil {
 			p.mu.Unlock()
-			return 0, usb.Wrap(got.opName(), "usbtest", err)
+			return 0, usb.Wrap(opName(&got), "usbtest", err)
 		}
 		if i := p.interruptLocked(ep); i >= 0 {
 			defer p.mu.Unlock()
@@ -259,7 +269,7 @@ func (p *Playback) Interrupt(ctx context.Context, ep uint8, buf []byte) (int, er
 		select {
 		case <-change:
 		case <-ctx.Done():
-			return 0, usb.Wrap(got.opName(), "usbtest", contextError(ctx))
+			return 0, usb.Wrap(opName(&got), "usbtest", contextError(ctx))
 		}
 	}
 }
@@ -277,7 +287,7 @@ func (p *Playback) interruptLocked(ep uint8) int {
 	for i, op := range p.ops {
 		switch {
 		case p.done[i]:
-		case op.Kind != Interrupt:
+		case op.Kind != record.Interrupt:
 			return -1
 		case op.Endpoint == ep:
 			return i
@@ -286,27 +296,27 @@ func (p *Playback) interruptLocked(ep uint8) int {
 	return -1
 }
 
-func matches(want, got IO) bool {
+func matches(want, got record.IO) bool {
 	return want.Kind == got.Kind &&
 		want.Setup == got.Setup &&
 		want.Endpoint == got.Endpoint &&
 		want.Iface == got.Iface && want.Alt == got.Alt &&
 		bytes.Equal(want.W, got.W) &&
 		want.Len == got.Len &&
-		(want.Kind > Bulk || want.Timeout == AnyTimeout || want.Timeout == got.Timeout)
+		(want.Kind > record.Bulk || want.Timeout == record.AnyTimeout || want.Timeout == got.Timeout)
 }
 
-func (io *IO) opName() string {
+func opName(io *record.IO) string {
 	switch io.Kind {
-	case Control:
+	case record.Control:
 		return fmt.Sprintf("control %02x/%02x", io.Setup.RequestType, io.Setup.Request)
-	case Bulk:
+	case record.Bulk:
 		return fmt.Sprintf("bulk %02x", io.Endpoint)
-	case Interrupt:
+	case record.Interrupt:
 		return fmt.Sprintf("interrupt %02x", io.Endpoint)
-	case Claim:
+	case record.Claim:
 		return fmt.Sprintf("claim interface %d", io.Iface)
-	case Release:
+	case record.Release:
 		return fmt.Sprintf("release interface %d", io.Iface)
 	default:
 		return fmt.Sprintf("clear halt %02x", io.Endpoint)

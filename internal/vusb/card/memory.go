@@ -114,8 +114,12 @@ func (m *Memory) Write(addr int, b []byte) {
 }
 
 // Security is the security memory as it can be read: error counter, and the PSC
-// once it was right (SLE 4442, read security memory).
+// once it was right (SLE 4442, read security memory). A card without a PSC has
+// none.
 func (m *Memory) Security() []byte {
+	if m.psc == nil {
+		return nil
+	}
 	b := make([]byte, 1+len(m.psc))
 	b[0] = m.counter
 	if m.open {

@@ -14,6 +14,7 @@ import (
 	"openct/internal/vusb/serialline"
 	"openct/internal/vusb/smartboard"
 	"openct/internal/vusb/token"
+	"openct/internal/vusb/towitoko"
 )
 
 // model is how a virtual counterpart of a driver's devices is made.
@@ -24,7 +25,7 @@ type model struct {
 }
 
 // models lists them by driver name, in the order of the driver table. An
-// ePass3000 and an e-gate know T=0 alone, and have an ATR that does not make
+// ePass3000, an e-gate and a CardMan know T=0 alone, and have an ATR that does not make
 // clients take the card in it for their own. The iKey 2032 and the Rutoken hand
 // out ATRs of one length only.
 func models() []model {
@@ -39,12 +40,14 @@ func models() []model {
 		{"eutron", nil, func(c card.Card) vusb.Model { return token.NewEutron(c) }},
 		{"starkey", nil, func(c card.Card) vusb.Model { return token.NewStarKey(c) }},
 		{"rutoken", card.RutokenATR[:], func(c card.Card) vusb.Model { return token.NewRutoken(c) }},
+		{"cardman", t0, func(c card.Card) vusb.Model { return token.NewCardMan(c) }},
 		{"pertosmart1030", nil, func(c card.Card) vusb.Model { return acs.NewACR30(c) }},
 		{"acr30u", nil, func(c card.Card) vusb.Model { return acs.NewACR30(c) }},
 		{"pertosmart1038", nil, func(c card.Card) vusb.Model { return acs.NewACR38(c) }},
 		{"phoenix", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(phoenix.New(c)) }},
 		{"smartmouse", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(phoenix.NewSmartMouse(c)) }},
 		{"smartboard", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(smartboard.New(c)) }},
+		{"towitoko", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(towitoko.New(towitoko.External, c)) }},
 		{"ccid", nil, func(c card.Card) vusb.Model { return ccidreader.New(ccidreader.Profile{}, c) }},
 	}
 }
@@ -70,7 +73,7 @@ func New(driver, cardName string) (vusb.Model, error) {
 }
 
 // memoryReaders are the drivers whose virtual devices can hold a memory card.
-var memoryReaders = []string{}
+var memoryReaders = []string{"towitoko"}
 
 // NewWith is New with a card of the caller's.
 func NewWith(driver string, c card.Card) (vusb.Model, error) {
@@ -92,8 +95,9 @@ func ATR(driver string) []byte {
 var serialReaders = map[string]func(card.Card) serialline.Reader{
 	"phoenix":        func(c card.Card) serialline.Reader { return phoenix.New(c) },
 	"smartmouse":     func(c card.Card) serialline.Reader { return phoenix.NewSmartMouse(c) },
-	"pertosmart1030": func(c card.Card) serialline.Reader { return acs.NewACR30S(c) },
 	"smartboard":     func(c card.Card) serialline.Reader { return smartboard.New(c) },
+	"towitoko":       func(c card.Card) serialline.Reader { return towitoko.New(towitoko.External, c) },
+	"pertosmart1030": func(c card.Card) serialline.Reader { return acs.NewACR30S(c) },
 }
 
 // serialModel is a reader behind a USB-serial adapter. words say, with commas

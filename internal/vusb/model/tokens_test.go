@@ -130,6 +130,8 @@ func variants(t *testing.T) []variant {
 		variant{"eutron", "T=0, dribbling", func(c card.Card) vusb.Model { m := token.NewEutron(c); m.Dribble = 1; return m }, t0},
 		variant{"starkey", "an ATR for every reset", func(c card.Card) vusb.Model { m := token.NewStarKey(c); m.Again = true; return m }, nil},
 		variant{"starkey", "empty packets first", func(c card.Card) vusb.Model { m := token.NewStarKey(c); m.Empty = 50; return m }, nil},
+		variant{"cardman", "empty packets at the end", func(c card.Card) vusb.Model { m := token.NewCardMan(c); m.End = true; return m }, t0},
+		variant{"cardman", "warm resets only", func(c card.Card) vusb.Model { m := token.NewCardMan(c); m.WarmOnly = true; return m }, t0},
 		variant{"pertosmart1030", "T=0", func(c card.Card) vusb.Model { return acs.NewACR30(c) }, t0},
 		variant{"pertosmart1038", "T=0", func(c card.Card) vusb.Model { return acs.NewACR38(c) }, t0},
 		variant{"pertosmart1038", "answers filled up", func(c card.Card) vusb.Model { m := acs.NewACR38(c); m.Padded = true; return m }, nil},

@@ -16,8 +16,8 @@ import (
 	"openct/internal/ifd"
 	"openct/internal/proto"
 	"openct/internal/usb"
+	"openct/internal/usb/record"
 	"openct/internal/usb/usbfs"
-	"openct/internal/usb/usbtest"
 )
 
 // device is a usb.Device without libusb.
@@ -91,8 +91,8 @@ func bare(node, name string, apdu []byte, length int, limit time.Duration) (resu
 	if err != nil {
 		return result{}, err
 	}
-	record := usbtest.NewRecord(device{n, desc})
-	r, err := entry.Open(record, ifd.Options{Name: entry.Reader, Log: quiet})
+	rec := record.New(device{n, desc})
+	r, err := entry.Open(rec, ifd.Options{Name: entry.Reader, Log: quiet})
 	if err != nil {
 		return result{}, err
 	}
@@ -114,7 +114,7 @@ func bare(node, name string, apdu []byte, length int, limit time.Duration) (resu
 	var first int
 	for i := range 4 {
 		if i == 2 {
-			first = len(record.Ops())
+			first = len(rec.Ops())
 		}
 		if resp, err := engine.Transmit(ctx, apdu, nil); err != nil || len(resp) != length {
 			return result{}, fmt.Errorf("%d bytes came, want %d: %w", len(resp), length, err)
@@ -127,15 +127,15 @@ func bare(node, name string, apdu []byte, length int, limit time.Duration) (resu
 		want   int
 	}
 	var requests []request
-	for _, op := range record.Ops()[first:] {
+	for _, op := range rec.Ops()[first:] {
 		size, want := max(op.Len, len(op.W)), max(len(op.R), len(op.W))
 		data := make([]byte, size+1)
 		copy(data, op.W)
 		switch op.Kind {
-		case usbtest.Control:
+		case record.Control:
 			requests = append(requests, request{controlTransfer,
 				unsafe.Pointer(&usbfsControl{op.Setup, uint16(size), 1000, unsafe.Pointer(&data[0])}), want})
-		case usbtest.Bulk:
+		case record.Bulk:
 			requests = append(requests, request{bulkTransfer,
 				unsafe.Pointer(&usbfsBulk{uint32(op.Endpoint), uint32(size), 1000, unsafe.Pointer(&data[0])}), want})
 		}

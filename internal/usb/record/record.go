@@ -1,4 +1,4 @@
-package usbtest
+package record
 
 import (
 	"context"
@@ -10,28 +10,28 @@ import (
 	"openct/internal/usb"
 )
 
-// Record wraps a device and keeps what happens on it.
-type Record struct {
+// Device wraps a device and keeps what happens on it.
+type Device struct {
 	usb.Device
 
 	mu  sync.Mutex
 	ops []IO
 }
 
-var _ usb.Device = (*Record)(nil)
+var _ usb.Device = (*Device)(nil)
 
-// NewRecord records dev.
-func NewRecord(dev usb.Device) *Record { return &Record{Device: dev} }
+// New records dev.
+func New(dev usb.Device) *Device { return &Device{Device: dev} }
 
 // Ops returns what happened until now, in the order it ended.
-func (r *Record) Ops() []IO {
+func (r *Device) Ops() []IO {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.ops)
 }
 
 // String returns the operations as a script.
-func (r *Record) String() string {
+func (r *Device) String() string {
 	var b strings.Builder
 	for _, op := range r.Ops() {
 		b.WriteString(op.String() + "\n")
@@ -39,9 +39,9 @@ func (r *Record) String() string {
 	return b.String()
 }
 
-func (r *Record) keep(op IO, data []byte, n int, err error) {
+func (r *Device) keep(op IO, data []byte, n int, err error) {
 	op.Err = err
-	if op.in() {
+	if op.In() {
 		op.Len = len(data)
 		op.R = slices.Clone(data[:max(n, 0)])
 	} else {
@@ -53,42 +53,42 @@ func (r *Record) keep(op IO, data []byte, n int, err error) {
 }
 
 // Claim passes through and is kept.
-func (r *Record) Claim(iface, alt uint8) error {
+func (r *Device) Claim(iface, alt uint8) error {
 	err := r.Device.Claim(iface, alt)
 	r.keep(IO{Kind: Claim, Iface: iface, Alt: alt}, nil, 0, err)
 	return err
 }
 
 // Release passes through and is kept.
-func (r *Record) Release(iface uint8) error {
+func (r *Device) Release(iface uint8) error {
 	err := r.Device.Release(iface)
 	r.keep(IO{Kind: Release, Iface: iface}, nil, 0, err)
 	return err
 }
 
 // ClearHalt passes through and is kept.
-func (r *Record) ClearHalt(ep uint8) error {
+func (r *Device) ClearHalt(ep uint8) error {
 	err := r.Device.ClearHalt(ep)
 	r.keep(IO{Kind: ClearHalt, Endpoint: ep}, nil, 0, err)
 	return err
 }
 
 // Control passes through and is kept.
-func (r *Record) Control(ctx context.Context, s usb.Setup, data []byte, timeout time.Duration) (int, error) {
+func (r *Device) Control(ctx context.Context, s usb.Setup, data []byte, timeout time.Duration) (int, error) {
 	n, err := r.Device.Control(ctx, s, data, timeout)
 	r.keep(IO{Kind: Control, Setup: s, Timeout: timeout}, data, n, err)
 	return n, err
 }
 
 // Bulk passes through and is kept.
-func (r *Record) Bulk(ctx context.Context, ep uint8, data []byte, timeout time.Duration) (int, error) {
+func (r *Device) Bulk(ctx context.Context, ep uint8, data []byte, timeout time.Duration) (int, error) {
 	n, err := r.Device.Bulk(ctx, ep, data, timeout)
 	r.keep(IO{Kind: Bulk, Endpoint: ep, Timeout: timeout}, data, n, err)
 	return n, err
 }
 
 // Interrupt passes through and is kept, unless the caller gave it up.
-func (r *Record) Interrupt(ctx context.Context, ep uint8, buf []byte) (int, error) {
+func (r *Device) Interrupt(ctx context.Context, ep uint8, buf []byte) (int, error) {
 	n, err := r.Device.Interrupt(ctx, ep, buf)
 	if err == nil || ctx.Err() == nil {
 		r.keep(IO{Kind: Interrupt, Endpoint: ep}, buf, n, err)

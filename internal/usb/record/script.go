@@ -1,4 +1,4 @@
-package usbtest
+package record
 
 import (
 	"errors"
@@ -47,8 +47,8 @@ type IO struct {
 	Err     error         // one of usb's sentinels, or nil
 }
 
-// in reports whether the operation reads.
-func (io *IO) in() bool {
+// In reports whether the operation reads.
+func (io *IO) In() bool {
 	switch io.Kind {
 	case Control:
 		return io.Setup.In()
@@ -87,7 +87,7 @@ func (io IO) String() string {
 	switch io.Kind {
 	case Control:
 		dir := "OUT"
-		if io.in() {
+		if io.In() {
 			dir = "IN "
 		}
 		fmt.Fprintf(&b, "%s %02X %02X %04X %04X", dir,
@@ -104,7 +104,7 @@ func (io IO) String() string {
 		fmt.Fprintf(&b, "HALT %02X", io.Endpoint)
 	}
 	if io.Kind <= Interrupt {
-		if io.in() {
+		if io.In() {
 			fmt.Fprintf(&b, " len %d", io.Len)
 		} else {
 			fmt.Fprintf(&b, " [% X]", io.W)
@@ -213,7 +213,7 @@ func (p *lineParser) operation() IO {
 			op.Kind = Interrupt
 		}
 		op.Endpoint = uint8(p.number(16, 8))
-		if op.Kind == Interrupt && !op.in() {
+		if op.Kind == Interrupt && !op.In() {
 			p.fail("endpoint %02X does not read", op.Endpoint)
 		}
 	case "CLAIM":
@@ -242,7 +242,7 @@ func (p *lineParser) operation() IO {
 
 // transfer reads "len 25" or "[data]", then the timeout, then what comes in.
 func (p *lineParser) transfer(op *IO) {
-	if !op.in() {
+	if !op.In() {
 		if !p.skip("[") {
 			p.fail("the data of an OUT stands in [ ]")
 		}
@@ -266,7 +266,7 @@ func (p *lineParser) transfer(op *IO) {
 			op.Timeout = time.Duration(p.number(10, 31)) * time.Millisecond
 		}
 	}
-	if op.in() {
+	if op.In() {
 		op.R = p.bytes()
 		if len(op.R) > op.Len {
 			p.fail("%d bytes come in, but len is %d", len(op.R), op.Len)

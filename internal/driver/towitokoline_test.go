@@ -1,0 +1,544 @@
+//go:build go1.25
+
+package driver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"openct/internal/device"
+	"openct/internal/ifd"
+	"openct/internal/proto"
+	"openct/internal/reader"
+	"openct/internal/serial"
+	"openct/internal/serial/serialtest"
+	"openct/internal/vusb/card"
+	"openct/internal/vusb/serialline"
+	virtual "openct/internal/vusb/towitoko"
+)
+
+// virtualLine is a line with a virtual reader at its other end. Bytes take no
+// time.
+type virtualLine struct {
+	serial.Line // what it lacks is not called
+	reader      serialline.Reader
+	in          []byte
+	gone        chan struct{}
+	pullAfter   int // bytes from the host until the adapter is pulled; 0: never
+}
+
+func newVirtualLine(r serialline.Reader) *virtualLine {
+	return &virtualLine{reader: r, gone: make(chan struct{})}
+}
+
+func (l *virtualLine) Name() string              { return "virtual" }
+func (l *virtualLine) Gone() <-chan struct{}     { return l.gone }
+func (l *virtualLine) Set(p serial.Params) error { l.reader.Set(p); return l.state() }
+func (l *virtualLine) Flush(serial.Queue) error  { l.in = nil; return l.state() }
+func (l *virtualLine) Close() error              { return nil }
+func (l *virtualLine) SetLines(dtr, rts bool) error {
+	l.reader.SetLines(dtr, rts)
+	return l.state()
+}
+
+func (l *virtualLine) state() error {
+	select {
+	case <-l.gone:
+		return device.ErrUnplugged
+	default:
+		return nil
+	}
+}
+
+func (l *virtualLine) Write(_ context.Context, b []byte) error {
+	for _, c := range b {
+		if err := l.state(); err != nil {
+			return err
+		}
+		for _, char := range l.reader.Send(c) {
+			l.in = append(l.in, char.Byte)
+		}
+		if l.pullAfter--; l.pullAfter == 0 {
+			close(l.gone)
+		}
+	}
+	return nil
+}
+
+func (l *virtualLine) Read(_ context.Context, buf []byte, timeout time.Duration) (int, error) {
+	if n := copy(buf, l.in); n > 0 {
+		l.in = l.in[n:]
+		return n, nil
+	}
+	if err := l.state(); err != nil {
+		return 0, err
+	}
+	time.Sleep(timeout)
+	return 0, device.ErrTimeout
+}
+
+// onTowitoko opens the driver at a line and makes the core for it.
+func onTowitoko(t *testing.T, l serial.Line) *reader.Reader {
+	t.Helper()
+	r, err := openTowitoko(l, ifd.Options{Name: "Towitoko", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A reader that the core does not ask once a second.
+	core := reader.New(quiet{r, make(chan ifd.Event)}, slog.New(slog.DiscardHandler), func(int, ifd.Status) {})
+	t.Cleanup(func() {
+		if err := core.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return core
+}
+
+type quiet struct {
+	ifd.Reader
+	events chan ifd.Event
+}
+
+func (q quiet) Events() <-chan ifd.Event { return q.events }
+func (q quiet) Close() error             { close(q.events); return q.Reader.Close() }
+
+func slotOf(t *testing.T, core *reader.Reader, i int) *reader.Slot {
+	t.Helper()
+	s, err := core.Slot(i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestTowitokoChecksum(t *testing.T) {
+	for _, tt := range []struct {
+		seed  byte
+		bytes string
+		sum   byte
+	}{
+		{0, "00", 0x01}, {0, "03", 0x07}, {0, "600f", 0x9C}, {0, "610f", 0x98}, {0, "806f0005", 0x76}, {0, "a06f0005", 0x74},
+		{0, "7e10", 0xDA}, {0, "6f006a0f", 0x4E}, {0, "6f0505", 0x62}, {0, "6e025f0008", 0x18}, {0, "7080620f", 0x9B},
+		{1, "", 0x01}, {1, "40", 0x83}, {1, "c0", 0x82}, {1, "00", 0x03}, {1, "80", 0x02}, {1, "8410", 0x35},
+	} {
+		if got := towitokoSum(tt.seed, unhex(tt.bytes)); got != tt.sum {
+			t.Errorf("%02x, %s: %02x, want %02x", tt.seed, tt.bytes, got, tt.sum)
+		}
+	}
+}
+
+func TestTowitokoCards(t *testing.T) {
+	inverse := []byte{0x3F, 0x03, 'I', 'N', 'V'}
+	for _, tt := range []struct {
+		name string
+		kind byte
+		card card.Card
+		atr  string
+		set  proto.ID
+		apdu string
+		resp string
+	}{
+		{"T=0", virtual.External, card.NewEchoATR(card.T0ATR("T0")), "3b025430", proto.Default, "00ee000404", "00010203" + "9000"},
+		{"T=1", virtual.Micro, card.NewEcho(), "3b848131fe454543484f8e", proto.Default, "00ee000402", "00010203" + "9000"},
+		{"inverse convention", virtual.Internal, card.NewEchoATR(inverse), "3f03494e56", proto.Default, "00ee000404", "00010203" + "9000"},
+		{"Kartenzwerg II", virtual.KartenzwergII, card.NewEcho(), "3b848131fe454543484f8e", proto.Default, "00ee000100", "00" + "9000"},
+		{"T=1 by PPS", virtual.External, card.NewEchoATR([]byte{0x3B, 0x80, 0x80, 0x01, 0x01}), "3b80800101", proto.T1, "00ee000100", "00" + "9000"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx := context.Background()
+				s := slotOf(t, onTowitoko(t, newVirtualLine(virtual.New(tt.kind, tt.card))), 0)
+				for range 2 {
+					atr, err := s.Reset(ctx)
+					if err != nil || fmt.Sprintf("%x", atr) != tt.atr {
+						t.Fatalf("ATR %x, %v, want %s", atr, err, tt.atr)
+					}
+					if err := s.SetProtocol(ctx, tt.set); err != nil {
+						t.Fatal(err)
+					}
+					resp, err := s.Transmit(ctx, unhex(tt.apdu), nil)
+					if err != nil || fmt.Sprintf("%x", resp) != tt.resp {
+						t.Errorf("response %x, %v, want %s", resp, err, tt.resp)
+					}
+				}
+			})
+		})
+	}
+}
+
+// Memory cards are recognised, read and written, and none is written to find out.
+func TestTowitokoMemory(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		kind byte
+		card *card.Memory
+		size int // as far as the addresses reach
+	}{
+		{"24C02", virtual.External, card.New24C(256), 2048},
+		{"24C16", virtual.Micro, card.New24C(2048), 2048},
+		{"24C32", virtual.Internal, card.New24C(4096), 65536},
+		{"SLE 4432", virtual.KartenzwergII, card.NewSLE4432(), 256},
+		{"SLE 4418", virtual.Kartenzwerg, card.NewSLE4418(), 1024},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx := context.Background()
+				s := slotOf(t, onTowitoko(t, newVirtualLine(virtual.New(tt.kind, tt.card))), 0)
+				atr, err := s.Reset(ctx)
+				if err != nil || !bytes.Equal(atr, tt.card.ATR()) {
+					t.Fatalf("ATR % x, %v, want % x", atr, err, tt.card.ATR())
+				}
+				if tt.card.Writes() != 0 {
+					t.Error("the reset wrote to the card")
+				}
+				buf := make([]byte, tt.card.Size())
+				if n, err := s.ReadMemory(ctx, 0, buf); err != nil || !bytes.Equal(buf[:n], tt.card.Bytes()) {
+					t.Errorf("read %d bytes, %v", n, err)
+				}
+				last := tt.card.Size() - 40
+				text := bytes.Repeat([]byte("Hello, card!"), 3)
+				if err := s.WriteMemory(ctx, last, text); err != nil || !bytes.Equal(tt.card.Bytes()[last:][:len(text)], text) {
+					t.Errorf("write: %v", err)
+				}
+				if err := s.WriteMemory(ctx, tt.size-1, []byte{1, 2}); !errors.Is(err, proto.ErrMemoryRange) {
+					t.Errorf("write beyond the end: %v", err)
+				}
+			})
+		})
+	}
+}
+
+func TestTowitokoPSC(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, sle := context.Background(), card.NewSLE4442()
+		s := slotOf(t, onTowitoko(t, newVirtualLine(virtual.New(virtual.External, sle))), 0)
+		if _, err := s.Reset(ctx); err != nil {
+			t.Fatal(err)
+		}
+		verify := func(psc, want string) {
+			t.Helper()
+			resp, err := s.Transmit(ctx, unhex("00200000"+psc), nil)
+			if err != nil || fmt.Sprintf("%x", resp) != want {
+				t.Errorf("VERIFY %s: %x, %v, want %s", psc, resp, err, want)
+			}
+		}
+		write := func(want error) {
+			t.Helper()
+			if err := s.WriteMemory(ctx, 0x40, []byte{0xAA}); !errors.Is(err, want) {
+				t.Errorf("write: %v, want %v", err, want)
+			}
+		}
+		write(proto.ErrWriteProtected)
+		verify("03112233", "63c2")
+		write(proto.ErrWriteProtected)
+		verify("02ffff", "6700")
+		write(proto.ErrWriteProtected)
+		verify("03ffffff", "9000")
+		write(nil)
+		verify("03112233", "63c2")
+		verify("03112233", "63c1")
+		verify("03112233", "63c0")
+		verify("03ffffff", "6983")
+		if left := sle.Security()[0]; left != 0 {
+			t.Errorf("the counter is %02x", left)
+		}
+	})
+}
+
+// A card without a PSC is not said to have taken one.
+func TestTowitokoNoPSC(t *testing.T) {
+	for _, c := range []*card.Memory{card.NewSLE4432(), card.NewSLE4428(), card.New24C(256)} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx := context.Background()
+			s := slotOf(t, onTowitoko(t, newVirtualLine(virtual.New(virtual.External, c))), 0)
+			if _, err := s.Reset(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if resp, err := s.Transmit(ctx, unhex("0020000003ffffff"), nil); !errors.Is(err, ifd.ErrNotSupported) || c.Writes() != 0 {
+				t.Errorf("%v: VERIFY: %x, %v, %d bytes written", c.Kind(), resp, err, c.Writes())
+			}
+		})
+	}
+}
+
+// Both slots of a Twin are used at the same time, by cards of both conventions.
+func TestTowitokoTwin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		twin := virtual.New(virtual.Twin, card.NewEcho())
+		core := onTowitoko(t, newVirtualLine(twin))
+		if _, err := slotOf(t, core, 1).Reset(ctx); !errors.Is(err, ifd.ErrNoCard) {
+			t.Errorf("slot B is empty: %v", err)
+		}
+		twin.Insert(1, card.NewEchoATR([]byte{0x3F, 0x03, 'I', 'N', 'V'}))
+		done := make(chan error)
+		for i := range 2 {
+			s := slotOf(t, core, i)
+			go func() {
+				_, err := s.Reset(ctx)
+				for k := 0; k < 5 && err == nil; k++ {
+					var resp []byte
+					if resp, err = s.Transmit(ctx, unhex("00ee000404"), nil); err == nil && fmt.Sprintf("%x", resp) != "000102039000" {
+						err = fmt.Errorf("response % x", resp)
+					}
+				}
+				done <- err
+			}()
+		}
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if !twin.Red(0) || !twin.Red(1) {
+			t.Error("the LED of a slot with a card is off")
+		}
+	})
+}
+
+// Whatever a reader does, the client gets one error, in a bounded time, and the
+// next reset works.
+func TestTowitokoFaults(t *testing.T) {
+	always := func(change func([]byte) []byte) func(int, []byte) []byte {
+		return func(_ int, b []byte) []byte { return change(b) }
+	}
+	changes := []struct {
+		name   string
+		change func(int, []byte) []byte
+	}{
+		{"no answer", always(func([]byte) []byte { return nil })},
+		{"garbage", always(func(b []byte) []byte { return []byte{0x55, 0xAA, 0x00, 0xFF, 0x12, 0x34, 0x56, 0x78}[:min(8, len(b))] })},
+		{"wrong checksum", always(func(b []byte) []byte { b[len(b)-1] ^= 0xFF; return b })},
+		{"too short", always(func(b []byte) []byte { return b[:len(b)/2] })},
+		{"too long", always(func(b []byte) []byte { return append(b, 0x00, 0x00) })},
+		{"FF", always(func(b []byte) []byte { return bytes.Repeat([]byte{0xFF}, len(b)) })},
+		{"nothing once more", func(n int, b []byte) []byte {
+			if n == 0 {
+				return nil
+			}
+			return b
+		}},
+	}
+	type use struct {
+		name string
+		card func() card.Card
+		do   func(context.Context, *reader.Slot) error
+	}
+	reset := func(ctx context.Context, s *reader.Slot) error { _, err := s.Reset(ctx); return err }
+	apdu := func(ctx context.Context, s *reader.Slot) error {
+		resp, err := s.Transmit(ctx, unhex("00ee000404"), nil)
+		if err == nil && fmt.Sprintf("%x", resp) != "000102039000" {
+			err = errOther
+		}
+		return err
+	}
+	memory := func() card.Card { return card.NewSLE4442() }
+	unprotected := func() card.Card { return card.NewSLE4432() }
+	uses := []use{
+		{"reset", func() card.Card { return card.NewEcho() }, reset},
+		{"APDU, T=1", func() card.Card { return card.NewEcho() }, apdu},
+		{"APDU, T=0", func() card.Card { return card.NewEchoATR(card.T0ATR("T0")) }, apdu},
+		{"reset, memory card", memory, reset},
+		{"read", memory, func(ctx context.Context, s *reader.Slot) error {
+			_, err := s.ReadMemory(ctx, 0, make([]byte, 40))
+			return err
+		}},
+		{"write", unprotected, func(ctx context.Context, s *reader.Slot) error { return s.WriteMemory(ctx, 0x40, []byte{1, 2, 3, 4}) }},
+		{"PSC", memory, func(ctx context.Context, s *reader.Slot) error {
+			_, err := s.Transmit(ctx, unhex("0020000003ffffff"), nil)
+			return err
+		}},
+		{"status", memory, func(ctx context.Context, s *reader.Slot) error { _, err := s.Status(ctx); return err }},
+	}
+	var table bytes.Buffer
+	for _, u := range uses {
+		fmt.Fprintf(&table, "%s\n", u.name)
+		for _, c := range changes {
+			synctest.Test(t, func(t *testing.T) {
+				ctx := context.Background()
+				r := virtual.New(virtual.External, u.card())
+				s := slotOf(t, onTowitoko(t, newVirtualLine(r)), 0)
+				if _, err := s.Reset(ctx); err != nil {
+					t.Fatal(err)
+				}
+				n := 0
+				r.Change = func(_ int, b []byte) []byte { n++; return c.change(n-1, b) }
+				begin := time.Now()
+				err := u.do(ctx, s)
+				fmt.Fprintf(&table, "  %-20s %-12s %v\n", c.name, kindOf(err), time.Since(begin).Round(100*time.Millisecond))
+				r.Change = nil
+				if _, err := s.Reset(ctx); err != nil {
+					t.Errorf("%s, %s: the next reset: %v", u.name, c.name, err)
+				}
+			})
+		}
+	}
+	compareGolden(t, "testdata/towitoko.golden", table.Bytes())
+}
+
+// The reader is pulled at any byte, in any use: it is gone, and nobody waits.
+func TestTowitokoPulled(t *testing.T) {
+	for after := 1; after < 120; after++ {
+		synctest.Test(t, func(t *testing.T) {
+			ctx := context.Background()
+			l := newVirtualLine(virtual.New(virtual.External, card.NewEcho()))
+			s := slotOf(t, onTowitoko(t, l), 0)
+			l.pullAfter = after
+			begin := time.Now()
+			_, err := s.Reset(ctx)
+			for err == nil && time.Since(begin) < time.Minute {
+				_, err = s.Transmit(ctx, unhex("00ee000404"), nil)
+			}
+			if !errors.Is(err, device.ErrUnplugged) || time.Since(begin) > 5*time.Second {
+				t.Errorf("after %d bytes: %v, after %v", after, err, time.Since(begin))
+			}
+		})
+	}
+}
+
+// A card that is pulled ends its command with an error; the next reset says that
+// there is none, and the one after it finds the next card.
+func TestTowitokoCardPulled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		r := virtual.New(virtual.External, card.NewEcho())
+		r.Deaf = true
+		s := slotOf(t, onTowitoko(t, newVirtualLine(r)), 0)
+		if _, err := s.Reset(ctx); err != nil {
+			t.Fatal(err)
+		}
+		r.Insert(0, nil)
+		if _, err := s.Transmit(ctx, unhex("00ee000404"), nil); err == nil {
+			t.Error("a card that is out answers")
+		}
+		if _, err := s.Reset(ctx); !errors.Is(err, ifd.ErrNoCard) {
+			t.Errorf("reset without a card: %v", err)
+		}
+		r.Insert(0, card.New24C(256))
+		if st, err := s.Status(ctx); err != nil || !st.Present || !st.Changed {
+			t.Errorf("status %+v, %v", st, err)
+		}
+		if _, err := s.Reset(ctx); err != nil {
+			t.Errorf("reset of the next card: %v", err)
+		}
+	})
+}
+
+// What does not answer like a reader is none.
+func TestTowitokoOpen(t *testing.T) {
+	const start = "set 9600 8E2\n> 0001\n"
+	for _, tt := range []struct {
+		name   string
+		script string
+		reader string
+		want   error
+		within time.Duration
+	}{
+		{"Chipdrive External", start + "< 841035", "Towitoko Chipdrive External", nil, time.Second},
+		{"unknown type", start + "< 42102e", "Towitoko", nil, time.Second},
+		{"silence", start, "", ifd.ErrIncompatible, 2 * time.Second},
+		{"a modem's echo", start + "< 0001", "", ifd.ErrIncompatible, 2 * time.Second},
+		{"wrong checksum", start + "< 841036", "", ifd.ErrIncompatible, time.Second},
+		{"pulled", start + "unplug", "", device.ErrUnplugged, time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, begin := serialtest.New(t, tt.script), time.Now()
+				r, err := openTowitoko(l, ifd.Options{Name: "Towitoko", Log: slog.New(slog.DiscardHandler)})
+				if !errors.Is(err, tt.want) || time.Since(begin) > tt.within {
+					t.Fatalf("%v after %v, want %v", err, time.Since(begin), tt.want)
+				}
+				if err == nil && r.Name() != tt.reader {
+					t.Errorf("it is called %s, want %s", r.Name(), tt.reader)
+				}
+				l.Done()
+			})
+		})
+	}
+}
+
+// FuzzTowitoko: whatever comes over the line, nothing breaks or waits for ever.
+func FuzzTowitoko(f *testing.F) {
+	f.Add([]byte{0x01, 0x01, 0x40, 0x83, 0x01, 0x3B, 0x02, 0x14, 0x50, 0x01, 0xB0, 0x11, 0x22, 0x90, 0x00})
+	f.Add([]byte{0x01, 0x01, 0x40, 0x83, 0x01, 0x03, 0x59, 0x5B, 0xFF, 0xCB, 0x6F, 0x69, 0xF6, 0xFF, 0x01})
+	f.Add([]byte{0x01, 0x01, 0x40, 0x83, 0x01, 0x3B, 0xD2, 0x18, 0x00, 0x81, 0x31, 0xFE, 0x58, 0xC9, 0x01, 0x14, 0x01})
+	f.Add([]byte{0x01, 0x01, 0xC0, 0x82, 0x01, 0x00, 0x01, 0x01, 0x01, 0x01, 0xA2, 0x46})
+	f.Fuzz(func(t *testing.T, answers []byte) {
+		synctest.Test(t, func(t *testing.T) {
+			l := &noiseLine{gone: make(chan struct{}), in: []byte{0x84, 0x10, 0x35}}
+			s := slotOf(t, onTowitoko(t, noEcho{l}), 0)
+			l.in = answers
+			ctx := context.Background()
+			if _, err := s.Reset(ctx); err != nil {
+				return
+			}
+			resp, err := s.Transmit(ctx, []byte{0x00, 0xB0, 0x00, 0x00, 0x02}, nil)
+			if err == nil && len(resp) < 2 {
+				t.Errorf("response %x", resp)
+			}
+			buf := make([]byte, 40)
+			if n, err := s.ReadMemory(ctx, 0, buf); err == nil && n != len(buf) {
+				t.Errorf("%d bytes", n)
+			}
+		})
+	})
+}
+
+// noEcho is noise that does not give back what is sent.
+type noEcho struct{ *noiseLine }
+
+func (noEcho) Write(context.Context, []byte) error { return nil }
+func (noEcho) Close() error                        { return nil }
+
+var update = flag.Bool("update", false, "write testdata/towitoko.golden anew")
+
+var errOther = errors.New("other bytes than without the fault")
+
+// kindOf is what callers can tell of an error.
+func kindOf(err error) string {
+	for _, k := range []struct {
+		err  error
+		name string
+	}{
+		{nil, "ok"},
+		{errOther, "other"},
+		{ifd.ErrNoCard, "no card"},
+		{ifd.ErrNoATR, "no ATR"},
+		{ifd.ErrInvalidATR, "invalid ATR"},
+		{device.ErrTimeout, "timeout"},
+		{proto.ErrWriteProtected, "protected"},
+		{ifd.ErrComm, "comm"},
+		{proto.ErrProtocol, "protocol"},
+	} {
+		if errors.Is(err, k.err) {
+			return k.name
+		}
+	}
+	return err.Error()
+}
+
+func compareGolden(t *testing.T, file string, got []byte) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", file, diff)
+	}
+}

@@ -1,0 +1,57 @@
+package record_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"openct/internal/serial"
+	"openct/internal/serial/record"
+	"openct/internal/serial/serialtest"
+)
+
+// What is done with a line that plays a script is that script again.
+func TestRecordPlaysBack(t *testing.T) {
+	const script = `set 9600 8E2 check
+lines 10
+< 3b021450
+> 00b0000002
+< 00b0000002b01122
+<! 90
+inputs 10
+break 1
+break 0
+> ff
+unplug`
+	l := serialtest.New(t, script)
+	r := record.New(l)
+	ctx, buf := t.Context(), make([]byte, 64)
+	even := serial.Params{Speed: 9600, Parity: serial.Even, StopBits: 2, CheckParity: true}
+	for range 2 { // the second changes nothing
+		r.Set(even)
+		r.SetLines(true, false)
+	}
+	r.Read(ctx, buf[:2], time.Second)
+	r.Read(ctx, buf, time.Second)
+	r.Write(ctx, []byte{0x00, 0xB0})
+	r.Write(ctx, []byte{0x00, 0x00, 0x02})
+	r.Read(ctx, buf, time.Second) // ends at the byte with the wrong parity
+	r.Lines()
+	r.Lines()
+	r.Break(ctx, time.Millisecond)
+	r.Write(ctx, []byte{0xFF})
+	r.Read(ctx, buf, time.Second)
+	l.Done()
+	var got []string
+	for _, s := range r.Take() {
+		got = append(got, s.String())
+	}
+	if diff := cmp.Diff(script, strings.Join(got, "\n")); diff != "" {
+		t.Errorf("recorded steps (-want +got):\n%s", diff)
+	}
+	if again := r.Take(); len(again) > 0 {
+		t.Errorf("%v a second time", again)
+	}
+}
