@@ -37,6 +37,7 @@ var cases = []struct {
 	{"pcsc", testPCSC},
 	{"ccid", testCCID},
 	{"serial", testSerial},
+	{"reader units", testReaderUnits},
 	{"upgrade", testUpgrade},
 	{"old configuration", testOldConfiguration},
 	{"purge", testPurge},

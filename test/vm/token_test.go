@@ -200,7 +200,7 @@ const aptInstall = "DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-r
 func (g *guest) clean(t testing.TB) {
 	t.Helper()
 	res := g.try(t, `fail=0
-list() { systemctl list-units --all --plain --no-legend 'openct-handler@*'; }
+list() { systemctl list-units --all --plain --no-legend 'openct-handler@*' 'openct-reader@*'; }
 end=$(($(date +%s) + 60))
 while list | grep -q . && [ $(date +%s) -lt $end ]; do sleep 0.2; done
 list | grep . && { echo "handler units are left"; fail=1; }
