@@ -281,21 +281,37 @@ func TestTowitokoTwin(t *testing.T) {
 			t.Errorf("slot B is empty: %v", err)
 		}
 		twin.Insert(1, card.NewEchoATR([]byte{0x3F, 0x03, 'I', 'N', 'V'}))
+		use := func(s *reader.Slot) error {
+			resp, err := s.Transmit(ctx, unhex("00ee000404"), nil)
+			if err == nil && fmt.Sprintf("%x", resp) != "000102039000" {
+				err = fmt.Errorf("response % x", resp)
+			}
+			return err
+		}
+		slots := []*reader.Slot{slotOf(t, core, 0), slotOf(t, core, 1)}
+		for _, s := range slots {
+			if _, err := s.Reset(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 3 { // by turns
+			for i, s := range slots {
+				if err := use(s); err != nil {
+					t.Errorf("slot %d: %v", i, err)
+				}
+			}
+		}
 		done := make(chan error)
-		for i := range 2 {
-			s := slotOf(t, core, i)
+		for _, s := range slots { // at once
 			go func() {
 				_, err := s.Reset(ctx)
 				for k := 0; k < 5 && err == nil; k++ {
-					var resp []byte
-					if resp, err = s.Transmit(ctx, unhex("00ee000404"), nil); err == nil && fmt.Sprintf("%x", resp) != "000102039000" {
-						err = fmt.Errorf("response % x", resp)
-					}
+					err = use(s)
 				}
 				done <- err
 			}()
 		}
-		for range 2 {
+		for range slots {
 			if err := <-done; err != nil {
 				t.Error(err)
 			}

@@ -124,6 +124,9 @@ func (r *Reader) Send(b byte) []serialline.Char {
 	}
 	if r.raw > 0 {
 		r.raw--
+		if p := r.line.Parity; p != serial.None && (p == serial.Odd) != r.to.odd {
+			return nil // the card gets every byte with a wrong parity
+		}
 		return r.out(r.to.send(b))
 	}
 	r.in = append(r.in, b)
