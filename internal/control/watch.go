@@ -29,6 +29,14 @@ import (
 	"openct/internal/uevent"
 )
 
+// A handler that fails is started again after a pause, as its systemd unit would
+// be (RestartSec of openct-handler@.service). One that fails at once may have met
+// a node that udev or mdev has just given to somebody else.
+const (
+	restartPause = time.Second
+	attempts     = 3
+)
+
 // Times that the end of the process that watches may take.
 const (
 	handlersEnd = 5 * time.Second // of the handlers that it has started
@@ -44,10 +52,12 @@ type watcher struct {
 	ctx  context.Context
 	work sync.WaitGroup
 	room chan struct{} // for devices that are being started at the same time
+
+	pause time.Duration
 }
 
 func newWatcher(ctx context.Context, c *Control, log *slog.Logger) *watcher {
-	return &watcher{Control: c, log: log, ctx: ctx, room: make(chan struct{}, status.Entries)}
+	return &watcher{Control: c, log: log, ctx: ctx, room: make(chan struct{}, status.Entries), pause: restartPause}
 }
 
 // Watch serves the readers of the configuration and what is plugged in, unless
@@ -255,13 +265,10 @@ func (w *watcher) failed(what string, err error) {
 // serveChild starts a handler and leaves a goroutine behind that waits for its end
 // or brings it about.
 func (w *watcher) serveChild(t devname.Target) error {
-	select {
-	case w.room <- struct{}{}:
-	case <-w.ctx.Done():
-		return nil
+	child, err := w.tryChild(t)
+	for tried := 1; err != nil && tried < attempts && w.again(t); tried++ {
+		child, err = w.tryChild(t)
 	}
-	child, err := w.startChild(t)
-	<-w.room
 	if err != nil || child == nil {
 		return err
 	}
@@ -276,6 +283,9 @@ func (w *watcher) serveChild(t devname.Target) error {
 			w.log.Error("handler's end is not known", "device", t.Path, "error", err)
 		case !state.Success():
 			w.log.Error("handler has failed", "device", t.Path, "error", state.String())
+			if w.again(t) {
+				w.failed(t.Path, w.serveChild(t))
+			}
 		default:
 			w.log.Info("handler has ended", "device", t.Path)
 		}
@@ -285,6 +295,32 @@ func (w *watcher) serveChild(t devname.Target) error {
 
 // watches says whether init starts the process that watches.
 func (c *Control) watches() bool { return c.Config.Hotplug && !c.Root.SystemdRuns() }
+
+func (w *watcher) tryChild(t devname.Target) (*os.Process, error) {
+	select {
+	case w.room <- struct{}{}:
+	case <-w.ctx.Done():
+		return nil, nil
+	}
+	defer func() { <-w.room }()
+	return w.startChild(t)
+}
+
+// again waits before a device is served again, and says whether that is to be done.
+func (w *watcher) again(t devname.Target) bool {
+	pause := time.NewTimer(w.pause)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-w.ctx.Done():
+		return false
+	}
+	if t.Bus > 0 {
+		_, there := w.Root.USBDevice(t.Bus, t.Dev)
+		return there
+	}
+	return !readerunit.IsNode(t) || w.Root.Exists(t.Path)
+}
 
 // startWatch starts the process that watches, unless it runs. What is plugged in
 // now is left to this process.

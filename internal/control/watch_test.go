@@ -147,6 +147,37 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
+// A handler that fails is tried again as long as its device is there.
+func TestWatcherTriesAgain(t *testing.T) {
+	const run = "run\n"
+	tests := []struct {
+		name string
+		does string // the handler, each time
+		want string
+	}{
+		{"succeeds the second time", "[ $(wc -l <$log) = 2 ]", run + run},
+		{"never succeeds", "exit 1", run + run + run},
+		{"the device is gone by then", "rm $root/sys/dev/char/189:3; exit 1", run},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			root := devices(t)
+			log, program := filepath.Join(root, "log"), filepath.Join(root, "bin/ifdhandler")
+			write(t, program, fmt.Sprintf("#!/bin/sh\nroot=%s log=%s\necho run >>$log\n%s\n", root, log, tt.does))
+			cfg, _ := config.Parse("openct.conf", []byte("ccid = off;"), nil)
+			cfg.Program = program
+			w := newWatcher(context.Background(), &Control{Root: machine.Root(root), Dir: root, Config: cfg, Err: io.Discard}, slog.New(slog.DiscardHandler))
+			w.pause = time.Millisecond
+			w.devices()
+			w.work.Wait()
+			got, err := os.ReadFile(log)
+			if err != nil || string(got) != tt.want {
+				t.Errorf("ran %q, %v; want %q", got, err, tt.want)
+			}
+		})
+	}
+}
+
 // With systemd, what udev has handed to it is its own.
 func TestWatcherLeavesUnitsAlone(t *testing.T) {
 	root := devices(t)
@@ -248,6 +279,11 @@ func TestWatchEnds(t *testing.T) {
 				case <-time.After(30 * time.Second):
 					t.Fatalf("no %q in the log", logFailure)
 				}
+			}
+			// It is started again.
+			log.wait(t, "msg=served")
+			if again := childrenOf(t); len(again) != 2 {
+				t.Errorf("children %v, want two", again)
 			}
 			cancel()
 			if err := <-ended; err != nil {

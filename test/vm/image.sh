@@ -28,6 +28,7 @@ opensc opensc-pkcs11 p11-kit openssl
 gpg gpg-agent scdaemon
 openssh-server openssh-client
 strace
+busybox-static openrc runit
 "
 kernel=linux-image-amd64
 if . /etc/os-release && [ "${ID:-}" = ubuntu ]; then
