@@ -277,6 +277,9 @@ func (c *Control) startChild(t devname.Target) (*os.Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	if t.Bus > 0 && !c.Root.UdevRuns() {
+		c.forgetAtSuspend(t)
+	}
 	p := c.process(t)
 	if c.Config.Program == "" || isThis(c.Config.Program) {
 		return p.StartChild(credential)
@@ -290,6 +293,16 @@ func (c *Control) startChild(t devname.Target) (*os.Process, error) {
 		return nil, cli.ErrExit(1) // the handler has said why
 	}
 	return nil, err
+}
+
+// forgetAtSuspend does what 60-openct.rules does where udev runs: a token loses
+// power over a suspend, and what comes back is plugged in anew, not taken for what
+// it was (Documentation/driver-api/usb/persist.rst). Only root may say so, and a
+// kernel that cannot suspend has no such file.
+func (c *Control) forgetAtSuspend(t devname.Target) {
+	if dir := c.Root.USBDir(t.Bus, t.Dev); dir != "" {
+		_ = os.WriteFile(filepath.Join(dir, "power/persist"), []byte("0"), 0)
+	}
 }
 
 // isThis says whether a program is this executable: an openct.conf made for C

@@ -147,6 +147,38 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
+// What udev's rule does about a suspend is done where udev does not run.
+func TestForgetAtSuspend(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		udev bool
+		want string
+	}{
+		{"no udev", false, "0"},
+		{"udev does it", true, "1\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := devices(t)
+			persist := filepath.Join(root, "sys/bus/usb/devices/1-2/power/persist")
+			write(t, persist, "1\n")
+			write(t, filepath.Join(root, "bin/udevadm"), "#!/bin/sh\n")
+			write(t, filepath.Join(root, "bin/ifdhandler"), "#!/bin/sh\n")
+			t.Setenv("PATH", filepath.Join(root, "bin")+":"+os.Getenv("PATH"))
+			if tt.udev {
+				write(t, filepath.Join(root, "run/udev/control"), "")
+			}
+			cfg, _ := config.Parse("openct.conf", []byte("ccid = off;"), nil)
+			cfg.Program = filepath.Join(root, "bin/ifdhandler")
+			w := newWatcher(context.Background(), &Control{Root: machine.Root(root), Dir: root, Config: cfg, Err: io.Discard}, slog.New(slog.DiscardHandler))
+			w.devices()
+			w.work.Wait()
+			if got, err := os.ReadFile(persist); err != nil || string(got) != tt.want {
+				t.Errorf("persist is %q, %v; want %q", got, err, tt.want)
+			}
+		})
+	}
+}
+
 // A handler that fails is tried again as long as its device is there.
 func TestWatcherTriesAgain(t *testing.T) {
 	const run = "run\n"
