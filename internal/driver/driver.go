@@ -148,6 +148,10 @@ func Table() []Entry {
 			},
 		},
 		{
+			Name: "cyberjack", Reader: "cyberjack reader", Verified: Recorded, Open: openCyberJack, // C OpenCT's name
+			IDs: []ID{{0x0C4B, 0x0100, "Reiner SCT cyberJack e-com, pinpad", ""}},
+		},
+		{
 			Name: "phoenix", Reader: "Phoenix reader", Verified: Recorded,
 			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){"serial": openPhoenixAt},
 		},

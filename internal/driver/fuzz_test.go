@@ -176,6 +176,7 @@ func FuzzDriver(f *testing.F) {
 		seed(name, acr30Script("9000", "9000", acr30Status, "", "9000", "9000", "90003b021450", "90009000", "600200"))
 	}
 	seed("pertosmart1038", acr38Script("", acr38Status, "-", "", "", "3bd218008131fe58c90114", "000002900092", "004002900092"))
+	seed("cyberjack", cyberSeed(cyberUp+cyberIsIn+cyberATR+cyberAPDUTo("00d60000020102")+cyberFrom("9000")+cyberAPDUTo("00b0000000")+cyberFrom("9000")))
 	for i := range small {
 		f.Add(uint8(i), []byte{0x10, 1, 0x40}) // busy for ever
 	}

@@ -166,11 +166,11 @@ func (s *smartBoard) Reset(ctx context.Context) ([]byte, error) {
 	case len(data) == 0 && s.removed:
 		return nil, ifd.ErrNoCard
 	}
+	s.moved = false // a card that came now is no news for the next Status
 	return rawATR(append([]byte(nil), data...))
 }
 
 func (s *smartBoard) power(ctx context.Context) (byte, []byte, error) {
-	moved := s.moved // for the next Status
 	st, err := s.Status(ctx)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, device.ErrUnplugged) {
 		s.log.Info("reader begins anew", "error", err)
@@ -179,7 +179,6 @@ func (s *smartBoard) power(ctx context.Context) (byte, []byte, error) {
 		}
 		st, err = s.Status(ctx)
 	}
-	s.moved = moved || st.Changed
 	switch {
 	case err != nil:
 		return 0, nil, err

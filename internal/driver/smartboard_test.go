@@ -307,6 +307,21 @@ func TestSmartBoardStatus(t *testing.T) {
 	}
 }
 
+// A card that came before a reset is not news after it: the session begun then is
+// its own.
+func TestSmartBoardResetOfAnotherCard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := onSmartBoard(t, "< 000166\n< 000165\n"+smartATR+smartIn)
+		if _, err := s.Reset(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if st, err := s.Status(context.Background()); err != nil || st != (ifd.Status{Present: true}) {
+			t.Errorf("%+v, %v", st, err)
+		}
+		l.Done()
+	})
+}
+
 // FuzzSmartBoard: whatever comes over the line, nothing breaks or waits for
 // ever.
 func FuzzSmartBoard(f *testing.F) {

@@ -52,6 +52,12 @@ type Device interface {
 	Close() error
 }
 
+// Resetter is a Device that can be reset by its port (USB 2.0, 7.1.7.5). It has
+// no claimed interface then; its configuration is the one it had.
+type Resetter interface {
+	Reset() error
+}
+
 // Setup is the part of a setup packet a caller chooses (USB 2.0, 9.3);
 // wLength follows from the data buffer.
 type Setup struct {

@@ -196,7 +196,9 @@ func (l *loader) add(e *event, file string, n int) (err error) {
 		err = l.traffic(e)
 		l.events = append(l.events, len(l.now.Steps)-before)
 	case "driver control", "driver bulk_out", "reader interrupt", "reader bulk_in":
+		before := len(l.now.Steps)
 		err = l.usb(e)
+		l.events = append(l.events, len(l.now.Steps)-before)
 	case "line set", "line read":
 		before := len(l.now.Steps)
 		l.inputs(e)

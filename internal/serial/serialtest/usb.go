@@ -25,6 +25,9 @@ func (u usbReplay) ClearHalt(uint8) error    { return nil }
 func (u usbReplay) Gone() <-chan struct{}    { return u.r.Gone() }
 func (u usbReplay) Close() error             { return u.r.Close() }
 
+// USB is the Replay as a reader on USB.
+func (r *Replay) USB() usb.Device { return usbReplay{r} }
+
 // Control implements usb.Device for requests to the reader.
 func (u usbReplay) Control(ctx context.Context, s usb.Setup, data []byte, _ time.Duration) (int, error) {
 	u.r.t.Helper()
@@ -43,7 +46,7 @@ func (u usbReplay) Control(ctx context.Context, s usb.Setup, data []byte, _ time
 func (u usbReplay) Bulk(ctx context.Context, ep uint8, data []byte, timeout time.Duration) (int, error) {
 	u.r.t.Helper()
 	if ep&0x80 != 0 {
-		return u.read(ctx, ep, data, timeout)
+		return u.read(ctx, ep, data, timeout, len(data)%bulkPacket == 0)
 	}
 	if err := u.r.send(ctx, endpointPipe(ep), data); err != nil {
 		return 0, err
@@ -53,7 +56,7 @@ func (u usbReplay) Bulk(ctx context.Context, ep uint8, data []byte, timeout time
 
 // Interrupt implements usb.Device.
 func (u usbReplay) Interrupt(ctx context.Context, ep uint8, buf []byte) (int, error) {
-	n, err := u.read(ctx, ep, buf, time.Hour)
+	n, err := u.read(ctx, ep, buf, time.Hour, false)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("%w: %w", device.ErrTimeout, err)
 	}
@@ -62,9 +65,12 @@ func (u usbReplay) Interrupt(ctx context.Context, ep uint8, buf []byte) (int, er
 
 func endpointPipe(ep uint8) string { return fmt.Sprintf("%02x", ep) }
 
-// read takes the next packet of an endpoint; one that does not fit is an
-// overflow, as on a bus.
-func (u usbReplay) read(ctx context.Context, ep uint8, buf []byte, timeout time.Duration) (int, error) {
+// bulkPacket is the size of a full packet of a bulk endpoint.
+const bulkPacket = 64
+
+// read takes what comes next from an endpoint. What does not fit is an overflow,
+// as on a bus, or the next transfer's where full packets fill buf.
+func (u usbReplay) read(ctx context.Context, ep uint8, buf []byte, timeout time.Duration, full bool) (int, error) {
 	pipe := endpointPipe(ep)
 	return u.r.receive(ctx, buf, timeout, func(buf []byte) (int, time.Duration, error) {
 		for i, a := range u.r.in {
@@ -73,6 +79,10 @@ func (u usbReplay) read(ctx context.Context, ep uint8, buf []byte, timeout time.
 			}
 			if wait := time.Until(a.at); wait > 0 {
 				return 0, wait, nil
+			}
+			if full && len(a.data) > len(buf) {
+				u.r.in[i].data = a.data[len(buf):]
+				return copy(buf, a.data), 0, nil
 			}
 			u.r.in = append(u.r.in[:i:i], u.r.in[i+1:]...)
 			if len(a.data) > len(buf) {

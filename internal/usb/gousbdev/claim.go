@@ -128,6 +128,22 @@ func byNumber(interfaces []gousb.InterfaceDesc) []gousb.InterfaceDesc {
 	return padded
 }
 
+// Reset implements usb.Resetter.
+func (d *device) Reset() error {
+	return d.withLibusb("reset", func() error {
+		if len(d.claims) > 0 {
+			return fmt.Errorf("%w: an interface is claimed", usb.ErrBusy)
+		}
+		if d.config != nil { // gousb resets no device whose configuration is taken
+			if err := d.config.Close(); err != nil {
+				return mapError(err)
+			}
+			d.config = nil
+		}
+		return mapError(d.dev.Reset())
+	})
+}
+
 // Release implements usb.Device.
 func (d *device) Release(number uint8) error {
 	return d.withLibusb(fmt.Sprintf("release interface %d", number), func() error {

@@ -49,7 +49,10 @@ type claim struct {
 	detached string // the kernel driver to be given it back
 }
 
-var _ usb.Device = (*device)(nil)
+var (
+	_ usb.Device   = (*device)(nil)
+	_ usb.Resetter = (*device)(nil)
+)
 
 func (d *device) Descriptor() *usb.Descriptor { return d.desc }
 func (d *device) Gone() <-chan struct{}       { return d.node.Gone() }

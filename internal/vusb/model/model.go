@@ -44,6 +44,7 @@ func models() []model {
 		{"pertosmart1030", nil, func(c card.Card) vusb.Model { return acs.NewACR30(c) }},
 		{"acr30u", nil, func(c card.Card) vusb.Model { return acs.NewACR30(c) }},
 		{"pertosmart1038", nil, func(c card.Card) vusb.Model { return acs.NewACR38(c) }},
+		{"cyberjack", nil, func(c card.Card) vusb.Model { return token.NewCyberJack(c) }},
 		{"phoenix", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(phoenix.New(c)) }},
 		{"smartmouse", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(phoenix.NewSmartMouse(c)) }},
 		{"smartboard", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(smartboard.New(c)) }},

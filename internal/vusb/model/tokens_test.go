@@ -135,6 +135,8 @@ func variants(t *testing.T) []variant {
 		variant{"pertosmart1030", "T=0", func(c card.Card) vusb.Model { return acs.NewACR30(c) }, t0},
 		variant{"pertosmart1038", "T=0", func(c card.Card) vusb.Model { return acs.NewACR38(c) }, t0},
 		variant{"pertosmart1038", "answers filled up", func(c card.Card) vusb.Model { m := acs.NewACR38(c); m.Padded = true; return m }, nil},
+		variant{"cyberjack", "an empty packet behind a full one", func(c card.Card) vusb.Model { m := token.NewCyberJack(c); m.End = true; return m }, nil},
+		variant{"cyberjack", "T=0", func(c card.Card) vusb.Model { return token.NewCyberJack(c) }, t0},
 		variant{"rutoken", "busy", func(c card.Card) vusb.Model { m := token.NewRutoken(c); m.Busy = 40; return m }, model.ATR("rutoken")},
 	)
 }
