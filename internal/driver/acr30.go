@@ -2,39 +2,20 @@ package driver
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"strings"
-	"sync"
 	"time"
 
 	"openct/internal/device"
 	"openct/internal/ifd"
 	"openct/internal/proto"
 	"openct/internal/serial"
-	"openct/internal/usb"
 )
 
 // The ACR30 and its kin, which Perto sold as PertoSmart AC1030, on USB or a
-// serial line. A message is binary, the bytes on the wire are its hexadecimal
-// digits between STX and ETX (doc/devices/acs.md; C OpenCT's
-// ifd-pertosmart1030.c and ifd-acr30u.c, which are two drivers for one reader).
-//
-//	01 INS LEN data XOR        to the reader
-//	01 SW1 SW2 LEN data XOR    from it
-//
-// LEN is one byte, or FF and two bytes.
+// serial line (doc/devices/acs.md). C OpenCT has two drivers for it,
+// ifd-pertosmart1030.c and ifd-acr30u.c.
 const (
-	acr30Header = 0x01
-	acr30STX    = 0x02
-	acr30ETX    = 0x03
-	acr30Long   = 0xFF
-
-	// acr30MaxMessage bounds a message from the reader: the longest card
-	// responses have 259 bytes.
-	acr30MaxMessage = 1 + 2 + 3 + 512 + 1
-
 	acr30Endpoint = 0x81
 
 	// acr30Quiet is how long nothing may come for the reader to be done with
@@ -52,122 +33,6 @@ const (
 	// line (C OpenCT waits as long).
 	acr30PowerUp = time.Second
 )
-
-// errACR30Frame is a message that came damaged. T=1 has the card repeat its block.
-var errACR30Frame = fmt.Errorf("%w: message with a mistake: %w", ifd.ErrComm, proto.ErrCorrupted)
-
-// acr30Message puts a command together as it goes on the wire.
-func acr30Message(ins byte, data []byte) []byte {
-	msg := append(make([]byte, 0, 8+len(data)), acr30Header, ins)
-	if n := len(data); n < acr30Long {
-		msg = append(msg, byte(n))
-	} else {
-		msg = append(msg, acr30Long, byte(n>>8), byte(n))
-	}
-	msg = append(msg, data...)
-	msg = append(msg, xor(msg))
-	defer clear(msg) // there may be a PIN
-	const digits = "0123456789ABCDEF"
-	wire := append(make([]byte, 0, 2+2*len(msg)), acr30STX)
-	for _, b := range msg {
-		wire = append(wire, digits[b>>4], digits[b&0x0F])
-	}
-	return append(wire, acr30ETX)
-}
-
-// xor is the checksum.
-func xor(b []byte) (sum byte) {
-	for _, c := range b {
-		sum ^= c
-	}
-	return sum
-}
-
-// acr30Reply is what a reader says.
-type acr30Reply struct {
-	sw   uint16
-	data []byte
-}
-
-// Status words of the reader.
-const (
-	acr30OK          = 0x9000
-	acr30T1          = 0x9001 // after a reset: a card with T=1
-	acr30Memory      = 0x9010 // after a reset: a memory card
-	acr30NoCard      = 0x6002
-	acr30NoPower     = 0x6004
-	acr30Unknown     = 0x6005 // instruction
-	acr30Failure     = 0x6020 // of the card
-	acr30Spontaneous = 0xFF00 // and above: news, no answer
-	acr30Inserted    = 0xFF01
-	acr30Removed     = 0xFF02
-)
-
-// parseACR30 takes a message apart.
-func parseACR30(digits []byte) (acr30Reply, error) {
-	msg := make([]byte, hex.DecodedLen(len(digits)))
-	if _, err := hex.Decode(msg, digits); err != nil || len(msg) < 5 || msg[0] != acr30Header || xor(msg) != 0 {
-		return acr30Reply{}, errACR30Frame
-	}
-	r := acr30Reply{sw: uint16(msg[1])<<8 | uint16(msg[2])}
-	n, data := int(msg[3]), msg[4:len(msg)-1]
-	if n == acr30Long {
-		if len(data) < 2 {
-			return acr30Reply{}, errACR30Frame
-		}
-		n, data = int(data[0])<<8|int(data[1]), data[2:]
-	}
-	if n != len(data) {
-		return acr30Reply{}, errACR30Frame
-	}
-	r.data = data
-	return r, nil
-}
-
-// err is the error of a reply.
-func (r acr30Reply) err() error {
-	switch r.sw {
-	case acr30OK, acr30T1, acr30Memory:
-		return nil
-	case acr30NoCard:
-		return ifd.ErrNoCard
-	case acr30NoPower:
-		return errACSNoPower
-	case acr30Unknown:
-		return fmt.Errorf("reader does not know the command: %w", ifd.ErrNotSupported)
-	case acr30Failure:
-		return fmt.Errorf("%w: %w", errACSMute, ifd.ErrComm)
-	}
-	return fmt.Errorf("reader says %04x: %w", r.sw, ifd.ErrComm)
-}
-
-// acr30Parser finds messages in what comes, in pieces of any size.
-type acr30Parser struct {
-	digits []byte
-	inside bool // between STX and ETX
-}
-
-// take looks at a byte. done says that a message ends with it. What is neither
-// a message nor the zeros that fill up a packet is an error.
-func (p *acr30Parser) take(b byte) (r acr30Reply, done bool, err error) {
-	switch {
-	case b == acr30STX:
-		p.digits, p.inside = p.digits[:0], true
-		return r, false, nil
-	case b == acr30ETX && p.inside:
-		p.inside = false
-		r, err = parseACR30(p.digits)
-		clear(p.digits)
-		return r, err == nil, err
-	case p.inside && len(p.digits) < 2*acr30MaxMessage:
-		p.digits = append(p.digits, b)
-		return r, false, nil
-	case b == 0:
-		return r, false, nil
-	}
-	p.inside = false
-	return r, false, errACR30Frame
-}
 
 // acr30Wire is what carries the bytes.
 type acr30Wire interface {
@@ -261,7 +126,7 @@ func (p *acr30) reply(ctx context.Context, timeout time.Duration) (acr30Reply, e
 			return r, err
 		}
 		if !time.Now().Before(deadline) {
-			return acr30Reply{}, device.Wrap("read", "reader", device.ErrTimeout)
+			return acr30Reply{}, fmt.Errorf("nothing comes but news of cards: %w", device.ErrTimeout)
 		}
 	}
 }
@@ -366,135 +231,4 @@ func (r *acsReader) open1030(ctx context.Context, tell byte) error {
 		err = r.set(ctx, acsOption, 0)
 	}
 	return err
-}
-
-// acr30USB is a reader on USB: messages go out in vendor requests and come in
-// packets of the interrupt endpoint, which is where news of cards come as well.
-// Between commands a read of it is under way.
-type acr30USB struct {
-	dev  usb.Device
-	take func([]byte) // of what comes between commands
-
-	mu      sync.Mutex
-	busy    bool        // with a command
-	timer   *time.Timer // runs listen; nil until the reader is set up
-	stop    context.CancelFunc
-	stopped chan struct{} // closed when listen has ended; nil: it does not run
-}
-
-// begin takes the endpoint for a command.
-func (w *acr30USB) begin() error {
-	w.mu.Lock()
-	w.busy = true
-	stopped := w.stopped
-	if stopped != nil {
-		w.stop()
-	}
-	if w.timer != nil {
-		w.timer.Stop()
-	}
-	w.mu.Unlock()
-	if stopped != nil {
-		<-stopped
-	}
-	return nil
-}
-
-func (w *acr30USB) end() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.busy = false
-	if w.timer != nil {
-		w.timer.Reset(acr30Idle)
-	}
-}
-
-// listen runs until a command begins, on the timer's goroutine.
-func (w *acr30USB) listen() {
-	w.mu.Lock()
-	if w.busy || w.stopped != nil {
-		w.mu.Unlock()
-		return
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	stopped := make(chan struct{})
-	w.stop, w.stopped = stop, stopped
-	w.mu.Unlock()
-	listenInterrupt(ctx, w.dev, acr30Endpoint, w.take)
-	stop()
-	w.mu.Lock()
-	w.stopped = nil
-	w.mu.Unlock()
-	close(stopped)
-}
-
-func (w *acr30USB) write(ctx context.Context, b []byte) error {
-	return sendAll(ctx, w.dev, usb.Setup{RequestType: usb.VendorDeviceOut}, b, controlTimeout)
-}
-
-func (w *acr30USB) read(ctx context.Context, buf []byte, timeout time.Duration) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	n, err := w.dev.Interrupt(ctx, acr30Endpoint, buf[:acsPacket])
-	if errors.Is(err, usb.ErrStall) {
-		_ = w.dev.ClearHalt(acr30Endpoint)
-	}
-	return n, err
-}
-
-func (w *acr30USB) gone() <-chan struct{} { return w.dev.Gone() }
-
-func (w *acr30USB) close() error {
-	_ = w.begin() // for good
-	return w.dev.Close()
-}
-
-func openPertoSmart1030(dev usb.Device, o ifd.Options) (ifd.Reader, error) {
-	r, _, err := openACR30(dev, o)
-	if err != nil {
-		return nil, err
-	}
-	return r, nil
-}
-
-// openACR30U is openPertoSmart1030 for a reader that has the name it gives itself.
-func openACR30U(dev usb.Device, o ifd.Options) (ifd.Reader, error) {
-	r, status, err := openACR30(dev, o)
-	if err != nil {
-		return nil, err
-	}
-	model := strings.TrimSpace(strings.Map(printable, string(status[:acsModelLen])))
-	if model != "" {
-		r.name = model
-	}
-	return r, nil
-}
-
-// printable drops what is no ASCII character.
-func printable(c rune) rune {
-	if c < ' ' || c > '~' {
-		return -1
-	}
-	return c
-}
-
-func openACR30(dev usb.Device, o ifd.Options) (r *acsNotifier, status []byte, err error) {
-	if err := dev.Claim(0, 0); err != nil {
-		return nil, nil, err
-	}
-	ctx := context.Background()
-	r = newACSNotifier(o.Name)
-	w := &acr30USB{dev: dev}
-	p := &acr30{acr30Wire: w, card: r.tell}
-	r.port = p
-	w.take = p.listen
-	if err = r.open1030(ctx, acr30NewsOn); err == nil {
-		status, err = r.status(ctx)
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	r.tell(status[acsCardState] != 0)
-	w.timer = time.AfterFunc(acr30Idle, w.listen)
-	return r, status, nil
 }
