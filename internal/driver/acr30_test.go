@@ -159,6 +159,8 @@ func TestACR30Reset(t *testing.T) {
 		within time.Duration
 	}{
 		{"fine", reset1030, nil, time.Second},
+		{"news before the answer", begin + says(0xFF01, "") + says(0xFF00, "4143") + says(0x9000, "3b021450"), nil, time.Second},
+		{"an answer too many", begin + says(0x9000, "3b021450") + says(0x6020, ""), nil, time.Second},
 		{"no card", begin + says(0x6002, ""), ifd.ErrNoCard, time.Second},
 		{"mute card", begin + says(0x6020, ""), ifd.ErrNoATR, time.Second},
 		{"memory card", begin + says(0x9010, "a2131091"), ifd.ErrNoATR, time.Second},
@@ -213,6 +215,22 @@ func TestACR30LateAnswer(t *testing.T) {
 		resp, err := e.Transmit(context.Background(), []byte{0x00, 0xB0, 0x00, 0x00, 0x02}, nil)
 		if err != nil || fmt.Sprintf("%x", resp) != "33449000" {
 			t.Errorf("next command: %x, %v", resp, err)
+		}
+		l.Done()
+	})
+}
+
+// An answer too many is not taken for that of the next command either.
+func TestACR30AnswerTooMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slot, l := onACR30(t, reset1030)
+		e := engineFor(t, slot, proto.Default)
+		for _, want := range []string{"11229000", "33449000", "55669000"} {
+			l.Next("command", hears(acsT0, "00b000000002")+says(0x9000, want)+says(0x9000, "77889000"))
+			resp, err := e.Transmit(context.Background(), []byte{0x00, 0xB0, 0x00, 0x00, 0x02}, nil)
+			if err != nil || fmt.Sprintf("%x", resp) != want {
+				t.Errorf("%x, %v; want %s", resp, err, want)
+			}
 		}
 		l.Done()
 	})

@@ -31,6 +31,9 @@ func testTokens(t *testing.T, g *guest) {
 	g.install(t)
 	g.configure(t, "ccid = on;")
 	for _, e := range driver.Table() {
+		if e.Open == nil || len(e.IDs) == 0 {
+			continue // no rule takes it
+		}
 		t.Run(e.Name, func(t *testing.T) {
 			card := "piv"
 			if e.Name == "rutoken" { // it translates what it carries
