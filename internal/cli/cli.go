@@ -54,8 +54,8 @@ func New(name, usage string, out, err io.Writer) *Program {
 // sysexits.h; systemd.exec(5) calls it CONFIG).
 const ExitConfig = 78
 
-// ErrExit ends a program at once with the given status; what there is to say
-// was said.
+// ErrExit ends a program at once with the given status; the message has been
+// printed.
 type ErrExit int
 
 func (e ErrExit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }

@@ -24,7 +24,7 @@ type Warning struct {
 
 func (w Warning) String() string { return fmt.Sprintf("%s:%d: %v", w.File, w.Line, w.Err) }
 
-// maxWarnings bounds what there is to say about one file.
+// maxWarnings is the largest number of warnings about one file.
 const maxWarnings = 100
 
 // collector turns nodes into a Config, collecting all there is to say about them.

@@ -119,7 +119,7 @@ func listNames(w io.Writer) {
 	}
 }
 
-// wrapNames breaks lines as C OpenCT does (spec/cli.md, 2.1).
+// wrapNames breaks lines as C OpenCT does (ifdhandler.c, -i).
 func wrapNames(w io.Writer, what string, names []string) {
 	if len(names) == 0 {
 		fmt.Fprintf(w, "No %s configured\n", what)

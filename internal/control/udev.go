@@ -83,7 +83,7 @@ func (c *Control) handedToSystemd(d machine.Device) []string {
 // the machine to look at.
 const settleTime = 30 * time.Second
 
-// settle waits until udev is through with the devices that are there. At boot,
+// settle waits until udev has processed the devices that are there. At boot,
 // init may be faster than that: a token would be taken for one that nobody hands
 // to systemd, and its unit find it served already. (A record that is there says
 // nothing: the initramfs's udev, which may not have our rules, leaves its own.)
@@ -96,7 +96,7 @@ func (c *Control) settle() error {
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "udevadm", "settle", fmt.Sprintf("--timeout=%d", settleTime/time.Second)).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("not through with the devices that are plugged in; serving those that it has not given to systemd: %w: %s",
+		return fmt.Errorf("still processing devices; serving those that it has not given to systemd: %w: %s",
 			err, strings.TrimSpace(string(out)))
 	}
 	return nil

@@ -250,8 +250,8 @@ func TestColdplugBeforeUdev(t *testing.T) {
 			[]string{"systemctl start --no-block -- " + unit}, ""},
 		{"udev leaves it to init", true, "", "E:ID_MODEL=token", false,
 			[]string{"udevadm settle --timeout=30", "ifdhandler -H etoken64 usb /dev/bus/usb/001/004"}, ""},
-		{"udev is not through in time", true, "", "", true,
-			[]string{"udevadm settle --timeout=30", "ifdhandler -H etoken64 usb /dev/bus/usb/001/004"}, "Error: udev: not through"},
+		{"udev takes too long", true, "", "", true,
+			[]string{"udevadm settle --timeout=30", "ifdhandler -H etoken64 usb /dev/bus/usb/001/004"}, "Error: udev: still processing devices"},
 		{"no systemd", false, "", "", false,
 			[]string{"ifdhandler -H etoken64 usb /dev/bus/usb/001/004"}, ""},
 	}

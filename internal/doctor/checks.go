@@ -21,7 +21,7 @@ func checkConfig(f *Facts) []Finding {
 	case c.Missing:
 		all = fine("there is no %s, so the defaults apply", c.File)
 	case len(c.Warnings) == 0:
-		all = fine("%s is read without complaint", c.File)
+		all = fine("%s has no mistakes", c.File)
 	}
 	for _, w := range c.Warnings {
 		next := "correct " + c.File + " there"
@@ -258,8 +258,8 @@ func checkStale(f *Facts) []Finding {
 	var all []Finding
 	for _, r := range f.Readers {
 		if !r.Alive {
-			all = append(all, found(Warn, "openct-control init (it tidies up; running readers go on)",
-				"reader %d (%s) is of process %d, which is gone without tidying up", r.Index, r.Name, r.PID)...)
+			all = append(all, found(Warn, "openct-control init (it clears the entry; readers that run are not disturbed)",
+				"reader %d (%s) belongs to process %d, which has died", r.Index, r.Name, r.PID)...)
 		}
 	}
 	return all

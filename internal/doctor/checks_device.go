@@ -18,7 +18,7 @@ func checkDriver(_ *Facts, d *Device) []Finding {
 	case d.Left != "":
 		return fine("%s is left to %s, as all readers of the smart card class (ccid in openct.conf)", name, d.Left)
 	case d.Driver == "":
-		return fine("%s is none of OpenCT's: no driver lists it (openct.conf can give it to one)", name)
+		return fine("%s is not an OpenCT device: no driver lists its id (openct.conf can assign it to one)", name)
 	}
 	return fine("%s has driver %s, %s; the driver was verified by %s", name, d.Driver, d.Why, d.Verified)
 }

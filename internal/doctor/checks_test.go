@@ -391,7 +391,7 @@ func TestFindings(t *testing.T) {
 			spoil: func(f *Facts, d *Device) {
 				f.Readers = append(f.Readers, Reader{Index: 1, Name: "gone", PID: 99})
 			},
-			check: "stale", level: Warn, text: "reader 1 (gone) is of process 99", next: "openct-control init",
+			check: "stale", level: Warn, text: "reader 1 (gone) belongs to process 99", next: "openct-control init",
 		},
 		{
 			name: "pcscd is shut out", from: healthy,
@@ -470,7 +470,7 @@ func TestNoAlarm(t *testing.T) {
 		}, "is left to pcscd"},
 		{"a stranger beside the token", func(f *Facts, d *Device) {
 			f.Devices = append(f.Devices, Device{Port: "1-3", Vendor: 0x1234, Product: 0x5678})
-		}, "1234:5678 is none of OpenCT's"},
+		}, "1234:5678 is not an OpenCT device"},
 		{"the handler opened the node before its mode was changed", func(f *Facts, d *Device) { d.Node.UserMay = false },
 			"its handler has it open"},
 		{"an error of yesterday", func(f *Facts, d *Device) {

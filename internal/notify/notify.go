@@ -100,7 +100,7 @@ func (n *Notifier) send(message string) {
 		return
 	}
 	if _, err := daemon.SdNotify(false, message); err != nil {
-		n.log.Warn("systemd cannot be told", "error", err)
+		n.log.Warn("cannot notify systemd", "error", err)
 	}
 }
 
@@ -136,7 +136,7 @@ func (n *Notifier) watch(ctx context.Context, interval time.Duration, probe func
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			n.log.Warn("device does not answer, no sign of life for the watchdog", "error", err)
+			n.log.Warn("device does not answer; the watchdog is not notified", "error", err)
 		default:
 			n.send(daemon.SdNotifyWatchdog)
 		}

@@ -97,7 +97,7 @@ func TestManagerIsGone(t *testing.T) {
 	n := FromEnv(slog.New(slog.NewTextHandler(&log, nil)))
 	m.Close()
 	n.Ready("x")
-	if !strings.Contains(log.String(), "systemd cannot be told") {
+	if !strings.Contains(log.String(), "cannot notify systemd") {
 		t.Errorf("log: %q", log.String())
 	}
 }

@@ -106,7 +106,7 @@ var different = map[string]difference{
 		stdout: oneToken,
 	},
 	"fourteen tokens at once|openct-control status": {
-		why:      "the heading comes once, not before each reader (spec/cli.md, 1.3); start-stop.txtar has the form",
+		why:      "the heading comes once, not before each reader; start-stop.txtar has the form",
 		anything: true,
 	},
 }

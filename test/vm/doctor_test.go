@@ -118,7 +118,7 @@ func testDoctor(t *testing.T, g *guest) {
 		{
 			name: "handler was killed and left its entry", make: "cd /; ifdhandler etoken64 virtual piv && kill -KILL $(ps -eo comm,pid | awk '$1 == \"ifdhandler\" {print $2}')",
 			undo:  "openct-control init",
-			check: "stale", text: "gone without tidying up", next: "openct-control init",
+			check: "stale", text: "which has died", next: "openct-control init",
 		},
 		{
 			name: "last error", plugged: true, make: "$ctl stall 1; openct-tool mf >/dev/null 2>&1; true",
