@@ -13,11 +13,12 @@ var ErrUnknownDriver = errors.New("there is no such driver")
 // errNotYet is the ErrUnknownDriver of a driver that C OpenCT had.
 var errNotYet = fmt.Errorf("%w yet; C OpenCT had it", ErrUnknownDriver)
 
-// The drivers of C OpenCT 0.6.20 (src/ifd/init.c).
+// The drivers of C OpenCT 0.6.20 (src/ifd/init.c), and wbeiuu, whose source it has
+// and does not compile.
 var classicDrivers = []string{
 	"acr30u", "b1", "cardman", "ccid", "cm4000", "cyberjack", "egate", "ePass3000", "etoken", "etoken64", "eutron", "gempc",
 	"ikey2k", "ikey3k", "kaan", "pertosmart1030", "pertosmart1038", "phoenix", "rutoken", "smartboard", "smartmouse", "starkey",
-	"towitoko",
+	"towitoko", "wbeiuu",
 }
 
 // NotYet are the drivers that C OpenCT had and that are not among the given ones.

@@ -1,7 +1,6 @@
 package serialline
 
 import (
-	"errors"
 	"os"
 	"sync"
 
@@ -19,8 +18,11 @@ func ServePTY(pty *os.File, mu *sync.Mutex, r Reader, reset func() []Char) error
 		return err
 	}
 	var failed error
-	if err := conn.Control(func(fd uintptr) { failed = unix.IoctlSetPointerInt(int(fd), unix.TIOCPKT, 1) }); err != nil || failed != nil {
-		return errors.Join(err, failed)
+	if err := conn.Control(func(fd uintptr) { failed = unix.IoctlSetPointerInt(int(fd), unix.TIOCPKT, 1) }); err != nil {
+		return os.ErrClosed // nothing else can be wrong
+	}
+	if failed != nil {
+		return failed
 	}
 	buf := make([]byte, 4096)
 	for {
