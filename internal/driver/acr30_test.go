@@ -226,11 +226,12 @@ func TestACR30AnswerTooMany(t *testing.T) {
 		slot, l := onACR30(t, reset1030)
 		e := engineFor(t, slot, proto.Default)
 		for _, want := range []string{"11229000", "33449000", "55669000"} {
-			l.Next("command", hears(acsT0, "00b000000002")+says(0x9000, want)+says(0x9000, "77889000"))
+			l.Next("command", hears(acsT0, "00b000000002")+says(0x9000, want)+strings.Replace(says(0x9000, "77889000"), "< ", "< @5ms ", 1))
 			resp, err := e.Transmit(context.Background(), []byte{0x00, 0xB0, 0x00, 0x00, 0x02}, nil)
 			if err != nil || fmt.Sprintf("%x", resp) != want {
 				t.Errorf("%x, %v; want %s", resp, err, want)
 			}
+			time.Sleep(10 * time.Millisecond)
 		}
 		l.Done()
 	})
