@@ -41,10 +41,10 @@ line of JSON each time the kernel has taken it:
 options of plug:
   --driver NAME     what it is (default etoken64); ccid:P1 to ccid:P14 are CCID
                     readers that differ in what they do themselves; phoenix,
-                    smartmouse, smartboard and towitoko are at a USB-serial
-                    adapter, with a card of T=0 (phoenix:t0) or of the inverse
-                    convention (phoenix:inverse) where that is not the card's
-                    own, and at once in place of at the line's speed
+                    smartmouse, smartboard, towitoko and gempc are at a
+                    USB-serial adapter, with a card of T=0 (phoenix:t0) or of
+                    the inverse convention (phoenix:inverse) where that is not
+                    the card's own, and at once in place of at the line's speed
                     (phoenix:instant); pertosmart1030:serial is at one, too,
                     and on USB otherwise
   --card NAME       the card in it: piv, echo, cardos, sim (default piv); in

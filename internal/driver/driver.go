@@ -168,6 +168,10 @@ func Table() []Entry {
 			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){"serial": openTowitokoAt},
 		},
 		{
+			Name: "gempc", Reader: "Gemplus GemPC 410", Verified: Recorded,
+			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){"serial": openGemPCAt},
+		},
+		{
 			Name: "ccid", Reader: "CCID Compatible", Verified: Emulated, Open: ccid.Open, Class: ccid.Is,
 			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){
 				"pcmcia_block": ccid.OpenBlock,

@@ -10,6 +10,7 @@ import (
 	"openct/internal/vusb/acs"
 	"openct/internal/vusb/card"
 	"openct/internal/vusb/ccidreader"
+	"openct/internal/vusb/gempc"
 	"openct/internal/vusb/phoenix"
 	"openct/internal/vusb/serialline"
 	"openct/internal/vusb/smartboard"
@@ -49,6 +50,7 @@ func models() []model {
 		{"smartmouse", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(phoenix.NewSmartMouse(c)) }},
 		{"smartboard", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(smartboard.New(c)) }},
 		{"towitoko", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(towitoko.New(towitoko.External, c)) }},
+		{"gempc", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(gempc.New(c)) }},
 		{"ccid", nil, func(c card.Card) vusb.Model { return ccidreader.New(ccidreader.Profile{}, c) }},
 	}
 }
@@ -99,6 +101,7 @@ var serialReaders = map[string]func(card.Card) serialline.Reader{
 	"smartboard":     func(c card.Card) serialline.Reader { return smartboard.New(c) },
 	"towitoko":       func(c card.Card) serialline.Reader { return towitoko.New(towitoko.External, c) },
 	"pertosmart1030": func(c card.Card) serialline.Reader { return acs.NewACR30S(c) },
+	"gempc":          func(c card.Card) serialline.Reader { return gempc.New(c) },
 }
 
 // serialModel is a reader behind a USB-serial adapter. words say, with commas
