@@ -52,7 +52,7 @@ func checkDirectory(f *Facts) []Finding {
 	case d.Missing && f.Systemd:
 		return found(Fail, "systemd-tmpfiles --create openct.conf", "there is no directory %s", d.Path)
 	case d.Missing:
-		return found(Fail, "mkdir -m 755 "+d.Path, "there is no directory %s", d.Path)
+		return found(Fail, "as root: openct-control init", "there is no directory %s", d.Path)
 	case d.Err != "":
 		return found(Fail, "put "+d.Path+" right", "%s", d.Err)
 	}

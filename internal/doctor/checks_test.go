@@ -117,7 +117,7 @@ func TestFindings(t *testing.T) {
 		{
 			name: "no directory, without systemd", from: unserved,
 			spoil: func(f *Facts, d *Device) { f.Dir, f.Systemd = Dir{Path: "/run/openct", Missing: true}, false },
-			check: "directory", level: Fail, text: "there is no directory", next: "mkdir -m 755 /run/openct",
+			check: "directory", level: Fail, text: "there is no directory", next: "as root: openct-control init",
 		},
 		{
 			name: "no directory, and the environment names it", from: unserved,
