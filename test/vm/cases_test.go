@@ -15,6 +15,7 @@ var cases = []struct {
 	run  func(*testing.T, *guest)
 }{
 	{"system", testSystem},
+	{"from source", testFromSource},
 	{"install", testInstall},
 	{"plug", testPlug},
 	{"present at boot", testPresentAtBoot},
