@@ -74,8 +74,11 @@ transfers on that endpoint (on=e82); both are hexadecimal.
 `
 
 func main() {
-	if filepath.Base(os.Args[0]) == "ifdhandler" {
+	switch filepath.Base(os.Args[0]) {
+	case "ifdhandler":
 		os.Exit(control.IfdHandler(os.Args[1:], openers, os.Stdout, os.Stderr))
+	case control.VerifyName: // "openct-control verify" of a virtual device
+		os.Exit(control.VerifyVirtual(os.Args[1:], openers, os.Stdout, os.Stderr))
 	}
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }

@@ -32,6 +32,10 @@ commands:
                   are none
   watch           serve what is plugged in, now and later, where systemd does not
                   do that; init starts it if openct.conf says hotplug = yes
+  verify [READER|DEVICE]
+                  check a reader and the card in it, and write a report that can
+                  be sent to OpenCT's makers: no PIN, no key and no serial number
+                  is in it; READER is a number, DEVICE as for attach
   shutdown        end all handlers and watch, take the status file away
 
 options:
@@ -40,6 +44,9 @@ options:
       --reader NAME  attach: the reader of this name in the configuration file
   -s, --syslog       log to syslog
   -d, --debug        log more; may be repeated
+  -o, --output FILE  verify: the report (default openct-report-DRIVER-...txt)
+      --card         verify: ask to take the card out and put it in
+      --unplug       verify: ask to unplug the device and plug it in, and measure
       --json         status, doctor: print JSON
   -h, --help         print this text
   -v, --version      print the version
@@ -56,6 +63,10 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 	noColdplug := p.Flags.BoolP("no-coldplug", "n", false, "")
 	asJSON := p.Flags.Bool("json", false, "")
 	reader := p.Flags.String("reader", "", "")
+	var v control.VerifyOptions
+	p.Flags.StringVarP(&v.Output, "output", "o", "", "")
+	p.Flags.BoolVar(&v.Card, "card", false, "")
+	p.Flags.BoolVar(&v.Unplug, "unplug", false, "")
 	return p.Exit(func() error {
 		operands, err := p.Parse(args)
 		if err != nil {
@@ -80,6 +91,12 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 			return p.Misuse()
 		}
 		verb, rest := operands[0], operands[1:]
+		if verb == "verify" {
+			return c.Verify(rest, v)
+		}
+		if v != (control.VerifyOptions{}) {
+			return p.Misuse()
+		}
 		named := p.Flags.Changed("reader")
 		takes := verb == "attach" && !named || verb == "udev"
 		if takes != (len(rest) > 0) || named && verb != "attach" {

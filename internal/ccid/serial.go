@@ -83,11 +83,11 @@ func OpenSerial(path string, opts ifd.Options) (ifd.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := serial.Open(path)
+	l, err := opts.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	return openSerial(opts.Recorded(l), model, opts)
+	return openSerial(l, model, opts)
 }
 
 // serialName takes a device name apart.

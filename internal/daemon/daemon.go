@@ -81,7 +81,7 @@ func Run(ctx context.Context, o Options) error {
 		}
 	}()
 
-	if d.dev, d.entry, err = openDevice(o.Target, o.Openers, o.Config, o.Log); err != nil {
+	if d.dev, d.entry, err = OpenDevice(o.Target, o.Openers, o.Config, o.Log); err != nil {
 		return err
 	}
 	if d.dev != nil {
@@ -176,10 +176,7 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 // openReader lets the driver have the device. Whichever way that ends, the
 // device is closed in the end: by the reader, or here.
 func (d *daemon) openReader() (ifd.Reader, error) {
-	o := ifd.Options{Name: d.entry.Reader, Log: d.Log, Escape: d.Config.Escape}
-	if r, ok := d.Config.ReaderAt(d.Target); ok {
-		o.Line = ifd.Line{Clock: r.Clock, Speed: r.Speed, NoSwitch: r.NoSwitch}
-	}
+	o := ReaderOptions(d.entry, d.Target, d.Config, d.Log)
 	if d.dev == nil {
 		return d.entry.OpenPath[d.Target.Type](d.Target.Path, o)
 	}

@@ -7,15 +7,16 @@ import (
 	"openct/internal/config"
 	"openct/internal/devname"
 	"openct/internal/driver"
+	"openct/internal/ifd"
 	"openct/internal/usb"
 )
 
 // Opener opens the USB device, real or emulated, that a target names.
 type Opener func(t devname.Target, log *slog.Logger) (usb.Device, error)
 
-// openDevice opens the device a target names and chooses its driver. The device
+// OpenDevice opens the device a target names and chooses its driver. The device
 // is nil for one that is not on USB.
-func openDevice(t devname.Target, openers map[string]Opener, c *config.Config, log *slog.Logger) (usb.Device, driver.Entry, error) {
+func OpenDevice(t devname.Target, openers map[string]Opener, c *config.Config, log *slog.Logger) (usb.Device, driver.Entry, error) {
 	var entry driver.Entry
 	if t.Driver != "" {
 		var err error
@@ -46,6 +47,15 @@ func openDevice(t devname.Target, openers map[string]Opener, c *config.Config, l
 		return nil, entry, err
 	}
 	return dev, entry, nil
+}
+
+// ReaderOptions are what a driver is told of the device that a target names.
+func ReaderOptions(e driver.Entry, t devname.Target, c *config.Config, log *slog.Logger) ifd.Options {
+	o := ifd.Options{Name: e.Reader, Log: log, Escape: c.Escape}
+	if r, ok := c.ReaderAt(t); ok {
+		o.Line = ifd.Line{Clock: r.Clock, Speed: r.Speed, NoSwitch: r.NoSwitch}
+	}
+	return o
 }
 
 // Expected compares the device with what the caller believes is there: between

@@ -47,7 +47,7 @@ func TestAnotherDeviceInItsPlace(t *testing.T) {
 				return dev, err
 			}
 			target := devname.Target{Type: "virtual", Path: "test", ID: tt.id, Driver: tt.driver}
-			got, entry, err := openDevice(target, openers(open), config.Default(), slog.New(slog.DiscardHandler))
+			got, entry, err := OpenDevice(target, openers(open), config.Default(), slog.New(slog.DiscardHandler))
 			if !errors.Is(err, tt.want) {
 				t.Fatalf("got %v, want %v", err, tt.want)
 			}

@@ -222,10 +222,35 @@ func (p *Process) Emulate() error {
 		args = append(args, "-s")
 	}
 	err = unix.Exec(program, append(args, p.args()...), os.Environ())
+	return noEmulator(program, err)
+}
+
+func noEmulator(program string, err error) error {
 	return &cli.Hint{
 		Err:  &os.PathError{Op: "run", Path: program, Err: err},
 		Hint: emulator + " serves the devices of type virtual; install it beside " + processName,
 	}
+}
+
+// RunEmulator runs the executable that has the virtual devices, called by a name,
+// and waits for its end.
+func (p *Process) RunEmulator(stdout io.Writer, name string, args ...string) error {
+	program, err := p.program()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(program, args...)
+	cmd.Args[0] = name
+	cmd.Stdout, cmd.Stderr = stdout, p.Stderr
+	err = cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		return cli.ErrExit(1) // it has said why
+	case err != nil:
+		return noEmulator(program, err)
+	}
+	return nil
 }
 
 // ReportReady lets Detach return, and cuts what ties this process to where it

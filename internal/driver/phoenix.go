@@ -44,11 +44,11 @@ func openSmartMouseAt(path string, o ifd.Options) (ifd.Reader, error) {
 // openSerialLine opens a line for a driver, which closes it, too, if it takes
 // it.
 func openSerialLine(path string, o ifd.Options, open func(serial.Line, ifd.Options) (ifd.Reader, error)) (ifd.Reader, error) {
-	l, err := serial.Open(path)
+	l, err := o.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	r, err := open(o.Recorded(l), o)
+	r, err := open(l, o)
 	if err != nil {
 		_ = l.Close()
 		return nil, err

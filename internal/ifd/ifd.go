@@ -140,17 +140,16 @@ type Options struct {
 	Escape bool         // vendor escape commands are allowed (openct.conf)
 	Line   Line         // for a reader on a serial line
 
-	// Record puts a recorder between the driver and the serial line that it
-	// opens; nil: none.
-	Record func(serial.Line) serial.Line
+	// OpenLine opens the serial line of a reader; nil: serial.Open.
+	OpenLine func(path string) (serial.Line, error)
 }
 
-// Recorded is a line that a driver has opened, or what records it.
-func (o Options) Recorded(l serial.Line) serial.Line {
-	if o.Record == nil {
-		return l
+// Open opens the serial line of a reader.
+func (o Options) Open(path string) (serial.Line, error) {
+	if o.OpenLine != nil {
+		return o.OpenLine(path)
 	}
-	return o.Record(l)
+	return serial.Open(path)
 }
 
 // Line is what a reader statement of openct.conf may tell of a reader on a

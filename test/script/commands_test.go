@@ -12,11 +12,16 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"sync"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
 	"openct/internal/status"
+	"openct/internal/vusb/card"
+	"openct/internal/vusb/phoenix"
+	"openct/internal/vusb/serialline"
 )
 
 // world is what one script has started.
@@ -34,6 +39,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"signal":        command(2, func(w *world, args []string) error { return w.signal(args[0], args[1]) }),
 	"listen-notify": command(1, func(w *world, args []string) error { return w.listenNotify(args[0]) }),
 	"serve":         command(1, func(w *world, args []string) error { return w.serve(args[0]) }),
+	"phoenix":       phoenixReader,
 	"notified":      command(1, func(w *world, args []string) error { return w.notified(args[0]) }),
 }
 
@@ -184,6 +190,38 @@ func (w *world) serve(device string) error {
 	}
 	w.served = append(w.served, closer(func() error { return errors.Join(slot.Release(), f.Close()) }))
 	return slot.Publish(status.Info{Name: "served elsewhere", Slots: 1})
+}
+
+// phoenixReader is a Phoenix reader with a PIV card in it, at the other end of a
+// pseudo-terminal, whose path it puts into a variable.
+func phoenixReader(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("takes the name of a variable, and cannot be negated")
+	}
+	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	ts.Check(err)
+	peer := os.NewFile(uintptr(fd), "/dev/ptmx")
+	ts.Check(unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0))
+	n, err := unix.IoctlGetUint32(fd, unix.TIOCGPTN)
+	ts.Check(err)
+	c, err := card.New("piv", nil)
+	ts.Check(err)
+	ts.Setenv(args[0], fmt.Sprintf("/dev/pts/%d", n))
+	r, mu, ended := phoenix.New(c), new(sync.Mutex), make(chan struct{})
+	r.AnyLine = true
+	go func() {
+		defer close(ended)
+		// EIO: nobody has the other end open, and nothing tells when somebody has.
+		for errors.Is(serialline.ServePTY(peer, mu, r, r.Reset), unix.EIO) {
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	w := ts.Value(worldKey{}).(*world)
+	w.served = append(w.served, closer(func() error {
+		err := peer.Close()
+		<-ended
+		return err
+	}))
 }
 
 type closer func() error

@@ -10,6 +10,7 @@
 //	handlers N           wait until N handler processes serve this script's directory, or watch for it
 //	signal NAME N        send a signal (KILL, TERM) to reader N's handler, and wait for its end
 //	serve DEVICE         be the handler of a device, as far as the status file tells
+//	phoenix NAME         be a Phoenix reader at a pseudo-terminal, and put its path into a variable
 //	listen-notify FILE   be what systemd is to a service: listen on FILE
 //	notified REGEXP      wait for a notification that matches
 package script

@@ -1,0 +1,339 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"openct/internal/cli"
+	"openct/internal/config"
+	"openct/internal/daemon"
+	"openct/internal/devname"
+	"openct/internal/driver"
+	"openct/internal/status"
+	"openct/internal/usb"
+	"openct/internal/verify"
+)
+
+// VerifyOptions are the options of verify.
+type VerifyOptions struct {
+	Output string // the report's file; empty: a name made from driver and id
+	Card   bool   // have the card taken out and put in
+	Unplug bool   // have the device unplugged and plugged in
+}
+
+// Verify checks a reader and the card in it, and writes a report. The operand is a
+// reader's number or a device; without one it is the only reader there is. What
+// serves the device is stopped for that time.
+func (c *Control) Verify(operands []string, o VerifyOptions) error {
+	t, err := c.verifyTarget(operands)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	defer stop()
+	resume, err := c.pause(&t)
+	if err != nil {
+		return err
+	}
+	var r *verify.Report
+	var path string
+	if p := c.process(t); p.Emulated() {
+		var args []string
+		if o.Output != "" {
+			args = append(args, "-o", o.Output)
+		}
+		err = p.RunEmulator(c.Out, VerifyName, append(args, t.Driver, t.Type, t.Path)...)
+	} else {
+		r, path, err = c.examine(ctx, t, o)
+	}
+	if rerr := resume(); rerr != nil {
+		err = errors.Join(err, fmt.Errorf("the handler was stopped for the checks and does not start again: %w", rerr))
+	}
+	if r == nil {
+		return err
+	}
+	if o.Unplug && ctx.Err() == nil {
+		c.unplug(ctx, t, r)
+	}
+	return c.finish(r, path, err)
+}
+
+// verifyTarget is the device that the operands mean.
+func (c *Control) verifyTarget(operands []string) (devname.Target, error) {
+	if len(operands) > 1 || len(operands) == 1 && !isNumber(operands[0]) {
+		return devname.Parse(operands, os.DirFS(c.Root.Path("/")))
+	}
+	f, live, err := c.entries()
+	if err != nil {
+		return devname.Target{}, &cli.Hint{Err: errors.New("which reader is meant is not known"),
+			Hint: "name the device, as for attach: openct-control verify 001/004"}
+	}
+	defer f.Close()
+	var found []status.Entry
+	for _, e := range live {
+		if len(operands) == 0 || strconv.Itoa(e.Index) == operands[0] {
+			found = append(found, e)
+		}
+	}
+	switch {
+	case len(found) == 0 && len(operands) == 1:
+		return devname.Target{}, fmt.Errorf("there is no reader %s", operands[0])
+	case len(found) == 0:
+		return devname.Target{}, &cli.Hint{Err: errors.New("there is no reader"),
+			Hint: "plug it in, or name the device, as for attach: openct-control verify 001/004"}
+	case len(found) > 1:
+		return devname.Target{}, &cli.Hint{Err: fmt.Errorf("there are %d readers", len(found)),
+			Hint: "name one by its number: openct-control verify " + strconv.Itoa(found[0].Index)}
+	}
+	d, err := f.ReadDetail(found[0])
+	if err != nil {
+		return devname.Target{}, fmt.Errorf("reader %d: %w", found[0].Index, err)
+	}
+	if d.Device == "" {
+		return devname.Target{}, &cli.Hint{Err: fmt.Errorf("reader %d is a virtual one", found[0].Index),
+			Hint: "name a fresh one in its place, such as: openct-control verify " + d.Driver + " virtual piv"}
+	}
+	return devname.Parse([]string{d.Driver, d.Type, d.Device}, os.DirFS(c.Root.Path("/")))
+}
+
+func isNumber(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 8)
+	return err == nil
+}
+
+// pauseWait is how long a handler may take to end, or to be ready again.
+const pauseWait = 30 * time.Second
+
+// pause ends the handler that serves a device, if one does, and returns what starts
+// it again.
+func (c *Control) pause(t *devname.Target) (resume func() error, err error) {
+	nothing := func() error { return nil }
+	f, err := status.OpenReadOnly(c.Dir)
+	if errors.Is(err, status.ErrNotInitialised) || errors.Is(err, fs.ErrNotExist) {
+		return nothing, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	e, d, ok := serving(f, t.Path)
+	if !ok {
+		return nothing, nil
+	}
+	if isOurUnit(d.Unit) {
+		fmt.Fprintf(c.Err, "stopping %s for the checks\n", d.Unit)
+		return func() error { return systemctl("start", d.Unit) }, systemctl("stop", d.Unit)
+	}
+	fmt.Fprintf(c.Err, "ending the handler of reader %d for the checks\n", e.Index)
+	if err := f.Terminate(e.Index); err != nil {
+		return nil, err
+	}
+	if err := waitServing(context.Background(), f, t.Path, false, pauseWait); err != nil {
+		return nil, fmt.Errorf("reader %d: its handler does not end: %w", e.Index, err)
+	}
+	again := *t
+	again.Driver = d.Driver
+	return func() error { return c.start(again) }, nil
+}
+
+// isOurUnit says whether a name from a side file, which the handlers' user writes,
+// is one of a handler's unit.
+func isOurUnit(name string) bool {
+	return strings.HasPrefix(name, "openct") && strings.HasSuffix(name, ".service") && !strings.ContainsAny(name, " /*?[")
+}
+
+// systemctl waits for what it asks for.
+func systemctl(verb, unit string) error {
+	out, err := exec.Command("systemctl", verb, "--", unit).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("systemctl %s %s: %w: %s", verb, unit, err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// serving is the entry of the reader at a device.
+func serving(f *status.File, path string) (status.Entry, status.Detail, bool) {
+	all, err := f.Entries()
+	if err != nil {
+		return status.Entry{}, status.Detail{}, false
+	}
+	for _, e := range all {
+		if !e.InUse() || e.Name == "" {
+			continue
+		}
+		if d, err := f.ReadDetail(e); err == nil && d.Device == path {
+			return e, d, true
+		}
+	}
+	return status.Entry{}, status.Detail{}, false
+}
+
+// look is how often waitServing looks. It measures, so it does so often.
+const look = 5 * time.Millisecond
+
+// waitServing waits until a device is served, or is no more.
+func waitServing(ctx context.Context, f *status.File, path string, want bool, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for {
+		if _, _, is := serving(f, path); is == want {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// examine runs the checks, with a line for each verdict. Where the device cannot be
+// opened there is no report.
+func (c *Control) examine(ctx context.Context, t devname.Target, o VerifyOptions) (*verify.Report, string, error) {
+	log := slog.New(slog.DiscardHandler)
+	dev, entry, err := daemon.OpenDevice(t, c.Openers, c.Config, log)
+	if err != nil {
+		return nil, "", daemon.Explain(err)
+	}
+	first := dev
+	run := verify.Options{
+		Entry: entry, Version: cli.Version, Date: time.Now(), Type: t.Type, Path: t.Path,
+		IFD: daemon.ReaderOptions(entry, t, c.Config, log),
+	}
+	name := "openct-report-" + entry.Name
+	if dev != nil {
+		d := dev.Descriptor()
+		name += fmt.Sprintf("-%04x-%04x-%04x", d.Vendor, d.Product, d.Release)
+		run.Open = func() (usb.Device, error) {
+			if dev := first; dev != nil {
+				first = nil
+				return dev, nil
+			}
+			dev, _, err := daemon.OpenDevice(t, c.Openers, c.Config, log)
+			return dev, err
+		}
+	}
+	path := o.Output
+	if path == "" {
+		path = name + ".txt"
+	}
+	if _, err := os.Lstat(path); err == nil {
+		if dev != nil {
+			_ = dev.Close()
+		}
+		return nil, "", &cli.Hint{Err: fmt.Errorf("%s: %w", path, fs.ErrExist), Hint: "take the old report away, or name another file with -o"}
+	}
+	show := newShow(c.Out, c.Err)
+	run.Progress, run.Verdict = show.progress, show.verdict
+	if o.Card {
+		run.Ask = show.ask
+	}
+	fmt.Fprintf(c.Out, "%s (driver %s): no PIN is sent, nothing is written, no key is used\n", entry.Reader, entry.Name)
+	r, err := verify.Run(ctx, run)
+	show.progress("")
+	return r, path, err
+}
+
+// finish writes the report.
+func (c *Control) finish(r *verify.Report, path string, failed error) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return errors.Join(failed, err)
+	}
+	_, err = r.WriteTo(f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(failed, err)
+	}
+	fmt.Fprintf(c.Out, "report: %s\n", path)
+	if failed != nil {
+		return failed
+	}
+	if r.Worst() == verify.Wrong {
+		return cli.ErrExit(1)
+	}
+	return nil
+}
+
+// show prints what goes on: verdicts as lines, and on a terminal what is done now
+// as a line that changes.
+type show struct {
+	out, err io.Writer
+	terminal bool
+}
+
+func newShow(out, err io.Writer) *show {
+	s := &show{out: out, err: err}
+	if f, ok := err.(*os.File); ok {
+		_, e := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+		s.terminal = e == nil
+	}
+	return s
+}
+
+// eraseLine begins the terminal's line anew (ECMA-48, EL).
+const eraseLine = "\r\x1b[K"
+
+func (s *show) progress(what string) {
+	if s.terminal {
+		fmt.Fprint(s.err, eraseLine+what)
+	}
+}
+
+func (s *show) verdict(v verify.Check) {
+	s.progress("")
+	fmt.Fprintln(s.out, v)
+}
+
+func (s *show) ask(what string) {
+	s.progress("")
+	fmt.Fprintln(s.err, "please "+what)
+}
+
+// VerifyName is the name by which the executable that has the virtual devices
+// checks one.
+const VerifyName = "openct-verify"
+
+const verifyUsage = `usage: openct-verify [-o FILE] DRIVER virtual CARD
+
+Checks a virtual device as openct-control verify does a real one.
+`
+
+// VerifyVirtual is that command.
+func VerifyVirtual(args []string, openers map[string]daemon.Opener, stdout, stderr io.Writer) int {
+	p := cli.New(VerifyName, verifyUsage, stdout, stderr)
+	var o VerifyOptions
+	p.Flags.StringVarP(&o.Output, "output", "o", "", "")
+	return p.Exit(func() error {
+		operands, err := p.Parse(args)
+		if err != nil {
+			return err
+		}
+		c := &Control{Config: config.Default(), Out: stdout, Err: stderr, Openers: openers}
+		t, err := devname.Parse(operands, os.DirFS("/"))
+		if err != nil {
+			return err
+		}
+		if _, err := driver.Named(t.Driver); err != nil {
+			return err
+		}
+		r, path, err := c.examine(context.Background(), t, o)
+		if r == nil {
+			return err
+		}
+		return c.finish(r, path, err)
+	}())
+}

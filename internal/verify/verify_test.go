@@ -1,0 +1,545 @@
+//go:build go1.25
+
+package verify_test
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/hex"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"openct/internal/device"
+	"openct/internal/driver"
+	"openct/internal/ifd"
+	"openct/internal/serial"
+	"openct/internal/usb"
+	"openct/internal/verify"
+	"openct/internal/verify/verifytest"
+	"openct/internal/vusb"
+	"openct/internal/vusb/card"
+	"openct/internal/vusb/ccidreader"
+	"openct/internal/vusb/model"
+	"openct/internal/vusb/phoenix"
+	"openct/internal/vusb/serialline"
+)
+
+// Secrets of the virtual card: what no report may hold.
+const (
+	secretSerial = "SN-4711-0815-XY"
+	secretPIN    = "739154"
+	secretName   = "Erika Mustermann of Musterstadt"
+)
+
+var secretGUID = [16]byte{0xDE, 0xAD, 0xBE, 0xEF, 0x13, 0x37, 0xC0, 0xDE, 0xFE, 0xED, 0xFA, 0xCE, 0xCA, 0xFE, 0xBA, 0xBE}
+
+// keys are made once, because that takes long.
+var keys = sync.OnceValue(func() map[byte]crypto.Signer {
+	all := map[byte]crypto.Signer{}
+	for _, slot := range []byte{0x9A, 0x9D} {
+		k, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			panic(err)
+		}
+		all[slot] = k
+	}
+	return all
+})
+
+func pivCard(t *testing.T, atr []byte) *card.PIV {
+	t.Helper()
+	c, err := card.NewPIV(card.PIVOptions{ATR: atr, PIN: secretPIN, Name: secretName, GUID: secretGUID, Keys: keys()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// secrets are the card's, and pieces of them that would do.
+func secrets(t *testing.T, c card.Card) map[string][]byte {
+	t.Helper()
+	all := map[string][]byte{
+		"serial number": []byte(secretSerial), "PIN": []byte(secretPIN), "name": []byte(secretName), "GUID": secretGUID[:],
+	}
+	c.Reset()
+	c.Transmit(hexBytes(t, "00A404000BA000000308000010000100"))
+	for name, tag := range map[string]string{"CHUID": "5FC102", "certificate": "5FC105"} {
+		object := c.Transmit(hexBytes(t, "00CB3FFF0000055C03"+tag+"0000"))
+		if len(object) < 40 {
+			t.Fatalf("%s: % x", name, object)
+		}
+		all[name] = object[4 : len(object)-2]
+	}
+	return all
+}
+
+func hexBytes(t *testing.T, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// clean looks for every secret in a report, as text and as bytes, forward and in
+// the inverse convention. Six bytes in a row of one are a find.
+func clean(t *testing.T, text string, secrets map[string][]byte) {
+	t.Helper()
+	digits := strings.NewReplacer(" ", "", "\n", "").Replace(strings.ToLower(text))
+	for name, s := range secrets {
+		for i := 0; i+6 <= len(s); i++ {
+			piece := s[i : i+6]
+			if len(bytes.Trim(piece, "\x00\xff")) < 4 {
+				continue
+			}
+			spelled := name != "CHUID" && name != "certificate" // these hold words such as "certification"
+			if spelled && strings.Contains(text, string(piece)) || strings.Contains(digits, hex.EncodeToString(piece)) {
+				t.Fatalf("the report holds a part of the %s: % x", name, piece)
+			}
+		}
+	}
+}
+
+// bench is a virtual reader as Run opens it.
+type bench struct {
+	name   string
+	driver string
+	atr    []byte
+	make   func(c card.Card) vusb.Model // nil: a line
+}
+
+func benches() []bench {
+	b := []bench{
+		{"eToken 64k", "etoken64", nil, nil},
+		{"eToken", "etoken", nil, nil},
+		{"StarKey", "starkey", nil, nil},
+		{"CCID reader", "ccid", nil, nil},
+		{"CCID reader, T=0", "ccid", card.T0ATR("OpenCT"), nil},
+		{"Phoenix reader", "phoenix", nil, nil},
+		{"Phoenix reader, T=0", "phoenix", card.T0ATR("OpenCT"), nil},
+		{"Phoenix reader, inverse", "phoenix", []byte{0x3F, 0x03, 'I', 'N', 'V'}, nil},
+		{"SmartMouse reader", "smartmouse", nil, nil},
+	}
+	for i := range b {
+		name := b[i].driver
+		if b[i].serial() {
+			continue
+		}
+		b[i].make = func(c card.Card) vusb.Model {
+			m, err := model.NewWith(name, c)
+			if err != nil {
+				panic(err)
+			}
+			return m
+		}
+	}
+	return b
+}
+
+func (b bench) serial() bool { return b.driver == "phoenix" || b.driver == "smartmouse" }
+
+// labelled is a device with the serial number in all its strings.
+type labelled struct{ vusb.Model }
+
+func (l labelled) Descriptors() vusb.Descriptors {
+	d := l.Model.Descriptors()
+	d.Device = slices.Clone(d.Device)
+	d.Device[14], d.Device[15], d.Device[16] = 1, 2, 3 // iManufacturer, iProduct, iSerialNumber
+	d.Strings = []string{"Maker " + secretSerial, "Token " + secretSerial, secretSerial}
+	return d
+}
+
+// options are those of a run on the bench, with a card in it.
+func (b bench) options(c card.Card, faults ...vusb.Fault) verify.Options {
+	e, _ := driver.ByName(b.driver)
+	o := verify.Options{
+		Entry: e, Version: "0.8.0", Date: time.Date(2026, 11, 26, 0, 0, 0, 0, time.UTC), IFD: ifd.Options{Name: e.Reader},
+	}
+	if b.serial() {
+		o.Type, o.Path = "serial", "/dev/ttyUSB-"+secretSerial
+		o.IFD.OpenLine = func(string) (serial.Line, error) {
+			r := phoenix.New(c)
+			if b.driver == "smartmouse" {
+				r = phoenix.NewSmartMouse(c)
+			}
+			return &line{reader: r, gone: make(chan struct{})}, nil
+		}
+		return o
+	}
+	o.Open = func() (usb.Device, error) {
+		port := vusb.Plug("virtual", labelled{b.make(c)})
+		for _, f := range faults {
+			port.Inject(f)
+		}
+		return port.Open()
+	}
+	return o
+}
+
+// line is a serial line with a virtual reader at its end, at once.
+type line struct {
+	reader *phoenix.Reader
+	mu     sync.Mutex
+	in     []serialline.Char
+	gone   chan struct{}
+}
+
+func (l *line) Name() string          { return "virtual" }
+func (l *line) Gone() <-chan struct{} { return l.gone }
+func (l *line) Close() error          { return nil }
+func (l *line) Set(p serial.Params) error {
+	l.reader.Set(p)
+	return nil
+}
+func (l *line) SetLines(dtr, rts bool) error {
+	l.in = append(l.in, l.reader.SetLines(dtr, rts)...)
+	return nil
+}
+func (l *line) Lines() (serial.Inputs, error)              { return l.reader.Inputs(), nil }
+func (l *line) Break(context.Context, time.Duration) error { return nil }
+func (l *line) Drain(context.Context) error                { return nil }
+func (l *line) Flush(q serial.Queue) error {
+	if q&serial.In != 0 {
+		l.in = nil
+	}
+	return nil
+}
+func (l *line) Write(_ context.Context, b []byte) error {
+	for _, c := range b {
+		l.in = append(l.in, l.reader.Send(c)...)
+	}
+	return nil
+}
+func (l *line) Read(ctx context.Context, buf []byte, timeout time.Duration) (int, error) {
+	n := 0
+	for n < len(buf) && len(l.in) > 0 {
+		c := l.in[0]
+		l.in = l.in[1:]
+		buf[n] = c.Byte
+		n++
+		if c.Bad {
+			return n, serial.ErrParity
+		}
+	}
+	if n == 0 {
+		if err := serial.Wait(ctx, l, timeout); err != nil {
+			return 0, err
+		}
+		return 0, device.Wrap("read", "virtual", device.ErrTimeout)
+	}
+	return n, nil
+}
+
+// run runs the checks on a bench, and returns the report as text.
+func run(t *testing.T, o verify.Options) (text string, err error) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		var r *verify.Report
+		r, err = verify.Run(context.Background(), o)
+		var b bytes.Buffer
+		if _, err := r.WriteTo(&b); err != nil {
+			t.Fatal(err)
+		}
+		text = b.String()
+	})
+	return text, err
+}
+
+// verdicts is the part of a report with the verdicts.
+func verdicts(text string) string {
+	_, rest, _ := strings.Cut(text, "[verdicts]\n")
+	v, _, _ := strings.Cut(rest, "\n\n")
+	return v
+}
+
+// What is checked is in the report, what is secret is not, and the report plays.
+func TestReport(t *testing.T) {
+	for _, b := range benches() {
+		t.Run(b.name, func(t *testing.T) {
+			c := pivCard(t, b.atr)
+			all := secrets(t, c)
+			text, err := run(t, b.options(c))
+			if err != nil {
+				t.Fatal(err)
+			}
+			clean(t, text, all)
+			v := verdicts(text)
+			for _, bad := range []string{"odd  ", "wrong"} {
+				if strings.Contains("\n"+v, "\n"+bad) {
+					t.Errorf("a device that works gets:\n%s", v)
+				}
+			}
+			for _, want := range []string{"10 of 10", "SELECT of the PIV application: 9000,", "GET DATA of a long object: 9000,"} {
+				if !strings.Contains(v, want) {
+					t.Errorf("%q is missing:\n%s", want, v)
+				}
+			}
+			r, err := verify.Parse(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var again bytes.Buffer
+			if _, err := r.WriteTo(&again); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(text, again.String()); diff != "" {
+				t.Errorf("read and written (-want +got):\n%s", diff)
+			}
+			r.Mask()
+			again.Reset()
+			if _, err := r.WriteTo(&again); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(text, again.String()); diff != "" {
+				t.Errorf("masked twice (-once +twice):\n%s", diff)
+			}
+			synctest.Test(t, func(t *testing.T) { verifytest.Replay(t, r) })
+		})
+	}
+}
+
+// leaky is a way in which a device gives secrets away, at one place or at all.
+type leaky struct {
+	name   string
+	mangle func([]byte) []byte // an answer of the device
+	card   func(card.Card) card.Card
+}
+
+// spilling is a card whose every response is made of secrets.
+type spilling struct {
+	card.Card
+	response []byte
+}
+
+func (s spilling) Transmit([]byte) []byte { return bytes.Clone(s.response) }
+
+// No report holds a secret, wherever the device puts it: behind the ATR, behind a
+// block or a message, in place of one, in a response, in place of a status word.
+func TestReportHoldsNoSecret(t *testing.T) {
+	secret := []byte(secretSerial + secretPIN + secretName + string(secretGUID[:]))
+	block := append([]byte{0x00, 0x00, byte(len(secret))}, secret...)
+	appended := func(b []byte) []byte { return append(bytes.Clone(b), secret...) }
+	turn := 0
+	leaks := []leaky{
+		{name: "behind every answer", mangle: appended},
+		{name: "in place of every answer", mangle: func([]byte) []byte { return secret }},
+		{name: "in place of every third answer", mangle: func(b []byte) []byte {
+			if turn++; turn%3 == 0 {
+				return secret
+			}
+			return b
+		}},
+		{name: "in damaged blocks", mangle: func(b []byte) []byte {
+			if turn++; turn%3 == 0 {
+				return append(bytes.Clone(block), 0x55)
+			}
+			return b
+		}},
+		{name: "in blocks of no kind", mangle: func(b []byte) []byte {
+			bad := bytes.Clone(block)
+			bad[1] = 0x9F
+			sum := byte(0)
+			for _, c := range bad {
+				sum ^= c
+			}
+			if turn++; turn%3 == 0 {
+				return append(bad, sum)
+			}
+			return b
+		}},
+		{name: "behind a length", mangle: func(b []byte) []byte { return append([]byte{byte(len(secret))}, secret...) }},
+		{name: "in responses", card: func(c card.Card) card.Card { return spilling{c, append(bytes.Clone(secret), 0x90, 0x00)} }},
+		{name: "in place of status words", card: func(c card.Card) card.Card { return spilling{c, secret} }},
+	}
+	for _, b := range benches() {
+		for _, l := range leaks {
+			t.Run(b.name+"/"+l.name, func(t *testing.T) {
+				piv := pivCard(t, b.atr)
+				all := secrets(t, piv)
+				var c card.Card = piv
+				if l.card != nil {
+					c = l.card(c)
+				}
+				o := b.options(c)
+				if l.mangle != nil && b.serial() {
+					open := o.IFD.OpenLine
+					o.IFD.OpenLine = func(path string) (serial.Line, error) {
+						l2, err := open(path)
+						return &leakyLine{l2.(*line), l.mangle}, err
+					}
+				} else if l.mangle != nil {
+					o = b.options(c, vusb.Fault{Times: -1, Mangle: l.mangle})
+				}
+				text, _ := run(t, o)
+				clean(t, text, all)
+				if !strings.Contains(text, "[exchange]\nopen\n") {
+					t.Errorf("no exchange:\n%s", text)
+				}
+				if _, err := verify.Parse(text); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+// leakyLine mangles what comes after each write.
+type leakyLine struct {
+	*line
+	mangle func([]byte) []byte
+}
+
+func (l *leakyLine) spoil(from int) {
+	var b []byte
+	for _, c := range l.in[from:] {
+		b = append(b, c.Byte)
+	}
+	l.in = l.in[:from]
+	for _, c := range l.mangle(b) {
+		l.in = append(l.in, serialline.Char{Byte: c})
+	}
+}
+
+func (l *leakyLine) SetLines(dtr, rts bool) error {
+	n := len(l.in)
+	err := l.line.SetLines(dtr, rts)
+	l.spoil(n)
+	return err
+}
+
+func (l *leakyLine) Write(ctx context.Context, b []byte) error {
+	n := len(l.in)
+	err := l.line.Write(ctx, b)
+	l.spoil(min(n+len(b), len(l.in))) // the echo comes back
+	return err
+}
+
+// A device that misbehaves gets a verdict that says so, and the report shows where.
+func TestMisbehaviour(t *testing.T) {
+	block := vusb.Transfer{Control: true, Code: 0x86}
+	reset := vusb.Transfer{Control: true, Code: 0x81}
+	for _, tt := range []struct {
+		name  string
+		fault vusb.Fault
+		want  []string
+		err   error
+	}{
+		{"blocks stall", vusb.Fault{On: block, Times: -1, Stall: true},
+			[]string{"wrong  short ", "device refused the transfer (stall)", "IN  C0 86 0000 0000 len ", "STALL\n= error: device refused"}, nil},
+		{"every answer is garbage", vusb.Fault{On: block, Times: -1, Mangle: vusb.Garbage(30)},
+			[]string{"wrong  short ", "card does not follow the protocol"}, nil},
+		{"one reset in ten fails", vusb.Fault{On: reset, Skip: 3, Stall: true},
+			[]string{"wrong  reset               9 of 10 succeed; else: device refused the transfer (stall)"}, nil},
+		{"no reset succeeds", vusb.Fault{On: reset, Times: -1, Mangle: vusb.Short(0)},
+			[]string{"wrong  reset               the card does not answer: card does not answer to reset", "= error: card does not answer to reset"}, nil},
+		{"the ATR changes", vusb.Fault{On: reset, Skip: 5, Mangle: func(b []byte) []byte { b = bytes.Clone(b); b[len(b)-2] ^= 1; b[len(b)-1] ^= 1; return b }},
+			[]string{"odd    ATR                 not always the same"}, nil},
+		{"resets are slow", vusb.Fault{On: vusb.Transfer{Control: true, Code: 0x83}, Times: -1, Delay: 6 * time.Second},
+			[]string{"odd    reset               10 of 10, slow: 6000 to 6000 ms"}, nil},
+		{"the device leaves", vusb.Fault{On: block, Skip: 7, Unplug: true},
+			[]string{"wrong  device              it has left", "UNPLUG\n= error: device was unplugged"}, verify.ErrGone},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := benches()[0]
+			text, err := run(t, b.options(pivCard(t, nil), tt.fault))
+			if !errors.Is(err, tt.err) {
+				t.Errorf("got %v, want %v", err, tt.err)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(text, want) {
+					t.Errorf("%q is missing:\n%s", want, verdicts(text))
+				}
+			}
+			r, err := verify.Parse(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.err == nil {
+				synctest.Test(t, func(t *testing.T) { verifytest.Replay(t, r) })
+			}
+		})
+	}
+}
+
+// A reader without a card, and one whose card is taken out and put in.
+func TestCardOutAndIn(t *testing.T) {
+	for _, name := range []string{"CCID reader", "Phoenix reader"} {
+		t.Run(name, func(t *testing.T) {
+			i := slices.IndexFunc(benches(), func(b bench) bool { return b.name == name })
+			b := benches()[i]
+			c := pivCard(t, nil)
+			o := b.options(c)
+			var r *phoenix.Reader
+			if b.serial() {
+				o.IFD.OpenLine = func(string) (serial.Line, error) {
+					r = phoenix.New(c)
+					return &line{reader: r, gone: make(chan struct{})}, nil
+				}
+			}
+			var m *ccidreader.Reader
+			if !b.serial() {
+				o.Open = func() (usb.Device, error) {
+					m = ccidreader.New(ccidreader.Profile{}, c)
+					return vusb.Plug("virtual", m).Open()
+				}
+			}
+			var asked []string
+			o.Ask = func(what string) {
+				asked = append(asked, what)
+				out := what == "take the card out"
+				switch {
+				case r != nil && out:
+					r.Remove()
+				case r != nil:
+					r.Insert(c)
+				case out:
+					m.Remove(0)
+				default:
+					m.Insert(0, c)
+				}
+			}
+			text, err := run(t, o)
+			if err != nil || !strings.Contains(text, "ok     card out and in     the reader tells both, and the card answers") || len(asked) != 2 {
+				t.Errorf("%v, asked %q:\n%s", err, asked, verdicts(text))
+			}
+		})
+	}
+	text, err := run(t, benches()[3].options(nil))
+	if err != nil || !strings.Contains(text, "odd    card                none is in") {
+		t.Errorf("%v, without a card:\n%s", err, verdicts(text))
+	}
+}
+
+// A driver whose device's form is not known leaves a report to be read, which
+// cannot be played.
+func TestUnknownForm(t *testing.T) {
+	b := bench{name: "iKey 3000", driver: "ikey3k", make: func(c card.Card) vusb.Model {
+		m, err := model.NewWith("ikey3k", c)
+		if err != nil {
+			panic(err)
+		}
+		return m
+	}}
+	c := pivCard(t, nil)
+	all := secrets(t, c)
+	text, err := run(t, b.options(c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	clean(t, text, all)
+	r, err := verify.Parse(text)
+	if err != nil || r.Playable() {
+		t.Errorf("%v, playable", err)
+	}
+}
