@@ -111,10 +111,10 @@ func listNames(w io.Writer) {
 	fmt.Fprintln(w, "Devices:")
 	for _, e := range driver.Table() {
 		for _, id := range e.IDs {
-			fmt.Fprintf(w, "    %04x:%04x %-10s %s (verified by %s)\n", id.Vendor, id.Product, e.Name, id.Model, e.Verified)
+			fmt.Fprintf(w, "    %04x:%04x %-10s %s (verified by %s)\n", id.Vendor, id.Product, e.Name, id.Model, e.VerifiedBy())
 		}
 		if e.Class != nil {
-			fmt.Fprintf(w, "    class 0b  %-10s smart card class (verified by %s)\n", e.Name, e.Verified)
+			fmt.Fprintf(w, "    class 0b  %-10s smart card class (verified by %s)\n", e.Name, e.VerifiedBy())
 		}
 	}
 }

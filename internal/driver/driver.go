@@ -8,6 +8,9 @@
 package driver
 
 import (
+	"fmt"
+	"strings"
+
 	"openct/internal/ccid"
 	"openct/internal/ifd"
 	"openct/internal/usb"
@@ -30,9 +33,13 @@ type Entry struct {
 	// its id; nil: it does not.
 	Class func(*usb.Descriptor) bool
 
-	// Verified is what the driver was checked against. Nothing here was ever
-	// seen on hardware by the authors, and the table says so.
+	// Verified is what the authors checked the driver against. They never had a
+	// device, and the table says so.
 	Verified Verification
+
+	// Seen are the devices with which users checked it (hardware.go). Table fills it
+	// in.
+	Seen []Hardware
 
 	// Open takes a device that was opened for it, without card traffic. On
 	// success the reader owns the device and closes it. nil: none of its
@@ -51,6 +58,29 @@ type ID struct {
 	// PCSC is the reader's name in PC/SC: that of C OpenCT's Info.plist, spelling
 	// included, for it stands in programs' settings; empty: Entry.Reader.
 	PCSC string
+}
+
+// Hardware is a device that a user has checked with openct-control verify. The
+// recording in its report is played against the driver of today.
+type Hardware struct {
+	Firmware string // the device's release, "1.00"; empty where it has none
+	Report   string // file in testdata/hardware
+}
+
+// VerifiedBy is all that the driver was checked against, for lists.
+func (e Entry) VerifiedBy() string {
+	var by []string
+	for _, h := range e.Seen {
+		if h.Firmware == "" {
+			by = append(by, fmt.Sprintf("hardware (%s)", h.Report))
+			continue
+		}
+		by = append(by, fmt.Sprintf("hardware (firmware %s, %s)", h.Firmware, h.Report))
+	}
+	if len(by) == 0 || e.Verified != Untested {
+		by = append(by, string(e.Verified))
+	}
+	return strings.Join(by, ", ")
 }
 
 // Verification says how far a driver can be trusted.
@@ -72,6 +102,14 @@ const (
 
 // Table returns all drivers in the order in which they are tried.
 func Table() []Entry {
+	table := drivers()
+	for i := range table {
+		table[i].Seen = seen[table[i].Name]
+	}
+	return table
+}
+
+func drivers() []Entry {
 	return []Entry{
 		{
 			Name: "etoken64", Reader: "Aladdin eToken PRO 64k", Verified: Recorded, Open: openEToken64,

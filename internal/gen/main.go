@@ -4,6 +4,11 @@
 // listed in one place only: udev's rules, the ids that pcscd gives to the
 // PC/SC bundle, the lists of devices in README.md and ifdhandler(8). Its
 // argument is the top of the source tree.
+//
+//	go run ./internal/gen fixture REPORT
+//
+// makes a test of a report of "openct-control verify": the driver must play its
+// recording from then on, and the lists say so.
 package main
 
 import (
@@ -17,14 +22,31 @@ import (
 
 func main() {
 	log.SetFlags(0)
-	if len(os.Args) != 2 {
-		log.Fatal("usage: gen TOP")
+	log.SetPrefix("gen: ")
+	switch args := os.Args[1:]; {
+	case len(args) == 2 && args[0] == "fixture":
+		name, err := fixture(".", args[1])
+		if err != nil {
+			log.Fatal(err)
+		}
+		log.Printf("%s is in %s; it is played by: go test ./internal/verify", name, reports)
+	case len(args) == 1:
+		if err := generate(args[0]); err != nil {
+			log.Fatal(err)
+		}
+	default:
+		log.Fatal("usage: gen TOP, or in the top of the tree: gen fixture REPORT")
 	}
+}
+
+// generate writes all targets.
+func generate(top string) error {
 	for _, t := range targets() {
-		if err := t.write(os.Args[1]); err != nil {
-			log.Fatalf("gen: %v", err)
+		if err := t.write(top); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 // target is a file that is made from the table, as a whole or in a part.
@@ -43,7 +65,11 @@ func (t target) contents(top string) (has, want []byte, err error) {
 	if err != nil && !os.IsNotExist(err) {
 		return nil, nil, err
 	}
-	want, err = t.make(has, driver.Table())
+	table, err := tableOf(top)
+	if err != nil {
+		return nil, nil, err
+	}
+	want, err = t.make(has, table)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", t.file, err)
 	}

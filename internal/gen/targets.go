@@ -20,6 +20,7 @@ func targets() []target {
 		{"compat/ifd/ids.tsv", whole(bundleIDs)},
 		{"compat/ifd/ccid.tsv", whole(ccidBundleIDs)},
 		{"udev/60-openct.rules", whole(udev)},
+		{"internal/driver/hardware.go", whole(hardware)},
 		{"packaging/mdev/openct.mdev", whole(mdev)},
 	}
 }
@@ -51,7 +52,7 @@ func markdown(table []driver.Entry) []byte {
 	var b bytes.Buffer
 	b.WriteString("| USB id | Device | Driver | Verified by |\n|---|---|---|---|\n")
 	row := func(id, device string, e driver.Entry) {
-		fmt.Fprintf(&b, "| %s | %s | `%s` | %s |\n", id, strings.ReplaceAll(device, "|", "\\|"), e.Name, e.Verified)
+		fmt.Fprintf(&b, "| %s | %s | `%s` | %s |\n", id, strings.ReplaceAll(device, "|", "\\|"), e.Name, e.VerifiedBy())
 	}
 	for _, e := range table {
 		if e.Class != nil {
@@ -89,7 +90,7 @@ func mdoc(table []driver.Entry) []byte {
 		case e.OpenPath != nil && e.Class == nil:
 			fmt.Fprintf(&b, "%s, device type %s\n.br\n", roff(e.IDs[0].Model), elsewhere(e))
 		}
-		fmt.Fprintf(&b, "verified by %s\n", e.Verified)
+		fmt.Fprintf(&b, "verified by %s\n", roff(e.VerifiedBy()))
 	}
 	return b.Bytes()
 }

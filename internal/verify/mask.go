@@ -70,7 +70,7 @@ func (r *Report) Mask() {
 			maskDescriptors(d.Interfaces[i].Extra)
 		}
 	}
-	m := masker{form: forms[r.Driver]}
+	m := masker{form: forms[r.Driver], characters: r.characters()}
 	for i := range r.Steps {
 		m.step(&r.Steps[i])
 	}
@@ -80,7 +80,7 @@ func (r *Report) Mask() {
 // descriptors, and the class descriptor of CCID (CCID 1.1, 5.1), which is a table of
 // numbers that say what the reader can do.
 func maskDescriptors(extra []byte) {
-	const ccidLength, ccidType, vendorType = 54, 0x21, 0xFF
+	const ccidType, vendorType = 0x21, 0xFF
 	for rest := extra; len(rest) > 0; {
 		n := int(rest[0])
 		if n < 2 || n > len(rest) {
@@ -94,12 +94,31 @@ func maskDescriptors(extra []byte) {
 	}
 }
 
+// characters says whether a CCID reader exchanges single characters: none of the
+// levels of exchange is in dwFeatures (CCID 1.1, table 5.1-1).
+func (r *Report) characters() bool {
+	const features, levels = 40, 0x00070000
+	if r.Device == nil {
+		return false
+	}
+	for _, i := range r.Device.Interfaces {
+		for rest := i.Extra; len(rest) >= 2 && int(rest[0]) >= 2 && int(rest[0]) <= len(rest); rest = rest[rest[0]:] {
+			if rest[0] == ccidLength {
+				return binary.LittleEndian.Uint32(rest[features:])&levels == 0
+			}
+		}
+	}
+	return false
+}
+
 // masker goes through the steps of a recording.
 type masker struct {
 	form packing
 	atr  []byte // of the last reset, as far as it is one
 	t1   bool   // the protocol of the last step that chose one
 	sent []byte // the last message to a CCID reader
+
+	characters bool // the CCID reader exchanges single characters
 }
 
 func (m *masker) step(s *Step) {
@@ -322,6 +341,7 @@ func maskPPS(b []byte) {
 
 // Messages of CCID 1.1, 6, and requests of CCID 1.1, 5.3.
 const (
+	ccidLength     = 54 // of the class descriptor
 	ccidHeader     = 10
 	ccidPowerOn    = 0x62
 	ccidXfrBlock   = 0x6F
@@ -340,8 +360,12 @@ func (m *masker) ccid(s *Step) {
 	var now *pieces // a message of which a part has come
 	var blocks [][]byte
 	missing := 0
+	line := contactMask{masker: m, step: s}
 	end := func() {
-		if now != nil {
+		if now != nil && m.characters && m.exchange(now.whole) {
+			line.take(now.whole[ccidHeader:])
+			all = append(all, now)
+		} else if now != nil {
 			blocks = append(blocks, m.message(s, now.whole)...)
 			all = append(all, now)
 		}
@@ -354,6 +378,10 @@ func (m *masker) ccid(s *Step) {
 		case op.Kind == usbrecord.Bulk && !op.In():
 			end()
 			m.sent = op.W
+			if len(op.W) > ccidHeader && op.W[0] == ccidXfrBlock {
+				line.endRun()
+				line.written = append(line.written, op.W[ccidHeader:]...)
+			}
 		case op.Kind == usbrecord.Bulk && now != nil:
 			n := min(missing, len(r))
 			now.add(r[:n])
@@ -383,10 +411,16 @@ func (m *masker) ccid(s *Step) {
 		}
 	}
 	end()
-	maskBlocks(blocks)
-	for _, p := range all {
+	line.endRun()
+	maskBlocks(append(blocks, line.blocks...))
+	for _, p := range append(line.runs, all...) {
 		p.back()
 	}
+}
+
+// exchange says whether a message is what the card said.
+func (m *masker) exchange(msg []byte) bool {
+	return msg[0] == ccidDataBlock && len(m.sent) >= ccidHeader && m.sent[0] == ccidXfrBlock
 }
 
 // message masks what follows the header of a message. A block of T=1 in it is left
@@ -405,10 +439,10 @@ func (m *masker) message(s *Step, msg []byte) (blocks [][]byte) {
 		clear(body[atrLength(body):])
 	case m.sent[0] != ccidXfrBlock:
 		clear(body)
-	case s.Do != Transmit:
-		maskPPS(body)
 	case m.t1 && isBlock(m.sent[ccidHeader:]) && !bytes.Equal(m.sent[ccidHeader:], s.Command):
 		return [][]byte{body}
+	case s.Do != Transmit:
+		maskPPS(body)
 	case msg[9] == 1 || msg[9] == 3: // the response goes on (CCID 1.1, 6.2.1, bChainParameter)
 		clear(body)
 	default:
@@ -512,6 +546,8 @@ func (c *contactMask) endRun() {
 		}
 	case c.step.Do == Reset && bytes.HasPrefix(b, c.atr) && len(c.atr) > 0: // of a card on a line without RTS
 		clear(b[len(c.atr):])
+	case c.step.Do == Protocol && c.t1 && b[0] != 0xFF:
+		c.t1Blocks(b) // a length is agreed upon
 	case c.step.Do == Protocol:
 		maskPPS(b)
 	case c.step.Do != Transmit:

@@ -10,6 +10,7 @@ import (
 	"crypto/rsa"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -126,6 +127,10 @@ func benches() []bench {
 		{"StarKey", "starkey", nil, nil},
 		{"CCID reader", "ccid", nil, nil},
 		{"CCID reader, T=0", "ccid", card.T0ATR("OpenCT"), nil},
+		{"CCID reader, TPDUs", "ccid", nil, profile("ccid:P1")},
+		{"CCID reader, TPDUs, T=0", "ccid", card.T0ATR("OpenCT"), profile("ccid:P1")},
+		{"CCID reader, characters", "ccid", nil, profile("ccid:P6")},
+		{"CCID reader, characters, T=0", "ccid", card.T0ATR("OpenCT"), profile("ccid:P6")},
 		{"Phoenix reader", "phoenix", nil, nil},
 		{"Phoenix reader, T=0", "phoenix", card.T0ATR("OpenCT"), nil},
 		{"Phoenix reader, inverse", "phoenix", []byte{0x3F, 0x03, 'I', 'N', 'V'}, nil},
@@ -133,18 +138,22 @@ func benches() []bench {
 	}
 	for i := range b {
 		name := b[i].driver
-		if b[i].serial() {
-			continue
-		}
-		b[i].make = func(c card.Card) vusb.Model {
-			m, err := model.NewWith(name, c)
-			if err != nil {
-				panic(err)
-			}
-			return m
+		if !b[i].serial() && b[i].make == nil {
+			b[i].make = profile(name)
 		}
 	}
 	return b
+}
+
+// profile makes virtual devices of a name.
+func profile(name string) func(card.Card) vusb.Model {
+	return func(c card.Card) vusb.Model {
+		m, err := model.NewWith(name, c)
+		if err != nil {
+			panic(err)
+		}
+		return m
+	}
 }
 
 func (b bench) serial() bool { return b.driver == "phoenix" || b.driver == "smartmouse" }
@@ -524,13 +533,7 @@ func TestCardOutAndIn(t *testing.T) {
 // A driver whose device's form is not known leaves a report to be read, which
 // cannot be played.
 func TestUnknownForm(t *testing.T) {
-	b := bench{name: "iKey 3000", driver: "ikey3k", make: func(c card.Card) vusb.Model {
-		m, err := model.NewWith("ikey3k", c)
-		if err != nil {
-			panic(err)
-		}
-		return m
-	}}
+	b := bench{name: "iKey 3000", driver: "ikey3k", make: profile("ikey3k")}
 	c := pivCard(t, nil)
 	all := secrets(t, c)
 	text, err := run(t, b.options(c))
@@ -541,5 +544,29 @@ func TestUnknownForm(t *testing.T) {
 	r, err := verify.Parse(text)
 	if err != nil || r.Playable() {
 		t.Errorf("%v, playable", err)
+	}
+}
+
+// CCID readers that do more or less by themselves: each level of exchange, with and
+// without notifications.
+func TestCCIDProfiles(t *testing.T) {
+	for i := 1; i <= 14; i++ {
+		name := fmt.Sprintf("ccid:P%d", i)
+		t.Run(name, func(t *testing.T) {
+			m, err := model.New(name, "echo")
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := bench{name: name, driver: "ccid", make: func(card.Card) vusb.Model { return m }}
+			text, err := run(t, b.options(nil))
+			if err != nil {
+				t.Fatalf("%v\n%s", err, verdicts(text))
+			}
+			r, err := verify.Parse(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Test(t, func(t *testing.T) { verifytest.Replay(t, r) })
+		})
 	}
 }
