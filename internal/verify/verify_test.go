@@ -199,7 +199,6 @@ func (b bench) options(c card.Card, faults ...vusb.Fault) verify.Options {
 // line is a serial line with a virtual reader at its end, at once.
 type line struct {
 	reader *phoenix.Reader
-	mu     sync.Mutex
 	in     []serialline.Char
 	gone   chan struct{}
 }
