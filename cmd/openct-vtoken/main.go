@@ -40,15 +40,16 @@ line of JSON each time the kernel has taken it:
 
 options of plug:
   --driver NAME     what it is (default etoken64); ccid:P1 to ccid:P14 are CCID
-                    readers that differ in what they do themselves; phoenix,
-                    smartmouse, smartboard, towitoko and gempc are at a
-                    USB-serial adapter, with a card of T=0 (phoenix:t0) or of
-                    the inverse convention (phoenix:inverse) where that is not
-                    the card's own, and at once in place of at the line's speed
-                    (phoenix:instant); pertosmart1030:serial is at one, too,
-                    and on USB otherwise
+                    readers that differ in what they do themselves; kaan
+                    and b1 are terminals at a USB-serial adapter, at which
+                    PIN 123456 is typed; phoenix, smartmouse, smartboard,
+                    towitoko and gempc are at such an adapter, too, with a card
+                    of T=0 (phoenix:t0) or of the inverse convention
+                    (phoenix:inverse) where that is not the card's own, and at
+                    once in place of at the line's speed (phoenix:instant);
+                    pertosmart1030:serial is at one, too, and on USB otherwise
   --card NAME       the card in it: piv, echo, cardos, sim (default piv); in
-                    towitoko also 24c02, 24c16, 24c32,
+                    towitoko, kaan and b1 also 24c02, 24c16, 24c32,
                     sle4432, sle4442, sle4418, sle4428
   --id VENDOR:PRODUCT
                     its USB ids, in place of those of its kind

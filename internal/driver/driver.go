@@ -210,6 +210,14 @@ func drivers() []Entry {
 			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){"serial": openGemPCAt},
 		},
 		{
+			Name: "kaan", Reader: "Kobil Kaan PRO", Verified: Recorded,
+			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){"serial": openKaanAt},
+		},
+		{
+			Name: "b1", Reader: "DTAG/T-TeleSec B1 standard", Verified: Recorded,
+			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){"serial": openB1At},
+		},
+		{
 			Name: "ccid", Reader: "CCID Compatible", Verified: Emulated, Open: ccid.Open, Class: ccid.Is,
 			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){
 				"pcmcia_block": ccid.OpenBlock,

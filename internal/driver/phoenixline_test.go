@@ -367,9 +367,12 @@ func FuzzPhoenix(f *testing.F) {
 	})
 }
 
-// noiseLine gives back what is sent, and some bytes.
+// noiseLine gives back what is sent, unless it is mute, and some bytes.
 type noiseLine struct {
 	serial.Line
+	mute     bool
+	dsr      bool // DSR follows DTR
+	dtr      bool
 	echo, in []byte
 	gone     chan struct{}
 }
@@ -377,11 +380,13 @@ type noiseLine struct {
 func (l *noiseLine) Name() string                  { return "noise" }
 func (l *noiseLine) Gone() <-chan struct{}         { return l.gone }
 func (l *noiseLine) Set(serial.Params) error       { return nil }
-func (l *noiseLine) SetLines(_, _ bool) error      { return nil }
-func (l *noiseLine) Lines() (serial.Inputs, error) { return serial.Inputs{}, nil }
+func (l *noiseLine) SetLines(dtr, _ bool) error    { l.dtr = dtr; return nil }
+func (l *noiseLine) Lines() (serial.Inputs, error) { return serial.Inputs{DSR: l.dsr && l.dtr}, nil }
 func (l *noiseLine) Flush(serial.Queue) error      { l.echo = nil; return nil }
 func (l *noiseLine) Write(_ context.Context, b []byte) error {
-	l.echo = append(l.echo, b...)
+	if !l.mute {
+		l.echo = append(l.echo, b...)
+	}
 	return nil
 }
 

@@ -516,7 +516,7 @@ type noEcho struct{ *noiseLine }
 func (noEcho) Write(context.Context, []byte) error { return nil }
 func (noEcho) Close() error                        { return nil }
 
-var update = flag.Bool("update", false, "write testdata/towitoko.golden anew")
+var update = flag.Bool("update", false, "write the golden files in testdata anew")
 
 var errOther = errors.New("other bytes than without the fault")
 
@@ -528,6 +528,7 @@ func kindOf(err error) string {
 	}{
 		{nil, "ok"},
 		{errOther, "other"},
+		{device.ErrUnplugged, "gone"},
 		{ifd.ErrNoCard, "no card"},
 		{ifd.ErrNoATR, "no ATR"},
 		{ifd.ErrInvalidATR, "invalid ATR"},
@@ -535,6 +536,7 @@ func kindOf(err error) string {
 		{proto.ErrWriteProtected, "protected"},
 		{ifd.ErrComm, "comm"},
 		{proto.ErrProtocol, "protocol"},
+		{proto.ErrAborted, "aborted"},
 	} {
 		if errors.Is(err, k.err) {
 			return k.name

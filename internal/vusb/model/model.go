@@ -11,6 +11,7 @@ import (
 	"openct/internal/vusb/card"
 	"openct/internal/vusb/ccidreader"
 	"openct/internal/vusb/gempc"
+	"openct/internal/vusb/kaan"
 	"openct/internal/vusb/phoenix"
 	"openct/internal/vusb/serialline"
 	"openct/internal/vusb/smartboard"
@@ -51,8 +52,17 @@ func models() []model {
 		{"smartboard", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(smartboard.New(c)) }},
 		{"towitoko", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(towitoko.New(towitoko.External, c)) }},
 		{"gempc", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(gempc.New(c)) }},
+		{"kaan", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(newKaan(c, false)) }},
+		{"b1", nil, func(c card.Card) vusb.Model { return serialline.NewFTDI(newKaan(c, true)) }},
 		{"ccid", nil, func(c card.Card) vusb.Model { return ccidreader.New(ccidreader.Profile{}, c) }},
 	}
+}
+
+// newKaan is a terminal with a keypad, at which the user types a PIV card's PIN.
+func newKaan(c card.Card, b1 bool) serialline.Reader {
+	t := kaan.New(c)
+	t.B1, t.PIN = b1, "123456"
+	return t
 }
 
 // New makes the virtual device for a driver, with a fresh card of the named
@@ -76,7 +86,7 @@ func New(driver, cardName string) (vusb.Model, error) {
 }
 
 // memoryReaders are the drivers whose virtual devices can hold a memory card.
-var memoryReaders = []string{"towitoko"}
+var memoryReaders = []string{"towitoko", "kaan", "b1"}
 
 // NewWith is New with a card of the caller's.
 func NewWith(driver string, c card.Card) (vusb.Model, error) {
@@ -100,6 +110,8 @@ var serialReaders = map[string]func(card.Card) serialline.Reader{
 	"smartmouse":     func(c card.Card) serialline.Reader { return phoenix.NewSmartMouse(c) },
 	"smartboard":     func(c card.Card) serialline.Reader { return smartboard.New(c) },
 	"towitoko":       func(c card.Card) serialline.Reader { return towitoko.New(towitoko.External, c) },
+	"kaan":           func(c card.Card) serialline.Reader { return newKaan(c, false) },
+	"b1":             func(c card.Card) serialline.Reader { return newKaan(c, true) },
 	"pertosmart1030": func(c card.Card) serialline.Reader { return acs.NewACR30S(c) },
 	"gempc":          func(c card.Card) serialline.Reader { return gempc.New(c) },
 }
