@@ -39,6 +39,7 @@ var cases = []struct {
 	{"ccid", testCCID},
 	{"serial", testSerial},
 	{"reader units", testReaderUnits},
+	{"memory cards", testMemoryCards},
 	{"upgrade", testUpgrade},
 	{"old configuration", testOldConfiguration},
 	{"purge", testPurge},
