@@ -94,6 +94,13 @@ func testDoctor(t *testing.T, g *guest) {
 			check: "rules", text: "udev kills them", next: "SYSTEMD_WANTS",
 		},
 		{
+			name: "udev read the rule before its group was there", plugged: true,
+			make: `systemctl stop $unit; chgrp root $node; sed 's/^GROUP:="openctd"/GROUP:="latecomer"/' /lib/udev/rules.d/60-openct.rules >/etc/udev/rules.d/60-openct.rules
+udevadm control --reload; udevadm trigger --settle --action=add $sys; groupadd --system latecomer; udevadm control --reload; udevadm trigger --settle --action=add $sys`,
+			undo:  "rm /etc/udev/rules.d/60-openct.rules; groupdel latecomer; systemctl restart systemd-udevd; udevadm trigger --settle --action=add $sys",
+			check: "node", text: "keeps the rule without", next: "systemctl restart systemd-udevd.service",
+		},
+		{
 			name: "unit was stopped", plugged: true, make: "systemctl stop $unit",
 			check: "unit", text: "was stopped", next: "systemctl start",
 		},
@@ -154,7 +161,7 @@ systemctl daemon-reload; systemctl restart pcscd`,
 			if tt.plugged {
 				k := g.plug(t, "patient", "")
 				k.served(t)
-				env = fmt.Sprintf("unit=%s node=%s\nctl='%s ctl %s'\n", k.unit(), k.node, vtoken, k.control())
+				env = fmt.Sprintf("unit=%s node=%s sys=/sys/bus/usb/devices/%s\nctl='%s ctl %s'\n", k.unit(), k.node, k.busid, vtoken, k.control())
 				t.Cleanup(func() { k.ctl(t, "unplug"); k.inactive(t) })
 			}
 			if tt.reader {

@@ -43,9 +43,10 @@ func testPlug(t *testing.T, g *guest) {
 	})
 }
 
-// testPresentAtBoot boots with a token that is plugged before udev asks for
-// devices. udev is slow about it: openct.service comes to it first, and is to
-// leave it to systemd all the same.
+// testPresentAtBoot boots with a token and a serial reader that are plugged before
+// udev asks for devices. udev is slow about the token: openct.service comes to it
+// first, and is to leave it to systemd all the same. The reader's node is there
+// before udev gives it a group.
 func testPresentAtBoot(t *testing.T, g *guest) {
 	g.install(t)
 	g.sh(t, "install /run/e2e/under-test/usr/sbin/openct-vtoken /root/vtoken")
@@ -61,6 +62,20 @@ ExecStartPost=/bin/sh -c 'until grep -q 0600 /sys/bus/usb/devices/*/idProduct; d
 [Install]
 WantedBy=sysinit.target
 `)
+	g.put(t, "/etc/systemd/system/boot-reader.service", 0o644, `[Unit]
+DefaultDependencies=no
+After=boot-token.service
+Before=systemd-udevd.service systemd-udev-trigger.service sysinit.target
+
+[Service]
+ExecStartPre=/sbin/modprobe ftdi_sio
+ExecStart=/root/vtoken plug --driver phoenix --card sim --control /run/vtoken-boot-reader
+ExecStartPost=/bin/sh -c 'until [ -c /dev/ttyUSB0 ]; do sleep 0.1; done'
+
+[Install]
+WantedBy=sysinit.target
+`)
+	g.restartWith(t, simReader)
 	g.put(t, "/root/slow", 0o755, `#!/bin/sh
 n=0
 until [ "$(systemctl show -P ActiveState openct.service)" != inactive ] || [ $((n += 1)) = 300 ]; do sleep 0.1; done
@@ -68,9 +83,9 @@ sleep 3
 `)
 	g.put(t, "/etc/udev/rules.d/10-slow.rules", 0o644,
 		`ACTION=="add", SUBSYSTEM=="usb", ENV{DEVTYPE}=="usb_device", ATTR{idVendor}=="0529", PROGRAM="/root/slow"`+"\n")
-	g.sh(t, "systemctl daemon-reload && systemctl enable -q boot-token")
+	g.sh(t, "systemctl daemon-reload && systemctl enable -q boot-token boot-reader")
 	t.Cleanup(func() {
-		g.try(t, "systemctl disable -q --now boot-token; rm -f /etc/systemd/system/boot-token.service /root/vtoken /root/slow /etc/udev/rules.d/10-slow.rules;"+
+		g.try(t, "systemctl disable -q --now boot-token boot-reader; rm -f /etc/systemd/system/boot-*.service /root/vtoken /root/slow /etc/udev/rules.d/10-slow.rules;"+
 			"systemctl daemon-reload; udevadm control --reload")
 	})
 	g.reboot(t)
@@ -79,6 +94,12 @@ sleep 3
 	reader := k.served(t)
 	k.works(t, reader)
 	g.until(t, readyTime, "systemctl is-active openct.service")
+	g.simWorks(t, g.readerAt(t, simUnit))
+	if jobs := g.sh(t, "systemctl list-jobs --no-legend"); jobs != "" {
+		t.Errorf("systemd waits:\n%s", jobs)
+	}
+	(&token{g: g, name: "boot-reader"}).ctl(t, "unplug")
+	g.reaches(t, goneTime, simUnit, "inactive")
 	inUnit(t, g, k.unit())
 	k.ctl(t, "unplug")
 	k.gone(t, reader)
