@@ -11,7 +11,7 @@
 #	make check-packaging  what packaging/ has for other distributions
 #	make bench fuzz measurements; fuzzing, FUZZTIME=5m each target
 
-VERSION    := 0.7.0
+VERSION    := 0.8.0
 PREFIX     ?= /usr/local
 SBINDIR    ?= $(PREFIX)/sbin
 BINDIR     ?= $(PREFIX)/bin

@@ -20,7 +20,7 @@ import (
 )
 
 // Version is the release, set by the linker (see Makefile).
-var Version = "0.7.0"
+var Version = "0.8.0"
 
 // ConfigFile is the configuration file, set by the linker where it is
 // installed elsewhere.
