@@ -84,8 +84,12 @@ cross:
 	for arch in $(ARCHS); do \
 		echo "$$arch"; CGO_ENABLED=0 GOARCH=$$arch $(GO) vet ./... && CGO_ENABLED=0 GOARCH=$$arch $(GO) build ./... || exit 1; done
 
+# Beside the packages, what "make install" makes of an installation like C
+# OpenCT's own in /usr/local, whose openct.conf is there already.
 e2e: deb
 	@$(DEPS) e2e
+	rm -rf build/local && install -D -m 644 test/vm/testdata/local.conf build/local/usr/local/etc/openct.conf
+	$(MAKE) install DESTDIR=$(CURDIR)/build/local PREFIX=/usr/local SYSCONFDIR=/usr/local/etc
 	$(GO) test -tags vm -count=1 -v -timeout 60m -run '$(value E2E)' ./test/vm
 
 # An openct.conf that is there is kept; the new one goes beside it. The group must

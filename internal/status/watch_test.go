@@ -25,7 +25,7 @@ func TestWatchLock(t *testing.T) {
 		t.Errorf("a second one: got %v, want %v", err, ErrBusy)
 	}
 	if was, err := EndWatch(dir, watchPatience); !was || err != nil {
-		t.Errorf("end: %v, %v", was, err)
+		t.Fatalf("end: %v, %v", was, err)
 	}
 	w.Wait()
 	if !w.ProcessState.Sys().(interface{ Signaled() bool }).Signaled() {

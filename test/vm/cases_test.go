@@ -44,6 +44,7 @@ var cases = []struct {
 	{"old configuration", testOldConfiguration},
 	{"purge", testPurge},
 	{"install while events come", testInstallAmongEvents},
+	{"no systemd", testNoSystemd}, // the last one, it leaves the machine without
 }
 
 func TestE2E(t *testing.T) {

@@ -80,12 +80,22 @@ func run(m *testing.M) (int, error) {
 	if err := os.WriteFile(initrd, initramfs, 0o644); err != nil {
 		return 0, err
 	}
+	// The links of an installation, which writePayload follows, stay links in an archive.
+	local := filepath.Join(work, "local")
+	if err := os.Mkdir(local, 0o755); err != nil {
+		return 0, err
+	}
+	installed := setting("OPENCT_E2E_LOCAL", filepath.Join(top, "build", "local"))
+	if _, err := output(ctx, "tar", "--owner=root", "--group=root", "-C", installed, "-cf", filepath.Join(local, "local.tar"), "."); err != nil {
+		return 0, fmt.Errorf("%s (make e2e makes it): %w", installed, err)
+	}
 	payload := filepath.Join(work, "payload.tar")
 	if err := writePayload(payload, map[string]string{
 		"guest":    helper,
 		"cost":     filepath.Join(work, "cost"),
 		"testdata": "testdata",
 		"debs":     debs,
+		"local":    local,
 	}); err != nil {
 		return 0, err
 	}

@@ -110,6 +110,12 @@ func (k *token) unit() string { return "openct-handler@" + k.instance + ".servic
 func (k *token) served(t testing.TB) int {
 	t.Helper()
 	k.g.reaches(t, readyTime, k.unit(), "active")
+	return k.reader(t)
+}
+
+// reader is the number of the token's reader in the status file.
+func (k *token) reader(t testing.TB) int {
+	t.Helper()
 	out := k.g.sh(t, "openct-control status --json")
 	var readers []struct {
 		Reader int
@@ -123,7 +129,7 @@ func (k *token) served(t testing.TB) int {
 			return r.Reader
 		}
 	}
-	t.Fatalf("%s is active, but status has no reader at %s:\n%s", k.unit(), k.node, out)
+	t.Fatalf("status has no reader at %s:\n%s", k.node, out)
 	return -1
 }
 

@@ -18,7 +18,7 @@ func firstStage() {
 }
 
 // switchRoot loads the modules listed in /modules.list, mounts the first
-// virtio disk and becomes its init. With "openct.probe" on the kernel's
+// virtio disk and becomes its init (initProgram). With "openct.probe" on the kernel's
 // command line it only says that it came so far.
 func switchRoot() error {
 	for _, m := range []struct{ what, where string }{
@@ -72,7 +72,19 @@ func switchRoot() error {
 	if err := unix.Chroot("."); err != nil {
 		return err
 	}
-	return unix.Exec("/sbin/init", []string{"/sbin/init"}, []string{"TERM=dumb"})
+	init := initProgram(string(cmdline))
+	return unix.Exec(init, []string{init}, []string{"TERM=dumb"})
+}
+
+// initProgram is the disk's init: that of "init=" on the kernel's command line
+// (kernel-parameters.txt), or systemd.
+func initProgram(cmdline string) string {
+	for _, word := range strings.Fields(cmdline) {
+		if path, ok := strings.CutPrefix(word, "init="); ok {
+			return path
+		}
+	}
+	return "/sbin/init"
 }
 
 func loadModule(path string) error {

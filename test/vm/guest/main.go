@@ -29,8 +29,8 @@ func main() {
 	}
 }
 
-// runAgent serves the port openct.agent, and copies the journal to
-// openct.journal, so that the host has it whatever becomes of this machine.
+// runAgent serves the port openct.agent, and copies the journal (without systemd,
+// syslog) to openct.journal, so that the host has it whatever becomes of this machine.
 func runAgent() error {
 	port, err := openPort("openct.agent", os.O_RDWR)
 	if err != nil {
@@ -43,6 +43,9 @@ func runAgent() error {
 	}
 	defer journalPort.Close()
 	journal := exec.Command("journalctl", "--follow", "--boot", "--lines=all", "--output=short-monotonic")
+	if _, err := os.Stat("/run/systemd/system"); err != nil { // BusyBox's syslogd
+		journal = exec.Command("tail", "-n", "+1", "-F", "/var/log/messages")
+	}
 	journal.Stdout = journalPort
 	if err := journal.Start(); err != nil {
 		return err
