@@ -266,11 +266,13 @@ func TestSideFileTells(t *testing.T) {
 	if _, err := c.Lock(ctx, 0, true); err != nil {
 		t.Fatal(err)
 	}
+	s.detail(func(d status.Detail) bool { return len(d.Locks) == 1 })
 	s.port.Inject(vusb.Fault{On: vusb.Transfer{Control: true, Code: 0x86}, Stall: true})
 	if _, err := c.Transact(ctx, 0, someAPDU); !errors.Is(err, socket.CommError) {
 		t.Fatalf("got %v, want %v", err, socket.CommError)
 	}
-	d := s.detail(func(d status.Detail) bool { return d.LastError != "" && len(d.Locks) == 1 })
+	// Who was answered with an error finds the reason at the first look.
+	d := s.detail(func(status.Detail) bool { return true })
 	if d.Clients != 1 || d.Locks[0].PID != os.Getpid() || !d.Locks[0].Exclusive || d.Driver != "etoken64" {
 		t.Errorf("side file: %+v", d)
 	}

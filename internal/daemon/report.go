@@ -16,7 +16,9 @@ type report struct {
 	d    *daemon
 	name string
 
-	news chan struct{} // holds an element while something is untold
+	news    chan struct{} // holds an element while something is untold
+	telling sync.Mutex
+
 	mu   sync.Mutex
 	last error
 	when time.Time
@@ -37,13 +39,20 @@ func (r *report) touch() {
 	}
 }
 
-// fault notes what went wrong last, in the journal as well.
+// fault notes what went wrong last, in the journal as well. Whoever is answered with
+// an error finds the reason told already; only of faults in a row, the later ones wait.
 func (r *report) fault(err error) {
 	r.mu.Lock()
-	r.last, r.when = err, time.Now()
+	now := time.Now()
+	first := now.Sub(r.when) > reportPause
+	r.last, r.when = err, now
 	r.mu.Unlock()
 	if !r.d.unplugged() {
 		r.d.Log.Warn("request failed", "reader", r.d.slot.Index(), "error", err)
+	}
+	if first {
+		r.tell()
+		return
 	}
 	r.touch()
 }
@@ -71,6 +80,8 @@ func (r *report) start() (stop func()) {
 }
 
 func (r *report) tell() {
+	r.telling.Lock()
+	defer r.telling.Unlock()
 	r.d.Notify.Status(r.text())
 	if err := r.d.slot.WriteDetail(r.detail()); err != nil {
 		r.d.Log.Debug("side file not written", "error", err)
