@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"openct/internal/device"
 	"openct/internal/ifd"
 	"openct/internal/usb"
 )
@@ -53,7 +53,7 @@ var cm4040 = ClassDescriptor{
 func OpenBlock(path string, opts ifd.Options) (ifd.Reader, error) {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, usb.Wrap("open", path, fileError(err))
+		return nil, usb.Wrap("open", path, device.FileError(err))
 	}
 	t, err := newBlockTransport(path, fd)
 	if err != nil {
@@ -76,28 +76,11 @@ func (t *blockTransport) name() string                            { return t.pat
 func (t *blockTransport) abort(context.Context, byte, byte) error { return errNoAbort }
 func (t *blockTransport) gone() <-chan struct{}                   { return t.away }
 func (t *blockTransport) fail(op string, err error) error {
-	err = fileError(err)
+	err = device.FileError(err)
 	if errors.Is(err, usb.ErrUnplugged) {
 		t.left.Do(func() { close(t.away) })
 	}
 	return usb.Wrap(op, t.path, err)
-}
-
-// fileError translates what a character device may answer.
-func fileError(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENOENT), errors.Is(err, unix.EPIPE):
-		return fmt.Errorf("%w: %w", usb.ErrUnplugged, err)
-	case errors.Is(err, unix.EBUSY):
-		return fmt.Errorf("%w: %w", usb.ErrBusy, err)
-	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		return fmt.Errorf("%w: %w", usb.ErrAccess, err)
-	case errors.Is(err, unix.EBADF), errors.Is(err, os.ErrClosed):
-		return fmt.Errorf("%w: %w", usb.ErrClosed, err)
-	}
-	return fmt.Errorf("%w: %w", usb.ErrIO, err)
 }
 
 func (t *blockTransport) send(_ context.Context, msg []byte) error {

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"openct/internal/device"
 	"openct/internal/ifd"
 	"openct/internal/proto"
 	"openct/internal/serial"
@@ -551,7 +552,7 @@ func TestFileErrors(t *testing.T) {
 		{unix.EBUSY, usb.ErrBusy}, {unix.EACCES, usb.ErrAccess}, {unix.EPERM, usb.ErrAccess}, {unix.EBADF, usb.ErrClosed},
 		{os.ErrClosed, usb.ErrClosed}, {unix.EIO, usb.ErrIO}, {unix.EINVAL, usb.ErrIO},
 	} {
-		if got := fileError(c.in); !errors.Is(got, c.want) {
+		if got := device.FileError(c.in); !errors.Is(got, c.want) {
 			t.Errorf("%v: %v, want %v", c.in, got, c.want)
 		}
 	}

@@ -218,6 +218,10 @@ func drivers() []Entry {
 			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){"serial": openB1At},
 		},
 		{
+			Name: "cm4000", Reader: "OMNIKEY CardMan 4000", Verified: Recorded,
+			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){"pcmcia": openCM4000At},
+		},
+		{
 			Name: "ccid", Reader: "CCID Compatible", Verified: Emulated, Open: ccid.Open, Class: ccid.Is,
 			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){
 				"pcmcia_block": ccid.OpenBlock,

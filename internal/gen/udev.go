@@ -22,6 +22,9 @@ const udevHeader = `# USB tokens and readers that OpenCT serves: permissions, an
 # and "change" as well, and what is not set again in the last event is lost.
 
 ACTION=="remove", GOTO="openct_end"
+# The CardMan Mobile 4000, a PCMCIA card (until Linux 6.3). openct.conf names it, and
+# its unit runs as openctd.
+SUBSYSTEM=="cardman_4000", GROUP:="openctd", MODE:="0660"
 SUBSYSTEM!="usb", GOTO="openct_end"
 ENV{DEVTYPE}!="usb_device", GOTO="openct_end"
 ENV{OPENCT_DRIVER}=="none", GOTO="openct_end"

@@ -49,6 +49,7 @@ func TestUdevTraps(t *testing.T) {
 		{"a token of the table needs no program", "ENV{OPENCT_DRIVER}==\"?*\", TEST!=\"/run/openct/udev-ask\", GOTO=\"openct_ours\"\n" +
 			`ENV{OPENCT_DRIVER}=="?*", GOTO="openct_ask"`, true},
 		{"libccid's rule comes later", `GROUP:="openctd"`, true},
+		{"a CardMan 4000 is openctd's, too", "SUBSYSTEM==\"cardman_4000\", GROUP:=\"openctd\", MODE:=\"0660\"\nSUBSYSTEM!=\"usb\"", true},
 		{"what comes back from suspend is plugged anew", `ATTR{power/persist}="0"`, true},
 	}
 	for _, tt := range tests {

@@ -92,6 +92,8 @@ func bit(b bool) int {
 //	>02 00a4    the driver writes on USB: to an endpoint, or ">40/00" a request, ">40/00/0001/0000"
 //	            one with wValue and wIndex
 //	<82 9000    the reader answers on USB
+//	>ioctl/0    the driver makes an ioctl, by its number; with bytes where they go to the kernel
+//	<ioctl/0 0f what the kernel leaves in its argument
 //	unplug      the adapter is pulled
 //	set 9600 8E2 [check]
 //	lines 10    DTR, RTS

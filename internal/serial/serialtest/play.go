@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"openct/internal/ifd"
+	"openct/internal/pcmcia"
 	"openct/internal/proto"
 	"openct/internal/reader"
 	"openct/internal/serial"
@@ -32,6 +33,9 @@ type Driver struct {
 
 	// OpenUSB is the driver's for a reader on USB.
 	OpenUSB func(dev usb.Device, o ifd.Options) (ifd.Reader, error)
+
+	// OpenNode is the driver's for a PCMCIA reader.
+	OpenNode func(n pcmcia.Node, o ifd.Options) (ifd.Reader, error)
 
 	// Differences are applied to every window in this order.
 	Differences []Difference
@@ -167,8 +171,11 @@ func playScenario(t *testing.T, d Driver, windows []*Window) {
 		case Open:
 			o := ifd.Options{Log: slog.New(slog.DiscardHandler)}
 			open := func() (ifd.Reader, error) { return d.Open(r, o) }
-			if w.Device == "usb" {
+			switch w.Device {
+			case "usb":
 				open = func() (ifd.Reader, error) { return d.OpenUSB(usbReplay{r}, o) }
+			case "pcmcia":
+				open = func() (ifd.Reader, error) { return d.OpenNode(nodeReplay{r}, o) }
 			}
 			rd, err := open()
 			if (err != nil) != w.Failed {

@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"openct/internal/pcmcia"
 	"openct/internal/serial"
 	"openct/internal/serial/record"
 	"openct/internal/usb"
@@ -34,7 +36,7 @@ type Window struct {
 	Line     int // of File, where it begins
 	Phase    Phase
 	Meaning  string
-	Device   string // of Open: the reader's device type, "serial" or "usb"
+	Device   string // of Open: the reader's device type, "serial", "usb" or "pcmcia"
 
 	Steps []Step
 
@@ -95,6 +97,7 @@ type event struct {
 	Value   uint16 `json:"value"`
 	Index   uint16 `json:"index"`
 	Ep      string `json:"ep"`
+	Ioctl   string `json:"ioctl"` // its number, in hexadecimal
 }
 
 // slow is from where on a reader's answer took its time; what is less is the
@@ -231,8 +234,31 @@ func (l *loader) repeat(e *event) error {
 	return nil
 }
 
+// ioctl is a request to the kernel's driver: what goes to it, or what it answers.
+func (l *loader) ioctl(e *event) error {
+	code, err := strconv.ParseUint(e.Ioctl, 16, 32)
+	if err != nil {
+		return err
+	}
+	data, err := hex.DecodeString(e.Data)
+	if err != nil {
+		return err
+	}
+	q := pcmcia.Request{Direction: pcmcia.Direction(code >> 30), Number: byte(code)}
+	if q.Direction&pcmcia.Read == 0 {
+		l.step(Step{Kind: Write, Pipe: q.String(), Data: data})
+		return nil
+	}
+	l.step(Step{Kind: Write, Pipe: q.String()})
+	l.step(Step{Kind: Answer, Pipe: q.String(), Data: data})
+	return nil
+}
+
 // usb is traffic on USB.
 func (l *loader) usb(e *event) (err error) {
+	if e.Ioctl != "" {
+		return l.ioctl(e)
+	}
 	s := Step{Kind: Write, Pipe: e.Ep}
 	switch {
 	case e.Op == "control":

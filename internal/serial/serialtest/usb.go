@@ -68,12 +68,16 @@ func endpointPipe(ep uint8) string { return fmt.Sprintf("%02x", ep) }
 // bulkPacket is the size of a full packet of a bulk endpoint.
 const bulkPacket = 64
 
-// read takes what comes next from an endpoint. What does not fit is an overflow,
-// as on a bus, or the next transfer's where full packets fill buf.
+// read takes what comes next from an endpoint.
 func (u usbReplay) read(ctx context.Context, ep uint8, buf []byte, timeout time.Duration, full bool) (int, error) {
-	pipe := endpointPipe(ep)
-	return u.r.receive(ctx, buf, timeout, func(buf []byte) (int, time.Duration, error) {
-		for i, a := range u.r.in {
+	return u.r.readPipe(ctx, endpointPipe(ep), buf, timeout, full)
+}
+
+// readPipe takes what comes next from a pipe. What does not fit is an overflow,
+// as on a bus, or the next transfer's where full packets fill buf.
+func (r *Replay) readPipe(ctx context.Context, pipe string, buf []byte, timeout time.Duration, full bool) (int, error) {
+	return r.receive(ctx, buf, timeout, func(buf []byte) (int, time.Duration, error) {
+		for i, a := range r.in {
 			if a.pipe != pipe {
 				continue
 			}
@@ -81,10 +85,10 @@ func (u usbReplay) read(ctx context.Context, ep uint8, buf []byte, timeout time.
 				return 0, wait, nil
 			}
 			if full && len(a.data) > len(buf) {
-				u.r.in[i].data = a.data[len(buf):]
+				r.in[i].data = a.data[len(buf):]
 				return copy(buf, a.data), 0, nil
 			}
-			u.r.in = append(u.r.in[:i:i], u.r.in[i+1:]...)
+			r.in = append(r.in[:i:i], r.in[i+1:]...)
 			if len(a.data) > len(buf) {
 				return 0, 0, usb.ErrOverflow
 			}
