@@ -72,6 +72,7 @@ func run(m *testing.M) (code int, err error) {
 		}
 	}
 	os.Setenv("PATH", programs+":"+os.Getenv("PATH"))
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // a program with the race detector sleeps a second at its end otherwise
 	return m.Run(), nil
 }
 
@@ -103,6 +104,7 @@ func setup(env *testscript.Env) error {
 		return err
 	}
 	env.Setenv("OPENCT_SOCKETDIR", dir)
+	env.Setenv("GORACE", os.Getenv("GORACE"))
 	env.Setenv("RUN", dir)
 	env.Setenv("BIN", programs)
 	w := &world{dir: dir}
