@@ -1,0 +1,58 @@
+//go:build vm
+
+package vm
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// testVerify has a token, a CCID reader and a serial reader checked as their owners
+// would: the unit is stopped for it and served again afterwards.
+func testVerify(t *testing.T, g *guest) {
+	g.install(t)
+	g.configure(t, "ccid = on;")
+	for _, tt := range []struct{ name, options string }{
+		{"eToken", "--card piv"},
+		{"CCID", "--driver ccid:P2 --card piv"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			k := g.plug(t, "verify", tt.options)
+			reader := k.served(t)
+			report := "/run/verify-" + tt.name
+			out := g.sh(t, fmt.Sprintf("rm -f %s; openct-control verify %d -o %s", report, reader, report))
+			t.Log("\n" + out)
+			if strings.Contains(out, "wrong") || !strings.Contains(out, "ok") {
+				t.Error("not all is well")
+			}
+			if serial := g.sh(t, "cat /sys/bus/usb/devices/"+k.busid+"/serial || :"); serial != "" {
+				g.sh(t, fmt.Sprintf("! grep -qi '%s' %s", serial, report))
+			}
+			k.served(t)
+			k.works(t, k.reader(t))
+			k.ctl(t, "unplug")
+			k.inactive(t)
+		})
+	}
+	t.Run("unplug", func(t *testing.T) {
+		k := g.plug(t, "verify", "--card echo")
+		reader := k.served(t)
+		g.sh(t, fmt.Sprintf("rm -f /run/verify-unplug; systemd-run --quiet --unit=verify -p StandardOutput=file:/run/verify.out -p StandardError=file:/run/verify.err "+
+			"-p RemainAfterExit=yes openct-control verify %d --unplug -o /run/verify-unplug", reader))
+		t.Cleanup(func() { g.try(t, "systemctl stop verify; systemctl reset-failed verify") })
+		g.until(t, readyTime, "grep -qi 'unplug the device' /run/verify.out /run/verify.err")
+		k.ctl(t, "unplug")
+		g.until(t, readyTime, "grep -qi 'plug it in again' /run/verify.out /run/verify.err")
+		k.ctl(t, "plug")
+		out := g.until(t, readyTime, "grep -hi 'handler gone after' /run/verify.out /run/verify-unplug")
+		t.Log(out)
+		if !regexp.MustCompile(`gone after \d+ ms, ready after the plug in \d+ ms`).MatchString(out) {
+			t.Errorf("said %q", out)
+		}
+		k.served(t)
+		k.ctl(t, "unplug")
+		k.inactive(t)
+	})
+}
