@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"openct/internal/driver"
@@ -212,13 +213,25 @@ func (p *parser) line(line string) error {
 	return fmt.Errorf("section %q is unknown", p.section)
 }
 
-// Forms of words in a report. A name of a file is made of some.
+// Forms of words in a report. A name of a file is made of some. They are made when a
+// report is read: every command and handler would pay for them at its start.
 var (
-	versionForm = regexp.MustCompile(`^[0-9A-Za-z.+~-]{1,40}$`)
-	dateForm    = regexp.MustCompile(`^\d{4}-\d\d-\d\d$`)
-	textForm    = regexp.MustCompile(`^[ -~]*$`)
-	resultForm  = regexp.MustCompile(`^[ -~]{1,200}$`)
+	versionForm = form(`^[0-9A-Za-z.+~-]{1,40}$`)
+	dateForm    = form(`^\d{4}-\d\d-\d\d$`)
+	textForm    = form(`^[ -~]*$`)
+	resultForm  = form(`^[ -~]{1,200}$`)
 )
+
+// form makes a check of a value.
+func form(pattern string) func(value string) error {
+	re := sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+	return func(value string) error {
+		if !re().MatchString(value) {
+			return fmt.Errorf("%.40q has not the form of such a value", value)
+		}
+		return nil
+	}
+}
 
 func (p *parser) head(words []string) error {
 	if len(words) < 2 {
@@ -228,10 +241,10 @@ func (p *parser) head(words []string) error {
 	switch words[0] {
 	case "version":
 		p.r.Version = value
-		return form(versionForm, value)
+		return versionForm(value)
 	case "date":
 		p.r.Date = value
-		return form(dateForm, value)
+		return dateForm(value)
 	case "driver":
 		p.r.Driver = value
 		_, err := driver.Named(value)
@@ -295,13 +308,6 @@ func (p *parser) device(words []string) error {
 	return nil
 }
 
-func form(re *regexp.Regexp, value string) error {
-	if !re.MatchString(value) {
-		return fmt.Errorf("%.40q has not the form of such a value", value)
-	}
-	return nil
-}
-
 // numbers reads a number of so many bits for each base.
 func numbers(words []string, bits int, bases ...int) ([]uint64, error) {
 	if len(words) != len(bases) {
@@ -330,7 +336,7 @@ func (p *parser) check(line string) error {
 	if p.r.Checks = append(p.r.Checks, Check{Verdict: v, Name: strings.TrimSpace(line[name:text]), Text: strings.TrimSpace(line[text:])}); len(p.r.Checks) > maxParts {
 		return fmt.Errorf("more than %d verdicts", maxParts)
 	}
-	return form(textForm, line)
+	return textForm(line)
 }
 
 func (p *parser) exchange(line string) error {
@@ -382,7 +388,7 @@ func (p *parser) result(text string) error {
 		s.Took = time.Duration(ms) * time.Millisecond
 	}
 	s.Result = text
-	err := form(resultForm, text)
+	err := resultForm(text)
 	script := p.script.String()
 	switch {
 	case err != nil:

@@ -25,7 +25,7 @@ var costs = []struct {
 	calls, swaps  float64 // at most
 }{
 	{"eToken", "", "5:2", 13, 5},
-	{"eToken", "", "5:258", 60, 22},
+	{"eToken", "", "5:258", 64, 22},
 	{"CCID short APDU", "--driver ccid:P3", "5:2", 19, 6},
 	{"CCID T=1 TPDU", "--driver ccid:P2", "5:2", 19, 6},
 	{"CCID T=1 TPDU", "--driver ccid:P2", "5:258", 20, 10},

@@ -127,18 +127,7 @@ func (n *Node) transfer(ctx context.Context, kind, ep uint8, in bool, head, data
 	if !in {
 		copy(body, data)
 	}
-	if !deadline.IsZero() {
-		t.timer.Reset(time.Until(deadline))
-		defer t.timer.Stop()
-	}
-	if ctx.Done() != nil {
-		use := t.use
-		defer context.AfterFunc(ctx, func() {
-			n.discard(t, endOf(ctx), func() bool { return t.use == use })
-		})()
-	}
-
-	n.run(t)
+	n.run(ctx, t)
 	if t.err != nil {
 		return 0, t.err
 	}
@@ -252,7 +241,7 @@ func (n *Node) settle(t *transfer) {
 const atOnce = 4 * time.Millisecond
 
 // run submits t and returns when it is over.
-func (n *Node) run(t *transfer) {
+func (n *Node) run(ctx context.Context, t *transfer) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.submit(t)
@@ -260,7 +249,9 @@ func (n *Node) run(t *transfer) {
 		n.look(t)
 	}
 	if t.state != over {
+		disarm := n.arm(ctx, t)
 		n.wait(t)
+		disarm()
 	}
 	if n.waiter == t {
 		n.passOn()
@@ -268,6 +259,25 @@ func (n *Node) run(t *transfer) {
 	select {
 	case <-t.news: // came while this goroutine saw by itself
 	default:
+	}
+}
+
+// arm has t ended early at its deadline or the end of ctx. A transfer that is over
+// after a moment needs neither.
+func (n *Node) arm(ctx context.Context, t *transfer) (disarm func()) {
+	stop := func() bool { return true }
+	if ctx.Done() != nil {
+		use := t.use
+		stop = context.AfterFunc(ctx, func() {
+			n.discard(t, endOf(ctx), func() bool { return t.use == use })
+		})
+	}
+	if !t.deadline.IsZero() {
+		t.timer.Reset(time.Until(t.deadline))
+	}
+	return func() {
+		t.timer.Stop()
+		stop()
 	}
 }
 
