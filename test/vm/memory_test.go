@@ -18,7 +18,7 @@ func testMemoryCards(t *testing.T, g *guest) {
 	g.compile(t, "ctapimem", "testdata/ctapimem.c", "-lopenctapi")
 	g.sh(t, "cp -a /etc/openct.conf /run/openct.conf.before; "+
 		"printf 'reader chip {\\n\\tdriver = towitoko;\\n\\tdevice = serial:/dev/ttyUSB0;\\n};\\n' >>/etc/openct.conf; systemctl daemon-reload")
-	t.Cleanup(func() { g.try(t, "cp -a /run/openct.conf.before /etc/openct.conf; systemctl daemon-reload") })
+	t.Cleanup(func() { g.try(t, "mv /run/openct.conf.before /etc/openct.conf; systemctl daemon-reload") })
 	for _, c := range []struct {
 		name, card, kind, atr string
 		size                  int

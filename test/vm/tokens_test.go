@@ -23,7 +23,7 @@ import (
 
 // noExtended are the drivers whose tokens speak T=0, which has no extended
 // APDUs, and those that send none.
-var noExtended = []string{"ePass3000", "egate", "cyberjack"}
+var noExtended = []string{"ePass3000", "egate", "cyberjack", "cardman"}
 
 // testTokens plugs one token of every driver, has it served by its rule, signs
 // with the card in it, and pulls it.
