@@ -36,7 +36,7 @@ LOCAL_GO    := GOTOOLCHAIN=$(or $(GOTOOLCHAIN),local) $(GO)
 ARCHS       := amd64 arm64 arm 386 riscv64 mips mipsle
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.6.1
 # The names that openct answers to, and where they are.
-SBIN_NAMES  := openct-control ifdhandler
+SBIN_NAMES  := openct-control ifdhandler ifdproxy
 BIN_NAMES   := openct-tool
 # Where the C library understands them (glibc 2.36), packed relocations make the
 # executables smaller by 0.6 MB each, on disk and in memory. musl-gcc names the

@@ -1,6 +1,6 @@
 // Command openct is OpenCT's commands in one executable: openct-control,
-// ifdhandler, openct-tool and, for systemd, openct-generator. They are installed as links to it, and the name
-// by which it is called says which one it is.
+// ifdhandler, openct-tool, ifdproxy and, for systemd, openct-generator. They are
+// installed as links to it, and the name by which it is called says which one it is.
 package main
 
 import (
@@ -28,6 +28,7 @@ commands:
   ifdhandler        serve one reader or token
   openct-tool       look at readers and cards
   openct-generator  tell systemd of the readers in openct.conf
+  ifdproxy          tell what to use instead of C OpenCT's ifdproxy
 
 options:
   -h, --help      print this text
@@ -42,6 +43,7 @@ var commands = map[string]command{
 	"ifdhandler":       runHandler,
 	"openct-tool":      runTool,
 	"openct-generator": runGenerator,
+	"ifdproxy":         runProxy,
 }
 
 // openers are the types of USB devices that this executable serves.

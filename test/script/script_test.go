@@ -66,7 +66,7 @@ func run(m *testing.M) (code int, err error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("%v: %w\n%s", build, err, out)
 	}
-	for _, name := range []string{"openct-control", "ifdhandler", "openct-tool", "openct-generator"} {
+	for _, name := range []string{"openct-control", "ifdhandler", "openct-tool", "openct-generator", "ifdproxy"} {
 		if err := os.Symlink("openct", filepath.Join(programs, name)); err != nil {
 			return 0, err
 		}

@@ -58,7 +58,7 @@ func testInstall(t *testing.T, g *guest) {
 		}
 	})
 	t.Run("manual pages are in the package", func(t *testing.T) {
-		g.sh(t, "for page in man8/openct-control.8 man8/ifdhandler.8 man1/openct-tool.1 man5/openct.conf.5; do"+
+		g.sh(t, "for page in man8/openct-control.8 man8/ifdhandler.8 man8/ifdproxy.8 man1/openct-tool.1 man5/openct.conf.5; do"+
 			" dpkg -L openct | grep -q /usr/share/man/$page || exit 1; done")
 	})
 	k.ctl(t, "unplug")
