@@ -53,6 +53,7 @@ var commands = map[socket.Command]command{
 	socket.CmdTransact:    {"TRANSACT", onCard, []socket.Tag{socket.TagCardRequest}, (*client).transact},
 	socket.CmdSetProtocol: {"SET_PROTOCOL", onCard, []socket.Tag{socket.TagProtocol}, (*client).setProtocol},
 	socket.CmdLimits:      {"LIMITS", onSlot, nil, (*client).limits},
+	socket.CmdWatch:       {"WATCH", onSlot, nil, (*client).watch},
 }
 
 // request is what a command's function gets.
@@ -115,6 +116,26 @@ func (c *client) limits(_ context.Context, r request) error {
 	most := r.slot.Limits()
 	r.reply.Int(socket.TagMaxCommand, uint32(min(most.Command, socket.MaxAPDU)))
 	r.reply.Int(socket.TagMaxResponse, uint32(min(most.Response, socket.MaxResponse)))
+	return nil
+}
+
+// watch tells of the card in the slot, as soon as that is not what the client
+// knows already.
+func (c *client) watch(ctx context.Context, r request) error {
+	known, waits := r.Args.Int(socket.TagCardEvents)
+	events, present, news := r.slot.Events()
+	if waits && events == known {
+		if err := c.wait(ctx, news); err != nil {
+			return err
+		}
+		events, present, _ = r.slot.Events()
+	}
+	var bits uint32
+	if present {
+		bits = socket.StatusPresent
+	}
+	r.reply.Int(socket.TagCardEvents, events)
+	r.reply.Int(socket.TagCardStatus, bits)
 	return nil
 }
 

@@ -40,6 +40,7 @@ func (h *handler) Connect(c *socket.Conn) socket.Session {
 	return &client{
 		handler:  h,
 		who:      lock.Client{ID: c.ID, UID: c.UID, PID: c.PID, HungUp: c.HungUp},
+		wait:     c.Wait,
 		response: make([]byte, 0, socket.MaxPacket),
 	}
 }
@@ -48,7 +49,8 @@ func (h *handler) Connect(c *socket.Conn) socket.Session {
 type client struct {
 	*handler
 	who      lock.Client
-	response []byte // room for a card's response
+	wait     func(context.Context, <-chan struct{}) error // until there is news, or the client wants something else
+	response []byte                                       // room for a card's response
 }
 
 var _ socket.Session = (*client)(nil)

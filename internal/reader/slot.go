@@ -39,6 +39,9 @@ type Slot struct {
 	gen      uint64     // counts cards taken out, so that a card's engine dies with it
 	resetGen uint64     // gen at the last reset; guarded by turn
 
+	events uint32        // counts what update passed on
+	news   chan struct{} // closed at the next event; nil while nobody waits
+
 	limits    proto.Limits // of the card's last engine; Command 0: there was none
 	limitsGen uint64       // of the card
 }
@@ -292,6 +295,17 @@ func (s *Slot) Present() bool {
 	return s.status.Present
 }
 
+// Events counts the slot's cards that came, went or were exchanged, and tells
+// whether one is in. news is closed at the next event.
+func (s *Slot) Events() (n uint32, present bool, news <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.news == nil {
+		s.news = make(chan struct{})
+	}
+	return s.events, s.status.Present, s.news
+}
+
 // Eject gives the card out, or does nothing where it is taken by hand.
 func (s *Slot) Eject(ctx context.Context, timeout time.Duration, message string) error {
 	e, ok := s.card.(ifd.Ejector)
@@ -425,6 +439,11 @@ func (s *Slot) update(st ifd.Status) {
 			s.gen++
 		}
 		s.status = ifd.Status{Present: st.Present, Changed: true}
+		s.events++
+		if s.news != nil {
+			close(s.news)
+			s.news = nil
+		}
 	}
 	s.mu.Unlock()
 	if news {

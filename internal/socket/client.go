@@ -149,6 +149,37 @@ func (c *Client) Limits(ctx context.Context, slot int) (command, response int, e
 	return command, response, err
 }
 
+// CardNews is what WATCH tells of a slot's card.
+type CardNews struct {
+	Events  uint32 // how often the handler saw the card come, go or change
+	Present bool
+}
+
+// Watch returns what there is to know of the card in slot as soon as it is
+// something else than known; nil: at once. It keeps the client's connection to
+// itself while it waits: only ctx bounds that. Handlers before 0.8 answer
+// InvalidCmd.
+func (c *Client) Watch(ctx context.Context, slot int, known *CardNews) (CardNews, error) {
+	var news CardNews
+	err := c.call(ctx, "watch", CmdWatch, slot, func(b *Builder) {
+		if known != nil {
+			b.Int(TagCardEvents, known.Events)
+		}
+	}, func(t TLV) error {
+		events, ok := t.Int(TagCardEvents)
+		if !ok {
+			return missing("number of events")
+		}
+		v, ok := t.Int(TagCardStatus)
+		if !ok {
+			return missing("card status")
+		}
+		news = CardNews{Events: events, Present: v&StatusPresent != 0}
+		return nil
+	})
+	return news, err
+}
+
 // Lock locks slot and returns the handle for Unlock. It does not wait: Locked
 // if another client is in the way.
 func (c *Client) Lock(ctx context.Context, slot int, exclusive bool) (handle uint32, err error) {

@@ -109,6 +109,14 @@ func TestClientCommands(t *testing.T) {
 			command, response, err := c.Limits(ctx, 0)
 			return fmt.Sprint(command, response), err
 		}, "4079 4081"},
+		{"watch", exchange{"2501", "080103 020101", 0}, func(c *Client) (string, error) {
+			news, err := c.Watch(ctx, 1, nil)
+			return fmt.Sprint(news), err
+		}, "{3 true}"},
+		{"watch, knowing something", exchange{"2501 48000103", "080104 020102", 0}, func(c *Client) (string, error) {
+			news, err := c.Watch(ctx, 1, &CardNews{Events: 3, Present: true})
+			return fmt.Sprint(news), err
+		}, "{4 false}"},
 		{"lock shared", exchange{"0100c2000100", "44000100", 0}, func(c *Client) (string, error) {
 			h, err := c.Lock(ctx, 0, false)
 			return string(rune('0' + h)), err

@@ -62,6 +62,7 @@ type Conn struct {
 	out   [MaxPacket]byte
 	fill  int  // bytes in in
 	skip  int  // bytes still to come of a request that was too long
+	more  bool // the client has sent more than the request that is being handled
 	large bool // the client has used a large argument: all replies do
 	req   Request
 	reply Reply
@@ -73,6 +74,7 @@ type Conn struct {
 	state    connState
 	head     Header        // of the reply that is due
 	closing  bool          // no further request is handled
+	waiting  bool          // the handler is in Wait
 	patience time.Duration // with a client that does not read its reply
 }
 
@@ -149,6 +151,7 @@ func (c *Conn) process() bool {
 		if len(buf) < HeaderSize+count {
 			break
 		}
+		c.more = len(buf) > HeaderSize+count
 		if !c.handle(head, buf[HeaderSize:HeaderSize+count]) {
 			return false
 		}
@@ -272,6 +275,9 @@ func (c *Conn) drain() {
 	c.closing = true
 	if c.state == connIdle {
 		c.nc.Close()
+	}
+	if c.waiting {
+		_ = c.nc.SetReadDeadline(longAgo)
 	}
 }
 

@@ -36,6 +36,7 @@ const (
 	CmdTransact    Command = 0x21
 	CmdSetProtocol Command = 0x22
 	CmdLimits      Command = 0x24 // no other OpenCT server has it
+	CmdWatch       Command = 0x25 // no other OpenCT server has it
 )
 
 // requestOverhead is the bytes before the arguments: command and unit.

@@ -345,9 +345,9 @@ func (s *Server) Wait(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
-	s.cancel(ErrServerClosed)
 	for _, c := range s.Conns() {
 		c.nc.Close()
 	}
+	s.cancel(ErrServerClosed) // after that a Handle may return, and must not be answered
 	return ctx.Err()
 }

@@ -18,6 +18,7 @@ const (
 	TagCardResponse Tag = 0x05 // bytes
 	TagMaxCommand   Tag = 0x06 // number of bytes; C OpenCT has no tag for it
 	TagMaxResponse  Tag = 0x07 // the same
+	TagCardEvents   Tag = 0x08 // number; C OpenCT has no tag for it
 	TagTimeout      Tag = 0x80 // integer, seconds
 	TagMessage      Tag = 0x81 // string
 	TagLockType     Tag = 0x82 // integer, LockShared or LockExclusive
