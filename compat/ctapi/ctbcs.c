@@ -66,8 +66,68 @@ static bool parse_unit(const struct terminal *t, unsigned char p1, unsigned int 
 	return p1 <= t->slots;
 }
 
+/* The user: how long to wait for him, in seconds, what to tell him, and for the
+ * verifications the command to perform, which points into the command. */
+struct user {
+	unsigned int timeout;
+	char prompt[OCT_MESSAGE_MAX + 1];
+	const unsigned char *perform;
+	size_t perform_len;
+};
+
+/* Data objects 80 seconds, 50 prompt, 52 command to perform; others are passed
+ * over. Of several prompts the first counts: a reader is told one. False: they
+ * are malformed. */
+static bool parse_user(const struct command *c, struct user *u)
+{
+	const unsigned char *p = c->data, *end = p ? p + c->lc : p, *value;
+	bool prompted = false;
+	unsigned char tag;
+	size_t len;
+
+	memset(u, 0, sizeof *u);
+	while (p != end) {
+		if (!next_object(&p, end, &tag, &value, &len))
+			return false;
+		if (tag == CTBCS_TAG_TIMEOUT) {
+			if (len != 1)
+				return false;
+			u->timeout = value[0];
+		} else if (tag == CTBCS_TAG_PROMPT && !prompted) {
+			memcpy(u->prompt, value, len);
+			prompted = true;
+		} else if (tag == CTBCS_TAG_VERIFY_CMD) {
+			u->perform = value;
+			u->perform_len = len;
+		}
+	}
+	return true;
+}
+
+/* REQUEST ICC and EJECT ICC have two dialects: data objects, and one byte, the
+ * seconds. */
+static bool parse_wait(const struct command *c, struct user *u)
+{
+	if (c->lc != 1)
+		return parse_user(c, u);
+	memset(u, 0, sizeof *u);
+	u->timeout = c->data[0];
+	return true;
+}
+
+/* A user who had some time and did nothing is a warning; any other error is
+ * CT_data's. */
+static unsigned int waited(const struct user *u, int rc, int *error)
+{
+	if (u->timeout && (rc == IFD_ERROR_NO_CARD || rc == IFD_ERROR_USER_TIMEOUT))
+		return CTBCS_SW_NOT_IN_TIME;
+	if (rc < 0)
+		*error = rc;
+	return CTBCS_SW_SUCCESS;
+}
+
 static unsigned int reset_unit(struct terminal *t, const struct command *c,
-		unsigned int timeout, const char *prompt, struct response *r, int *error)
+		const struct user *u, struct response *r, int *error)
 {
 	unsigned char atr[64];
 	unsigned int slot;
@@ -77,11 +137,9 @@ static unsigned int reset_unit(struct terminal *t, const struct command *c,
 		return CTBCS_SW_BAD_PARAMS;
 	if (c->p1 == 0)
 		return CTBCS_SW_SUCCESS;
-	n = ct_card_request(t->h, slot, timeout, prompt, atr, sizeof atr);
-	if (n < 0) {
-		*error = n;
-		return 0;
-	}
+	n = ct_card_request(t->h, slot, u->timeout, u->prompt, atr, sizeof atr);
+	if (n < 0)
+		return waited(u, n, error);
 	/* An asynchronous card starts with 3B or 3F; a memory card has four
 	 * bytes that do not, and an I2C card none. */
 	t->synchronous[slot] = n == 0 || (n == 4 && atr[0] != 0x3b && atr[0] != 0x3f);
@@ -92,53 +150,28 @@ static unsigned int reset_unit(struct terminal *t, const struct command *c,
 	return CTBCS_SW_SUCCESS;
 }
 
-/* How long to wait for the user, in seconds, and what to tell him. */
-struct wait {
-	unsigned int timeout;
-	char prompt[OCT_MESSAGE_MAX + 1];
-};
-
-/* Data of REQUEST ICC and EJECT ICC. There are two dialects: one byte, the
- * seconds, and data objects (80 seconds, 50 prompt). False: neither. */
-static bool parse_wait(const struct command *c, struct wait *w)
+static void user_request(struct oct_request *r, unsigned char cmd, unsigned int unit,
+		const struct user *u)
 {
-	const unsigned char *p = c->data, *end = p ? p + c->lc : p, *value;
-	unsigned char tag;
-	size_t len;
-
-	memset(w, 0, sizeof *w);
-	if (c->lc == 1) {
-		w->timeout = c->data[0];
-		return true;
-	}
-	while (p != end) {
-		if (!next_object(&p, end, &tag, &value, &len))
-			return false;
-		if (tag == CTBCS_TAG_TIMEOUT) {
-			if (len != 1)
-				return false;
-			w->timeout = value[0];
-		} else if (tag == CTBCS_TAG_PROMPT) {
-			memcpy(w->prompt, value, len);
-			w->prompt[len] = '\0';
-		}
-	}
-	return true;
+	oct_request_init(r, cmd, unit);
+	if (u->timeout)
+		oct_put_int(r, CT_TAG_TIMEOUT, u->timeout);
+	oct_put_bytes(r, CT_TAG_MESSAGE, u->prompt, strlen(u->prompt));
 }
 
 static unsigned int request_icc(struct terminal *t, const struct command *c,
 		struct response *r, int *error)
 {
 	unsigned int mode = c->p2 >> 4;
-	struct wait w;
+	struct user u;
 
 	if (mode != 0x0 && mode != 0xf) /* message given or the reader's, none */
 		return CTBCS_SW_BAD_PARAMS;
-	if (!parse_wait(c, &w))
+	if (!parse_wait(c, &u))
 		return CTBCS_SW_BAD_LENGTH;
 	if (mode == 0xf)
-		w.prompt[0] = '\0';
-	return reset_unit(t, c, w.timeout, w.prompt, r, error);
+		u.prompt[0] = '\0';
+	return reset_unit(t, c, &u, r, error);
 }
 
 /* P2 81 asks for the functional units, 46 for the maker, anything else for
@@ -177,18 +210,90 @@ static unsigned int eject(struct terminal *t, const struct command *c, int *erro
 	struct oct_request request;
 	struct oct_reply reply;
 	unsigned int slot;
-	struct wait w;
+	struct user u;
 
 	if (c->p1 == 0 || !parse_unit(t, c->p1, &slot))
 		return CTBCS_SW_BAD_PARAMS;
-	if (!parse_wait(c, &w))
+	if (!parse_wait(c, &u))
 		return CTBCS_SW_BAD_LENGTH;
-	oct_request_init(&request, CT_CMD_EJECT_ICC, slot);
-	if (w.timeout)
-		oct_put_int(&request, CT_TAG_TIMEOUT, w.timeout);
-	oct_put_bytes(&request, CT_TAG_MESSAGE, w.prompt, strlen(w.prompt));
+	user_request(&request, CT_CMD_EJECT_ICC, slot, &u);
+	return waited(&u, oct_call(t->h, &request, &reply), error);
+}
+
+/* The display shows a text, none clears it. The reader's unit is named, for C
+ * OpenCT's handlers refuse the display's. */
+static unsigned int output(struct terminal *t, const struct command *c, int *error)
+{
+	struct oct_request request;
+	struct oct_reply reply;
+	struct user u;
+	ct_info_t info;
+
+	if (ct_reader_status(t->h, &info) < 0 || !info.ct_display ||
+			c->p1 != CTBCS_UNIT_DISPLAY || c->p2 != 0)
+		return CTBCS_SW_BAD_PARAMS;
+	if (!parse_user(c, &u))
+		return CTBCS_SW_BAD_LENGTH;
+	u.timeout = 0; /* the text stays */
+	user_request(&request, CT_CMD_OUTPUT, CT_UNIT_READER, &u);
 	*error = oct_call(t->h, &request, &reply);
 	return CTBCS_SW_SUCCESS;
+}
+
+/* What the user did at the keypad, other than enter a PIN. */
+static unsigned int keypad_error(int rc, int *error)
+{
+	switch (rc) {
+	case IFD_ERROR_USER_TIMEOUT:
+		return CTBCS_SW_NO_INPUT;
+	case IFD_ERROR_USER_ABORT:
+		return CTBCS_SW_CANCELLED;
+	case IFD_ERROR_PIN_MISMATCH:
+		return CTBCS_SW_PIN_MISMATCH;
+	case IFD_ERROR_NOT_SUPPORTED:
+	case IFD_ERROR_INVALID_CMD: /* C OpenCT's handlers, of CHANGE_PIN */
+		return CTBCS_SW_BAD_INS;
+	case IFD_ERROR_INVALID_ARG:
+		return CTBCS_SW_NOT_SUPPORTED;
+	}
+	*error = rc;
+	return 0;
+}
+
+/* PERFORM and MODIFY VERIFICATION. The command to perform is what PIN_DATA is
+ * (internal/socket/PROTOCOL.md): control byte, places of the PINs, command. */
+static unsigned int verification(struct terminal *t, const struct command *c,
+		unsigned char cmd, size_t places, struct response *r, int *error)
+{
+	unsigned char response[sizeof r->data + 2];
+	struct oct_request request;
+	unsigned int slot;
+	ct_info_t info;
+	struct user u;
+	int n;
+
+	if (ct_reader_status(t->h, &info) < 0 || !info.ct_keypad)
+		return CTBCS_SW_BAD_INS;
+	if (c->p1 == 0 || !parse_unit(t, c->p1, &slot) || c->p2 != 0)
+		return CTBCS_SW_BAD_PARAMS;
+	if (!parse_user(c, &u))
+		return CTBCS_SW_BAD_LENGTH;
+	if (!u.perform)
+		return CTBCS_SW_INVALID_TLV;
+	if (u.perform_len < 1 + places + 4) /* CLA INS P1 P2 */
+		return CTBCS_SW_BAD_LENGTH;
+	user_request(&request, cmd, slot, &u);
+	oct_put_bytes(&request, CT_TAG_PIN_DATA, u.perform, u.perform_len);
+	n = oct_call_bytes(t->h, &request, CT_TAG_CARD_RESPONSE, response, sizeof response);
+	if (n < 0)
+		return keypad_error(n, error);
+	if (n < 2) {
+		*error = IFD_ERROR_COMM_ERROR;
+		return 0;
+	}
+	r->len = (size_t)n - 2;
+	memcpy(r->data, response, r->len);
+	return (unsigned int)response[n - 2] << 8 | response[n - 1];
 }
 
 /* Data object 22 names the protocol: 01 is T=0, 02 is T=1. */
@@ -226,21 +331,29 @@ static unsigned int set_parameter(struct terminal *t, const struct command *c)
 static unsigned int control_command(struct terminal *t, const struct command *c,
 		size_t len, struct response *r, int *error)
 {
+	static const struct user nobody;
+
 	switch (c->ins) {
 	case 0x10: /* RESET, as B1 readers have it */
-		return len != 5 ? CTBCS_SW_BAD_LENGTH : reset_unit(t, c, 0, NULL, r, error);
+		return len != 5 ? CTBCS_SW_BAD_LENGTH : reset_unit(t, c, &nobody, r, error);
 	case 0x11: /* RESET CT */
 		if (len > 5)
 			return CTBCS_SW_BAD_LENGTH;
 		if (len == 5 && c->le != SIZE_MAX)
 			return CTBCS_SW_BAD_LE;
-		return reset_unit(t, c, 0, NULL, r, error);
+		return reset_unit(t, c, &nobody, r, error);
 	case 0x12:
 		return request_icc(t, c, r, error);
 	case 0x13:
 		return status(t, c, r);
 	case 0x15:
 		return eject(t, c, error);
+	case 0x17:
+		return output(t, c, error);
+	case 0x18:
+		return verification(t, c, CT_CMD_PERFORM_VERIFY, 1, r, error);
+	case 0x19:
+		return verification(t, c, CT_CMD_CHANGE_PIN, 2, r, error);
 	default:
 		return CTBCS_SW_BAD_INS;
 	}

@@ -92,8 +92,18 @@ static const struct { const char *cmd, *want; } terminal[] = {
 	{ "2015000000", "6a00" },
 	{ "2015030000", "6a00" },
 	/* not there */
-	{ "2016000000", "6d00" }, { "2017000000", "6d00" }, { "2018000000", "6d00" },
-	{ "2019000000", "6d00" }, { "00d6000000", "6d00" }, { "9011000000", "6e00" },
+	{ "2016000000", "6d00" }, { "00d6000000", "6d00" }, { "9011000000", "6e00" },
+	{ "20174000 04 50024849", "6a00" }, /* there is no display */
+	/* MODIFY VERIFICATION, of a handler that does not know it */
+	{ "20190100 09 5207 01060e00240001", "6d00" },
+	/* PERFORM VERIFICATION */
+	{ "20180100 08 5206 010600200001", "9000" },
+	{ "20180100 08 5206 010600200001 00", "9000" },
+	{ "20180000 08 5206 010600200001", "6a00" }, { "20180300 08 5206 010600200001", "6a00" },
+	{ "20180101 08 5206 010600200001", "6a00" }, { "20180100", "6a85" },
+	{ "20180100 03 80011e", "6a85" }, { "20180100 07 5205 0106002000", "6700" },
+	{ "20180100 01 1e", "6700" }, { "20180100 05 5206 010600", "6700" },
+	{ "20180100 0c 80020001 5206 010600200001", "6700" },
 	/* SET INTERFACE PARAMETER */
 	{ "80600100 03 220101", "9000" },
 	{ "80600100 03 220102", "9000" },
@@ -178,6 +188,80 @@ static void seconds_in_both_dialects(struct fake_reader *r)
 		CHECK_STR(command(1, 1, table[i].cmd, 258), "9000");
 		FAKE_LOG(r, &log, table[i].request);
 	}
+}
+
+/* The keypad and the display. What the user does is a status word. */
+static void keypad_and_display(struct fake_reader *r)
+{
+	static const struct { const char *name, *reply, *want; } outcomes[] = {
+		{ "right PIN", "9000", "9000" },
+		{ "wrong PIN", "63c2", "63c2" },
+		{ "the card sends data", "01029000", "01029000" },
+		{ "no key in time", "!-12", "6400" },
+		{ "cancelled", "!-13", "6401" },
+		{ "two new PINs", "!-14", "6402" },
+		{ "no keypad at this slot", "!-4", "6d00" },
+		{ "place outside of the command", "!-9", "6a80" },
+		{ "no card", "!-6", "!-1" },
+		{ "half a status word", "90", "!-1" },
+		{ "nothing", "", "!-1" },
+	};
+	unsigned int log;
+
+	r->knows_change_pin = true;
+	for (size_t i = 0; i < sizeof outcomes / sizeof outcomes[0]; i++) {
+		check_case(outcomes[i].name);
+		strcpy(r->verify_reply, outcomes[i].reply);
+		CHECK_STR(command(1, 1, "20180100 08 5206 010600200001", 258), outcomes[i].want);
+		CHECK_STR(command(1, 1, "20190100 09 5207 01060e00240001", 258), outcomes[i].want);
+	}
+	strcpy(r->verify_reply, "9000");
+	log = atomic_load(&r->logged);
+	check_case("PERFORM VERIFICATION: time, prompt, command");
+	CHECK_STR(command(1, 1, "20180200 0f 80011e 50024849 5206 010600200001", 258), "9000");
+	FAKE_LOG(r, &log, "1401c000011ec100024849c30006010600200001");
+	check_case("MODIFY VERIFICATION: the first of the prompts");
+	CHECK_STR(command(1, 1, "20190100 15 50024849 500141 5003424344 5207 01060e00240001", 258), "9000");
+	FAKE_LOG(r, &log, "1500c100024849c3000701060e00240001");
+	CHECK_STR(command(1, 1, "20190100 08 5206 01060e002400", 258), "6700");
+	check_case("OUTPUT");
+	log = atomic_load(&r->logged);
+	world_entries[0].ct_display = 1;
+	CHECK_STR(command(1, 1, "20174000 04 50024849", 258), "9000");
+	FAKE_LOG(r, &log, "1310c100024849");
+	CHECK_STR(command(1, 1, "20174000 02 5000", 258), "9000");
+	FAKE_LOG(r, &log, "1310");
+	CHECK_STR(command(1, 1, "20174000 07 80010a 50024849", 258), "9000");
+	FAKE_LOG(r, &log, "1310c100024849");
+	CHECK_STR(command(1, 1, "20175000 04 50024849", 258), "6a00");
+	CHECK_STR(command(1, 1, "20174001 04 50024849", 258), "6a00");
+	CHECK_STR(command(1, 1, "20174000 01 48", 258), "6700");
+	CHECK_INT(atomic_load(&r->logged), log);
+	CHECK_STR(command(1, 1, "2013008100", 258), "8104010240509000");
+	world_entries[0].ct_display = 0;
+	check_case("a keypad that is not there");
+	world_entries[0].ct_keypad = 0;
+	CHECK_STR(command(1, 1, "20180100 08 5206 010600200001", 258), "6d00");
+	CHECK_STR(command(1, 1, "20190100 09 5207 01060e00240001", 258), "6d00");
+	world_entries[0].ct_keypad = 1;
+}
+
+/* A user who has time and does nothing. */
+static void user_waits(struct fake_reader *r)
+{
+	check_case("no card in time");
+	strcpy(r->atr[0], "!-6");
+	CHECK_STR(command(1, 1, "20120101 03 80010a", 258), "6200");
+	CHECK_STR(command(1, 1, "20120101 01 0a", 258), "6200");
+	CHECK_STR(command(1, 1, "20120101 03 800100", 258), "!-1");
+	strcpy(r->atr[0], "!-5");
+	CHECK_STR(command(1, 1, "20120101 03 80010a", 258), "!-1");
+	strcpy(r->atr[0], "3b848131fe455249475083");
+	check_case("card not taken out in time");
+	strcpy(r->eject_reply, "!-12");
+	CHECK_STR(command(1, 1, "20150100 03 80010a", 258), "6200");
+	CHECK_STR(command(1, 1, "20150100", 258), "!-1");
+	r->eject_reply[0] = '\0';
 }
 
 /* What C OpenCT's ctapi.h has: programs name these. */
@@ -322,6 +406,8 @@ int main(void)
 	CHECK_INT((signed char)init(2, 0), ERR_HTSI);
 	terminal_commands(r[0]);
 	seconds_in_both_dialects(r[0]);
+	keypad_and_display(r[0]);
+	user_waits(r[0]);
 	constants();
 	card_commands(r[0]);
 

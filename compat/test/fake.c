@@ -539,6 +539,9 @@ static void answer_reader(struct server *s, struct client *c, uint32_t xid,
 		answer_text(c, xid, 0x03, r->atr[p[1] & 1]);
 		break;
 	case 0x12:
+		answer_text(c, xid, 0, r->eject_reply);
+		break;
+	case 0x13:
 		reply(c, xid, 0, NULL, 0);
 		break;
 	case 0x22:

@@ -51,6 +51,7 @@ struct fake_reader {
 	bool knows_change_pin;
 	unsigned int max_command;    /* 0: a daemon that does not know LIMITS */
 	char verify_reply[16];       /* hex, or "!-12" */
+	char eject_reply[8];         /* "", or "!-12" */
 	atomic_uint connections;
 	atomic_uint release;
 	atomic_uint waiting;

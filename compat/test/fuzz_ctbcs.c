@@ -15,6 +15,9 @@ const struct fuzz_seed fuzz_seeds[] = {
 	{ "STATUS", "ff 2013008100" }, { "maker", "ff 2013004600" }, { "RESET", "ff 2011010100" },
 	{ "REQUEST ICC", "40 20120101 09 5004434f4d45 80011e" }, { "EJECT", "ff 2015010000" },
 	{ "protocol", "10 80600100 03 220102" }, { "SELECT", "ff 00a4000002 7f60" },
+	{ "OUTPUT", "ff 20174000 04 50024849" },
+	{ "PERFORM VERIFICATION", "ff 20180100 11 520f 0106 0020000108ffffffffffffffff" },
+	{ "MODIFY VERIFICATION", "ff 20190100 0c 80011e 5207 01060e00240001" },
 	{ "READ", "ff 00b0000000" }, { "READ at", "08 00b0000305" }, { NULL, NULL },
 };
 
@@ -29,6 +32,7 @@ static void open_status(struct oct_status *s, unsigned int keypad)
 	if (fd < 0)
 		fd = memfd_create("status", MFD_CLOEXEC);
 	entry.ct_keypad = keypad & 1u;
+	entry.ct_display = keypad & 1u;
 	if (pwrite(fd, &entry, sizeof entry, 0) != sizeof entry || fstat(fd, &st) < 0)
 		abort();
 	*s = (struct oct_status){ fd, st.st_dev, st.st_ino };

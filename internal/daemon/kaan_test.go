@@ -144,6 +144,53 @@ func TestTerminalCTAPI(t *testing.T) {
 	}
 }
 
+// Keypad and display through libopenctapi.so: PERFORM VERIFICATION, MODIFY
+// VERIFICATION, OUTPUT.
+func TestTerminalCTAPIKeypad(t *testing.T) {
+	program := ctapiProgram(t)
+	piv, err := card.New("piv", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, mu, terminal := onTerminal(t, "kaan", piv)
+	mu.Lock()
+	terminal.Type(kaan.Keys{PIN: "123456"}, kaan.Keys{PIN: "000000"}, kaan.Keys{Cancel: true}, kaan.Keys{Nothing: true},
+		kaan.Keys{Mismatch: true}, kaan.Keys{PIN: "123456", New: "654321"}, kaan.Keys{PIN: "654321"}, kaan.Keys{PIN: "654321"})
+	mu.Unlock()
+	selectPIV := []byte{0x00, 0xA4, 0x04, 0x00, 0x05, 0xA0, 0x00, 0x00, 0x03, 0x08, 0x00}
+	const (
+		verify = "1:2018010011" + "520f" + "0106" + "0020008008ffffffffffffffff"
+		modify = "1:201901001a" + "5218" + "01060e" + "0024008010ffffffffffffffffffffffffffffffff"
+	)
+	commands := [][2]string{
+		{"1:2012010100", hex.EncodeToString(piv.ATR()) + "9000"},
+		{"0:" + hex.EncodeToString(selectPIV), hex.EncodeToString(piv.Transmit(selectPIV))},
+		{"1:20174000045002" + "4869", "9000"},
+		{verify, "9000"},
+		{verify, "63c2"},
+		{verify, "6401"},
+		{"1:2018010014" + "80011e" + verify[len("1:2018010011"):], "6400"},
+		{modify, "6402"},
+		{modify, "9000"},
+		{verify, "9000"},
+		{"1:2018010011520f0103" + "0020008008ffffffffffffffff", "6b00"}, // the PIN has no place there, says the terminal
+	}
+	args, want := []string{"0"}, "init 0\n"
+	for _, c := range commands {
+		args, want = append(args, c[0]), want+c[1]+"\n"
+	}
+	cmd := exec.Command(program, args...)
+	cmd.Env = append(os.Environ(), "OPENCT_SOCKETDIR="+s.dir)
+	if out, err := cmd.CombinedOutput(); err != nil || string(out) != want+"close 0\n" {
+		t.Errorf("%v\n got %s\nwant %sclose 0", err, out, want)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if terminal.Display() != "Hi" {
+		t.Errorf("the display shows %q", terminal.Display())
+	}
+}
+
 // ctapiProgram builds libopenctapi.so and a program that is linked with it.
 func ctapiProgram(t *testing.T) string {
 	t.Helper()

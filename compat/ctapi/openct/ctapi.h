@@ -37,8 +37,9 @@ char CT_data(unsigned short ctn, unsigned char *dad, unsigned char *sad,
 		unsigned short lenc, unsigned char *cmd,
 		unsigned short *lenr, unsigned char *rsp);
 
-/* CT-BCS commands: CLA and INS. INPUT, OUTPUT and the two VERIFICATIONs are
- * answered with CTBCS_SW_BAD_INS. */
+/* CT-BCS commands: CLA and INS. INPUT is answered with CTBCS_SW_BAD_INS, and so
+ * are the two VERIFICATIONs by a reader without a keypad; OUTPUT by one without a
+ * display with CTBCS_SW_BAD_PARAMS. */
 #define CTBCS_CLA                       0x20
 #define CTBCS_CLA_2                     0x80    /* of SET INTERFACE PARAMETER */
 #define CTBCS_INS_RESET                 0x11
@@ -87,6 +88,10 @@ char CT_data(unsigned short ctn, unsigned char *dad, unsigned char *sad,
 #define CTBCS_PIN_CONTROL_ENCODE_ASCII  0x01
 
 /* Status words */
+#define CTBCS_SW_NOT_IN_TIME            0x6200  /* card not inserted, or not taken out */
+#define CTBCS_SW_NO_INPUT               0x6400  /* no PIN was entered in time */
+#define CTBCS_SW_CANCELLED              0x6401  /* by the user, at the keypad */
+#define CTBCS_SW_PIN_MISMATCH           0x6402  /* the new PIN was entered in two ways */
 #define CTBCS_SW_BAD_LENGTH             0x6700
 #define CTBCS_SW_BAD_COMMAND            0x6900
 #define CTBCS_SW_NOT_EXECUTABLE         0x6985
