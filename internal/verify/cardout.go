@@ -1,0 +1,89 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"openct/internal/ifd"
+)
+
+// Waits for the user to do something with the card, and how often the reader is
+// asked for it.
+const (
+	cardWait = time.Minute
+	cardLook = 100 * time.Millisecond
+)
+
+// exchangeCard has the card taken out and put in, and resets it then. When it comes
+// and goes is the user's affair, so nothing of this is in the recording.
+func (r *runner) exchangeCard(ctx context.Context) {
+	const name = "card out and in"
+	ctx, cancel := context.WithTimeout(ctx, 2*cardWait)
+	defer cancel()
+	rd, err := r.again()
+	if err != nil {
+		r.verdict(Wrong, name, "the reader cannot be opened a second time: %s", kindOf(err))
+		return
+	}
+	defer rd.Close()
+	slot := rd.Slots()[0]
+	p, ok := slot.(ifd.Presence)
+	if !ok {
+		r.verdict(OK, name, "the card cannot be taken out, or the reader does not tell")
+		return
+	}
+	for _, do := range []struct {
+		ask  string
+		want bool
+	}{{"take the card out", false}, {"put the card in", true}} {
+		r.Ask(do.ask)
+		if err := waitCard(ctx, p, do.want); err != nil {
+			r.verdict(Wrong, name, "the reader was asked to tell after \"%s\": %s", do.ask, kindOf(err))
+			return
+		}
+	}
+	if _, err := slot.Reset(ctx); err != nil {
+		r.verdict(Wrong, name, "the reader tells both, but the card does not answer then: %s", kindOf(err))
+		return
+	}
+	r.verdict(OK, name, "the reader tells both, and the card answers")
+}
+
+// again opens the reader without a recorder.
+func (r *runner) again() (ifd.Reader, error) {
+	o := r.IFD
+	o.OpenLine = r.openLine
+	if r.Open == nil {
+		return r.Entry.OpenPath[r.Type](r.Path, o)
+	}
+	dev, err := r.Open()
+	if err != nil {
+		return nil, err
+	}
+	rd, err := r.Entry.Open(dev, o)
+	if err != nil {
+		_ = dev.Close()
+		return nil, err
+	}
+	drain(rd)
+	return rd, nil
+}
+
+func waitCard(ctx context.Context, p ifd.Presence, want bool) error {
+	ctx, cancel := context.WithTimeout(ctx, cardWait)
+	defer cancel()
+	tick := time.NewTicker(cardLook)
+	defer tick.Stop()
+	for {
+		st, err := p.Status(ctx)
+		if err != nil && !errors.Is(err, ifd.ErrBusy) || err == nil && st.Present == want {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
