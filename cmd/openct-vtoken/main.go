@@ -50,7 +50,8 @@ options of plug:
                     pertosmart1030:serial is at one, too, and on USB otherwise
   --card NAME       the card in it: piv, echo, cardos, sim (default piv); in
                     towitoko, kaan and b1 also 24c02, 24c16, 24c32,
-                    sle4432, sle4442, sle4418, sle4428
+                    sle4432, sle4442, sle4418, sle4428, eurochip (not in
+                    towitoko)
   --id VENDOR:PRODUCT
                     its USB ids, in place of those of its kind
   --serial TEXT     its USB serial number (default none)

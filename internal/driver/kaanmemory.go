@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"openct/internal/ctbcs"
 	"openct/internal/ifd"
@@ -13,8 +14,8 @@ import (
 // READ BINARY and a command to write, and knows most kinds (ifd-kaan.c).
 
 var (
-	_ ifd.KnownMemory   = (*kaanSlot)(nil)
-	_ proto.PSCVerifier = (*kaanSlot)(nil)
+	_ ifd.KnownMemory = (*kaanSlot)(nil)
+	_ proto.PSCLink   = (*kaanSlot)(nil)
 )
 
 // kaanMemory are the terminal's numbers of memory cards' protocols, for setting
@@ -55,6 +56,7 @@ const (
 	insWriteBinary  = 0xD0 // ifd-kaan.c writes with it
 	insUpdateBinary = 0xD6
 	insVerify       = 0x20
+	insChange       = 0x24
 	swBeyondEnd     = 0x6B00
 	swUnknownINS    = 0x6D00
 )
@@ -159,7 +161,7 @@ func (s *kaanSlot) WriteMemory(ctx context.Context, p proto.ID, addr uint16, dat
 		return 0, err
 	case sw == swBeyondEnd:
 		return 0, proto.ErrMemoryRange
-	case sw&0xFF00 == 0x6900: // not allowed: ISO/IEC 7816-4, 5.1.3
+	case sw&0xFF00 == 0x6900, sw == 0x6581: // not allowed, not written: ISO/IEC 7816-4, 5.6
 		return 0, fmt.Errorf("terminal answers %04x: %w", sw, proto.ErrWriteProtected)
 	case sw != 0x9000:
 		return 0, fmt.Errorf("terminal answers %04x: %w", sw, ifd.ErrComm)
@@ -167,13 +169,24 @@ func (s *kaanSlot) WriteMemory(ctx context.Context, p proto.ID, addr uint16, dat
 	return n, nil
 }
 
-// VerifyPSC implements proto.PSCVerifier. C OpenCT has no such command; it is the
-// one that CT-API programs send.
+// VerifyPSC implements proto.PSCLink. C OpenCT has no such command; it is the one
+// that CT-API programs send.
 func (s *kaanSlot) VerifyPSC(ctx context.Context, p proto.ID, psc []byte) (uint16, error) {
-	if len(psc) > 255 {
-		return 0, fmt.Errorf("PSC of %d bytes: %w", len(psc), proto.ErrInvalidAPDU)
+	return s.psc(ctx, p, insVerify, psc)
+}
+
+// ChangePSC implements proto.PSCLink.
+func (s *kaanSlot) ChangePSC(ctx context.Context, p proto.ID, old, new []byte) (uint16, error) {
+	return s.psc(ctx, p, insChange, slices.Concat(old, new))
+}
+
+func (s *kaanSlot) psc(ctx context.Context, p proto.ID, ins byte, data []byte) (uint16, error) {
+	if len(data) > 255 {
+		return 0, fmt.Errorf("PSC of %d bytes: %w", len(data), proto.ErrInvalidAPDU)
 	}
-	_, sw, err := s.binary(ctx, p, append([]byte{0x00, insVerify, 0x00, 0x00, byte(len(psc))}, psc...))
+	cmd := slices.Concat([]byte{0x00, ins, 0x00, 0x00, byte(len(data))}, data)
+	defer clear(cmd)
+	_, sw, err := s.binary(ctx, p, cmd)
 	return sw, err
 }
 

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -287,13 +288,24 @@ func TestKaanMemory(t *testing.T) {
 				}
 				data := []byte("what a card keeps")
 				if tt.psc != "" {
-					if err := s.WriteMemory(ctx, 100, data); err == nil {
-						t.Error("written without the PSC")
+					if err := s.WriteMemory(ctx, 100, data); !errors.Is(err, proto.ErrWriteProtected) {
+						t.Errorf("written without the PSC: %v", err)
 					}
 					psc := unhex(tt.psc)
 					resp, err := s.Transmit(ctx, append([]byte{0x00, 0x20, 0x00, 0x00, byte(len(psc))}, psc...), nil)
 					if err != nil || !bytes.Equal(resp, unhex("9000")) {
 						t.Fatalf("PSC: %x, %v", resp, err)
+					}
+					change := slices.Concat([]byte{0x00, 0x24, 0x00, 0x00, byte(2 * len(psc))}, psc, make([]byte, len(psc)))
+					if resp, err := s.Transmit(ctx, change, nil); err != nil || !bytes.Equal(resp, unhex("9000")) {
+						t.Fatalf("another PSC: %x, %v", resp, err)
+					}
+					if resp, err := s.Transmit(ctx, change, nil); err != nil || resp[0] != 0x63 {
+						t.Fatalf("another PSC, by the old one: %x, %v", resp, err)
+					}
+					copy(change[5:], make([]byte, len(psc)))
+					if resp, err := s.Transmit(ctx, change, nil); err != nil || !bytes.Equal(resp, unhex("9000")) {
+						t.Fatalf("the same PSC: %x, %v", resp, err)
 					}
 				}
 				if err := s.WriteMemory(ctx, 100, data); err != nil || !bytes.Equal(m.Bytes()[100:100+len(data)], data) {
@@ -301,6 +313,55 @@ func TestKaanMemory(t *testing.T) {
 				}
 				if err := s.WriteMemory(ctx, m.Size()-1, []byte{1, 2}); !errors.Is(err, proto.ErrMemoryRange) {
 					t.Errorf("write beyond the end: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// A Eurochip is known to the terminal, or to a B1 by the four bytes that it answers
+// with. Its counter goes down and never up.
+func TestKaanEurochip(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		sw   uint16 // of the reset
+		b1   bool
+	}{{"kaan", 0, false}, {"b1", 0, true}, {"b1, of unknown type", 0x62A5, true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, m := context.Background(), card.NewEurochip()
+				x := onTerminal(t, tt.b1, func(v *virtual.Terminal, _ *serialline.Local) { v.MemorySW = tt.sw }, m)
+				s := x.slot(t, 0)
+				if raw, err := s.Reset(ctx); err != nil || hex.EncodeToString(raw) != "d03a0117" {
+					t.Fatalf("ATR %x, %v", raw, err)
+				}
+				buf := make([]byte, 256)
+				n, err := s.ReadMemory(ctx, 0, buf)
+				if err != nil || !bytes.Equal(buf[:n], m.Bytes()) {
+					t.Errorf("read %d bytes of %d, %v", n, m.Size(), err)
+				}
+				const units = 12
+				was := buf[units]
+				for _, w := range []struct {
+					name string
+					addr int
+					b    byte
+					want error
+				}{
+					{"a unit", units, was & (was - 1), nil},
+					{"the unit comes back", units, was, proto.ErrWriteProtected},
+					{"the card's number", 2, 0x00, proto.ErrWriteProtected},
+					{"beyond the end", m.Size(), 0x00, proto.ErrMemoryRange},
+				} {
+					if err := s.WriteMemory(ctx, w.addr, []byte{w.b}); !errors.Is(err, w.want) {
+						t.Errorf("%s: %v, want %v", w.name, err, w.want)
+					}
+				}
+				if left := m.Bytes()[units]; left != was&(was-1) {
+					t.Errorf("the counter is %02x, was %02x", left, was)
+				}
+				if resp, err := s.Transmit(ctx, unhex("0020000002ffff"), nil); err != nil || !bytes.Equal(resp, unhex("6d00")) {
+					t.Errorf("VERIFY: %x, %v", resp, err)
 				}
 			})
 		})

@@ -41,10 +41,10 @@ type towitokoSlot struct {
 }
 
 var (
-	_ proto.Link        = (*towitokoSlot)(nil)
-	_ ifd.Memory        = (*towitokoSlot)(nil)
-	_ ifd.Presence      = (*towitokoSlot)(nil)
-	_ proto.PSCVerifier = (*towitokoSlot)(nil)
+	_ proto.Link    = (*towitokoSlot)(nil)
+	_ ifd.Memory    = (*towitokoSlot)(nil)
+	_ ifd.Presence  = (*towitokoSlot)(nil)
+	_ proto.PSCLink = (*towitokoSlot)(nil)
 )
 
 // towitokoModel is what the type byte says of a reader.

@@ -218,55 +218,104 @@ func TestTowitokoMemory(t *testing.T) {
 	}
 }
 
+// The PSC of a SLE 4442 and of a SLE 4428: what each try costs, and a new PSC.
 func TestTowitokoPSC(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, sle := context.Background(), card.NewSLE4442()
-		s := slotOf(t, onTowitoko(t, newVirtualLine(virtual.New(virtual.External, sle))), 0)
-		if _, err := s.Reset(ctx); err != nil {
-			t.Fatal(err)
-		}
-		verify := func(psc, want string) {
-			t.Helper()
-			resp, err := s.Transmit(ctx, unhex("00200000"+psc), nil)
-			if err != nil || fmt.Sprintf("%x", resp) != want {
-				t.Errorf("VERIFY %s: %x, %v, want %s", psc, resp, err, want)
-			}
-		}
-		write := func(want error) {
-			t.Helper()
-			if err := s.WriteMemory(ctx, 0x40, []byte{0xAA}); !errors.Is(err, want) {
-				t.Errorf("write: %v, want %v", err, want)
-			}
-		}
-		write(proto.ErrWriteProtected)
-		verify("03112233", "63c2")
-		write(proto.ErrWriteProtected)
-		verify("02ffff", "6700")
-		write(proto.ErrWriteProtected)
-		verify("03ffffff", "9000")
-		write(nil)
-		verify("03112233", "63c2")
-		verify("03112233", "63c1")
-		verify("03112233", "63c0")
-		verify("03ffffff", "6983")
-		if left := sle.Security()[0]; left != 0 {
-			t.Errorf("the counter is %02x", left)
-		}
-	})
+	for _, tt := range []struct {
+		name             string
+		card             *card.Memory
+		right, wrong, to string
+		tries            int
+	}{
+		{"SLE 4442", card.NewSLE4442(), "ffffff", "112233", "abcdef", 3},
+		{"SLE 4428", card.NewSLE4428(), "ffff", "1122", "abcd", 8},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { testTowitokoPSC(t, tt.card, tt.right, tt.wrong, tt.to, tt.tries) })
+		})
+	}
 }
 
-// A card without a PSC is not said to have taken one.
+func testTowitokoPSC(t *testing.T, sle *card.Memory, right, wrong, to string, tries int) {
+	ctx := context.Background()
+	s := slotOf(t, onTowitoko(t, newVirtualLine(virtual.New(virtual.External, sle))), 0)
+	if _, err := s.Reset(ctx); err != nil {
+		t.Fatal(err)
+	}
+	length := fmt.Sprintf("%02x", len(right)/2)
+	send := func(apdu, want string) {
+		t.Helper()
+		resp, err := s.Transmit(ctx, unhex(apdu), nil)
+		if err != nil || fmt.Sprintf("%x", resp) != want {
+			t.Errorf("%s: %x, %v, want %s", apdu, resp, err, want)
+		}
+	}
+	verify := func(psc, want string) { t.Helper(); send("00200000"+length+psc, want) }
+	change := func(old, new, want string) {
+		t.Helper()
+		send(fmt.Sprintf("00240000%02x%s%s", len(right), old, new), want)
+	}
+	var next byte = 0xA0
+	write := func(want error) {
+		t.Helper()
+		next++
+		if err := s.WriteMemory(ctx, 0x40, []byte{next}); !errors.Is(err, want) {
+			t.Errorf("write: %v, want %v", err, want)
+		}
+	}
+	left := func(n int) string { return fmt.Sprintf("63c%x", n) }
+	write(proto.ErrWriteProtected)
+	verify(wrong, left(tries-1))
+	write(proto.ErrWriteProtected)
+	send("0020000001ff", "6700")
+	send("0024000002ffff", "6700")
+	write(proto.ErrWriteProtected)
+	verify(right, "9000")
+	write(nil)
+
+	change(wrong, to, left(tries-1))
+	write(proto.ErrWriteProtected)
+	change(right, to, "9000")
+	write(nil)
+	verify(right, left(tries-1))
+	verify(to, "9000")
+	for n := range tries {
+		verify(wrong, left(tries-1-n))
+	}
+	verify(to, "6983")
+	change(to, right, "6983")
+	if counter := sle.Security()[0]; counter != 0 {
+		t.Errorf("the counter is %02x", counter)
+	}
+}
+
+// A card without a PSC is not said to have taken one, and keeps what it holds.
 func TestTowitokoNoPSC(t *testing.T) {
-	for _, c := range []*card.Memory{card.NewSLE4432(), card.NewSLE4428(), card.New24C(256)} {
-		synctest.Test(t, func(t *testing.T) {
-			ctx := context.Background()
-			s := slotOf(t, onTowitoko(t, newVirtualLine(virtual.New(virtual.External, c))), 0)
-			if _, err := s.Reset(ctx); err != nil {
-				t.Fatal(err)
-			}
-			if resp, err := s.Transmit(ctx, unhex("0020000003ffffff"), nil); !errors.Is(err, ifd.ErrNotSupported) || c.Writes() != 0 {
-				t.Errorf("%v: VERIFY: %x, %v, %d bytes written", c.Kind(), resp, err, c.Writes())
-			}
+	for _, tt := range []struct {
+		name string
+		card *card.Memory
+		psc  string
+		end  []byte // of the memory, where a SLE 4428 has counter and PSC
+	}{
+		{"SLE 4432", card.NewSLE4432(), "03ffffff", nil},
+		{"SLE 4418", card.NewSLE4418(), "02ffff", nil},
+		{"SLE 4418, empty", card.NewSLE4418(), "02ffff", []byte{0xFF, 0xFF, 0xFF}},
+		{"SLE 4418, with zeros", card.NewSLE4418(), "02ffff", []byte{0xFF, 0x00, 0x00}},
+		{"24C02", card.New24C(256), "02ffff", nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx := context.Background()
+				copy(tt.card.Bytes()[tt.card.Size()-3:], tt.end)
+				before := bytes.Clone(tt.card.Bytes())
+				s := slotOf(t, onTowitoko(t, newVirtualLine(virtual.New(virtual.External, tt.card))), 0)
+				if _, err := s.Reset(ctx); err != nil {
+					t.Fatal(err)
+				}
+				resp, err := s.Transmit(ctx, unhex("00200000"+tt.psc), nil)
+				if !errors.Is(err, ifd.ErrNotSupported) || tt.card.Writes() != 0 || !bytes.Equal(tt.card.Bytes(), before) {
+					t.Errorf("VERIFY: %x, %v, %d bytes written", resp, err, tt.card.Writes())
+				}
+			})
 		})
 	}
 }

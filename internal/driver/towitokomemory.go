@@ -3,7 +3,6 @@ package driver
 import (
 	"context"
 	"fmt"
-	"math/bits"
 
 	"openct/internal/ifd"
 	"openct/internal/proto"
@@ -12,6 +11,21 @@ import (
 // towitokoBlock is the most bytes a command reads from a memory card or writes
 // to it.
 const towitokoBlock = 15
+
+// The commands that address a 2-wire and a 3-wire card, with a command of the
+// card's in them.
+func towitokoRead2(cmd, addr byte) []byte {
+	return []byte{0x70, 0x64, 0x42, cmd, addr, 0x00, 0x65, 0x0F}
+}
+func towitokoWrite2(cmd, addr byte) []byte { return []byte{0x72, 0x6E, addr, cmd, 0x03, 0x0F} }
+
+func towitokoRead3(cmd byte, addr uint16) []byte {
+	return []byte{0x70, 0xA0, 0x42, cmd | byte(addr>>8)<<6, byte(addr), 0x00, 0x80, 0x50, 0x0F}
+}
+
+func towitokoWrite3(cmd byte, addr uint16) []byte {
+	return []byte{0x73, 0x67, 0x6E, byte(addr), cmd | byte(addr>>8)<<6, 0x02, 0x0F}
+}
 
 // PowerMemory implements ifd.Memory.
 func (s *towitokoSlot) PowerMemory(ctx context.Context) error {
@@ -50,9 +64,9 @@ func (s *towitokoSlot) ReadMemory(ctx context.Context, p proto.ID, addr uint16, 
 	case proto.I2CLong:
 		at = []byte{0x7C, 0x64, 0x42, 0xA0, hi, lo, 0x64, 0x40, 0xA1, 0x0F}
 	case proto.TwoWire:
-		at = []byte{0x70, 0x64, 0x42, sleRead, lo, 0x00, 0x65, 0x0F}
+		at = towitokoRead2(sle4442Read, lo)
 	case proto.ThreeWire:
-		at = []byte{0x70, 0xA0, 0x42, 0x0E | hi<<6, lo, 0x00, 0x80, 0x50, 0x0F}
+		at = towitokoRead3(sle4428Read, addr)
 	default:
 		return 0, fmt.Errorf("%v card: %w", p, ifd.ErrNotSupported)
 	}
@@ -90,9 +104,9 @@ func (s *towitokoSlot) WriteMemory(ctx context.Context, p proto.ID, addr uint16,
 			return s.writeI2C(ctx, []byte{0x7C, 0x64, 0x42, 0xA0, 0x00, 0x00, 0x64, 0x40, 0xA1, 0x0F},
 				[]byte{0x7F, 0x66, 0x6E, lo, hi, 0xA0, 0x0F}, data)
 		case proto.TwoWire:
-			return s.write(ctx, []byte{0x72, 0x6E, lo, sleUpdate, 0x03, 0x0F}, data)
+			return s.write(ctx, towitokoWrite2(sle4442Update, lo), data)
 		case proto.ThreeWire:
-			return s.write(ctx, []byte{0x73, 0x67, 0x6E, lo, 0x33 | hi<<6, 0x02, 0x0F}, data)
+			return s.write(ctx, towitokoWrite3(sle4428Write, addr), data)
 		}
 		return fmt.Errorf("%v card: %w", p, ifd.ErrNotSupported)
 	})
@@ -127,88 +141,4 @@ func (s *towitokoSlot) write(ctx context.Context, at, data []byte) error {
 		data = data[n:]
 	}
 	return nil
-}
-
-// Commands of a SLE 4442 (Siemens data sheet, table of commands).
-const (
-	sleRead          = 0x30
-	sleReadSecurity  = 0x31
-	sleCompare       = 0x33
-	sleUpdate        = 0x38
-	sleWriteSecurity = 0x39
-)
-
-// Length of its PSC, and the bits of its error counter.
-const (
-	slePSC     = 3
-	sleCounter = 0x07
-)
-
-// Status words for a PSC (ISO/IEC 7816-4, 5.6).
-const (
-	swVerified    = 0x9000
-	swTriesLeft   = 0x63C0
-	swWrongLength = 0x6700
-	swBlocked     = 0x6983
-)
-
-// VerifyPSC implements proto.PSCVerifier for the SLE 4442: a bit of its error
-// counter is cleared, which allows one comparison of the PSC, after which the
-// counter can be erased if that was right. The card loses its power before, and
-// with it what an earlier PSC has opened. C OpenCT has no PSC.
-func (s *towitokoSlot) VerifyPSC(ctx context.Context, p proto.ID, psc []byte) (sw uint16, err error) {
-	if p != proto.TwoWire {
-		return 0, fmt.Errorf("PSC of a %v card: %w", p, ifd.ErrNotSupported)
-	}
-	if len(psc) != slePSC {
-		return swWrongLength, nil
-	}
-	err = s.memory(ctx, func() error {
-		if err := s.power(ctx); err != nil {
-			return err
-		}
-		left, err := s.counter(ctx)
-		if err != nil {
-			return err
-		}
-		if left == 0 {
-			sw = swBlocked
-			return nil
-		}
-		security := []byte{0x72, 0x6E, 0x00, sleWriteSecurity, 0x03, 0x0F}
-		if err := s.write(ctx, security, []byte{left & (left - 1)}); err != nil {
-			return err
-		}
-		if err := s.write(ctx, []byte{0x72, 0x6E, 0x01, sleCompare, 0x03, 0x0F}, psc); err != nil {
-			return err
-		}
-		if err := s.write(ctx, security, []byte{0xFF}); err != nil {
-			return err
-		}
-		if left, err = s.counter(ctx); err != nil {
-			return err
-		}
-		sw = swTriesLeft | uint16(bits.OnesCount8(left))
-		if left == sleCounter {
-			sw = swVerified
-		}
-		return nil
-	})
-	return sw, err
-}
-
-// counter reads the error counter, a bit for each try left. The other bits of
-// its byte are 0 in a card that has one.
-func (s *towitokoSlot) counter(ctx context.Context) (byte, error) {
-	if err := s.do(ctx, 0x70, 0x64, 0x42, sleReadSecurity, 0x00, 0x00, 0x65, 0x0F); err != nil {
-		return 0, err
-	}
-	var security [1 + slePSC]byte
-	if err := s.read(ctx, security[:]); err != nil {
-		return 0, err
-	}
-	if security[0]&^sleCounter != 0 {
-		return 0, fmt.Errorf("card without a PSC: %w", ifd.ErrNotSupported)
-	}
-	return security[0], nil
 }

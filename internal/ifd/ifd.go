@@ -118,7 +118,7 @@ type Keypad interface {
 // reset of ISO 7816-3. Where Reset returns ErrNoATR or an empty ATR, the core
 // asks what kind of memory card is in (proto.DetectMemory) and makes its engine
 // itself: Protocol is for asynchronous cards alone. A slot that can present a
-// PSC is a proto.PSCVerifier, too.
+// PSC is a proto.PSCLink, too.
 type Memory interface {
 	proto.MemoryLink
 

@@ -21,12 +21,16 @@ type MemoryLink interface {
 	WriteMemory(ctx context.Context, p ID, addr uint16, data []byte) (int, error)
 }
 
-// PSCVerifier is a MemoryLink that can present the programmable security code
-// of a 2-wire or 3-wire card, which opens the card for writing. The answer is
-// a status word (ISO/IEC 7816-4, 5.6): 9000, 63Cx with x tries left, 6983 for
-// a card that is blocked for ever. An error says that the reader failed.
-type PSCVerifier interface {
+// PSCLink is a MemoryLink that can present the programmable security code of a
+// 2-wire or 3-wire card, which opens the card for writing, and change it. Each call
+// is one try at most. The answer is a status word (ISO/IEC 7816-4, 5.6): 9000,
+// 63Cx with x tries left, 6983 for a card that is blocked for ever. An error says
+// that the reader failed.
+type PSCLink interface {
 	VerifyPSC(ctx context.Context, p ID, psc []byte) (sw uint16, err error)
+
+	// ChangePSC presents the old one and, if that was right, writes the new one.
+	ChangePSC(ctx context.Context, p ID, old, new []byte) (sw uint16, err error)
 }
 
 // States of a memory card that callers branch on; test with errors.Is.
@@ -241,24 +245,34 @@ func (m *Memory) outOfRange(addr, n int) error {
 	return fmt.Errorf("%v card, %d bytes at %#04x: %w", m.id, n, addr, ErrMemoryRange)
 }
 
-// verifyHeader begins the one command APDU that a memory card takes: VERIFY
-// with the PSC as its data (ISO/IEC 7816-4, 7.5.6), the form in which CT-API
-// programs present it. C OpenCT has none.
-var verifyHeader = [4]byte{0x00, 0x20, 0x00, 0x00}
+// The command APDUs that a memory card takes, in the form in which CT-API programs
+// send them: VERIFY with the PSC as its data (ISO/IEC 7816-4, 7.5.6), and CHANGE
+// REFERENCE DATA with the old PSC and the new one (7.5.7). C OpenCT has neither.
+var (
+	verifyHeader = [4]byte{0x00, 0x20, 0x00, 0x00}
+	changeHeader = [4]byte{0x00, 0x24, 0x00, 0x00}
+)
 
-// Transmit takes VERIFY alone, where the reader can present a PSC.
+// Transmit takes these, where the reader can present a PSC.
 func (m *Memory) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, error) {
-	v, ok := m.link.(PSCVerifier)
+	link, ok := m.link.(PSCLink)
 	c, err := ParseCommand(apdu)
-	if !ok || err != nil || c.Header != verifyHeader || len(c.Data) == 0 {
+	var sw uint16
+	switch half := len(c.Data) / 2; {
+	case !ok || err != nil || len(c.Data) == 0:
+		return nil, fmt.Errorf("%v card: %w", m.id, ErrNoAPDUs)
+	case c.Header == verifyHeader:
+		sw, err = link.VerifyPSC(ctx, m.id, c.Data)
+	case c.Header == changeHeader && len(c.Data)%2 == 0:
+		sw, err = link.ChangePSC(ctx, m.id, c.Data[:half], c.Data[half:])
+	default:
 		return nil, fmt.Errorf("%v card: %w", m.id, ErrNoAPDUs)
 	}
-	sw, err := v.VerifyPSC(ctx, m.id, c.Data)
 	if err != nil {
 		return nil, fmt.Errorf("%v card, presenting the PSC: %w", m.id, err)
 	}
 	return append(resp[:0], byte(sw>>8), byte(sw)), nil
 }
 
-// Limits are those of the one command there is.
+// Limits are those of the two commands there are.
 func (m *Memory) Limits() Limits { return ShortAPDU }

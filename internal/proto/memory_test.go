@@ -75,6 +75,11 @@ func (f *fakeMemory) VerifyPSC(_ context.Context, _ ID, psc []byte) (uint16, err
 	return f.sw, nil
 }
 
+func (f *fakeMemory) ChangePSC(_ context.Context, _ ID, old, new []byte) (uint16, error) {
+	f.psc = slices.Concat(old, []byte(" then "), new)
+	return f.sw, nil
+}
+
 func (f *fakeMemory) cycle(context.Context) error { f.power++; return nil }
 
 func counting(n int) []byte {
@@ -285,27 +290,32 @@ func TestDetectMemoryEndsWithItsReader(t *testing.T) {
 func TestMemoryTransmit(t *testing.T) {
 	tests := []struct {
 		name string
-		apdu []byte
+		apdu string
 		sw   uint16
 		resp []byte
+		psc  string // that the card got
 		err  error
 	}{
-		{"right PSC", []byte{0, 0x20, 0, 0, 3, 0x11, 0x22, 0x33}, 0x9000, []byte{0x90, 0x00}, nil},
-		{"wrong PSC", []byte{0, 0x20, 0, 0, 3, 0, 0, 0}, 0x63C2, []byte{0x63, 0xC2}, nil},
-		{"VERIFY of nothing", []byte{0, 0x20, 0, 0}, 0, nil, ErrNoAPDUs},
-		{"VERIFY of another PIN", []byte{0, 0x20, 0, 1, 1, 1}, 0, nil, ErrNoAPDUs},
-		{"SELECT FILE", []byte{0, 0xA4, 0, 0}, 0, nil, ErrNoAPDUs},
-		{"no APDU", []byte{0}, 0, nil, ErrNoAPDUs},
+		{"right PSC", "\x00\x20\x00\x00\x03abc", 0x9000, []byte{0x90, 0x00}, "abc", nil},
+		{"wrong PSC", "\x00\x20\x00\x00\x03xyz", 0x63C2, []byte{0x63, 0xC2}, "xyz", nil},
+		{"another PSC", "\x00\x24\x00\x00\x06abcxyz", 0x9000, []byte{0x90, 0x00}, "abc then xyz", nil},
+		{"another PSC, blocked", "\x00\x24\x00\x00\x04abxy", 0x6983, []byte{0x69, 0x83}, "ab then xy", nil},
+		{"another PSC of another length", "\x00\x24\x00\x00\x05abcxy", 0, nil, "", ErrNoAPDUs},
+		{"another PSC, without the old one", "\x00\x24\x01\x00\x02ab", 0, nil, "", ErrNoAPDUs},
+		{"VERIFY of nothing", "\x00\x20\x00\x00", 0, nil, "", ErrNoAPDUs},
+		{"VERIFY of another PIN", "\x00\x20\x00\x01\x01a", 0, nil, "", ErrNoAPDUs},
+		{"SELECT FILE", "\x00\xA4\x00\x00", 0, nil, "", ErrNoAPDUs},
+		{"no APDU", "\x00", 0, nil, "", ErrNoAPDUs},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			f := &fakeMemory{sw: tt.sw}
-			resp, err := NewMemory(f, TwoWire).Transmit(context.Background(), tt.apdu, nil)
+			resp, err := NewMemory(f, TwoWire).Transmit(context.Background(), []byte(tt.apdu), nil)
 			if !bytes.Equal(resp, tt.resp) || !errors.Is(err, tt.err) {
 				t.Errorf("% x, %v, want % x, %v", resp, err, tt.resp, tt.err)
 			}
-			if tt.err == nil && !bytes.Equal(f.psc, tt.apdu[5:]) {
-				t.Errorf("the card got % x", f.psc)
+			if string(f.psc) != tt.psc {
+				t.Errorf("the card got %q", f.psc)
 			}
 		})
 	}

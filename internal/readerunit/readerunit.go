@@ -105,7 +105,7 @@ func describe(instance string, t devname.Target, root machine.Root) (text, devic
 	node := filepath.Clean(t.Path)
 	switch {
 	case !IsNode(t):
-	case t.Type == "serial" && !isPseudo(node, root):
+	case t.Type == "serial" && inDev(node) && !isPseudo(node, root):
 		device = unit.UnitNamePathEscape(node) + ".device"
 		options = append(options,
 			unit.NewUnitOption("Unit", "BindsTo", device),
@@ -114,8 +114,10 @@ func describe(instance string, t devname.Target, root machine.Root) (text, devic
 		options = append(options, unit.NewUnitOption("Unit", "ConditionPathExists", setting(node)))
 	}
 	if IsNode(t) {
-		quoted := `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(setting(node)) + `"`
-		options = append(options, unit.NewUnitOption("Service", "DeviceAllow", quoted+" rw"))
+		if inDev(node) { // elsewhere it leads to a pseudo-terminal, which every unit may use
+			quoted := `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(setting(node)) + `"`
+			options = append(options, unit.NewUnitOption("Service", "DeviceAllow", quoted+" rw"))
+		}
 		if groups := groupsOf(node, t.Type == "serial", root); len(groups) > 0 {
 			options = append(options, unit.NewUnitOption("Service", "SupplementaryGroups", strings.Join(groups, " ")))
 		}
@@ -124,10 +126,16 @@ func describe(instance string, t devname.Target, root machine.Root) (text, devic
 	return string(b), device
 }
 
-// IsNode says whether a reader's device is a node below /dev.
+// IsNode says whether a reader's device is a node below /dev, or, of a serial
+// line, a link anywhere, as programs make it to a pseudo-terminal of theirs.
 func IsNode(t devname.Target) bool {
-	return t.Type != "virtual" && strings.HasPrefix(filepath.Clean(t.Path), "/dev/")
+	if t.Type == "serial" {
+		return filepath.IsAbs(t.Path)
+	}
+	return t.Type != "virtual" && inDev(filepath.Clean(t.Path))
 }
+
+func inDev(node string) bool { return strings.HasPrefix(node, "/dev/") }
 
 // setting makes a text fit for a setting of a unit, in which % begins a specifier
 // and a \ at the end goes on with the next line (systemd.syntax(7)).

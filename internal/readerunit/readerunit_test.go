@@ -82,6 +82,7 @@ func TestMake(t *testing.T) {
 			"reader { driver = phoenix; device = serial:/dev/ttyS2; };"},
 		{"odd names", `reader "SIM 50% $HOME/ä\" { driver = phoenix; device = "serial:/dev/my port\%n"; };` + "\nreader .-x { driver = phoenix; device = serial:/dev/ttyS0; };"},
 		{"pseudo-terminal", "reader net { driver = phoenix; device = serial:/dev/pts/3; };"},
+		{"link to a pseudo-terminal", "reader desk { driver = towitoko; device = serial:/run/openct-line/desk; };"},
 		{"not serial", "reader v { driver = etoken64; device = virtual:echo; };\nreader c { driver = ccid; device = pcmcia_block:/dev/pcmcia0; };\n" +
 			"reader u { driver = ccid; device = usb:/dev/bus/usb/001/004; };\nreader r { driver = phoenix; device = serial:ttyS0; };"},
 		{"none", "debug = 1;"},

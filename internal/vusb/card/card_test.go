@@ -77,7 +77,7 @@ func TestNew(t *testing.T) {
 		names = append(names, tt.name)
 	}
 	// They have no other ATR than their own (TestMemoryKinds).
-	names = append(names, "24c02", "24c16", "24c32", "sle4432", "sle4442", "sle4418", "sle4428")
+	names = append(names, "24c02", "24c16", "24c32", "sle4432", "sle4442", "sle4418", "sle4428", "eurochip")
 	if got := Names(); !slices.Equal(got, names) {
 		t.Errorf("Names() = %v, want %v", got, names)
 	}

@@ -10,7 +10,7 @@ import (
 // kind that it is: Read and Write are what its bus can do, and beside them a
 // card with a PSC has its security memory. As Card it takes the commands that a
 // terminal translates for it (MKT specification, part 7): READ BINARY, UPDATE
-// BINARY and VERIFY.
+// BINARY, VERIFY and CHANGE VERIFICATION DATA.
 //
 // Byte i is (7 i + 1) mod 256, but for the header of a 2-wire or 3-wire card. A
 // write that the card does not allow changes nothing and is no error: the bus has
@@ -49,8 +49,23 @@ func NewSLE4442() *Memory { return NewSLE4432().protect(0x07, 0xFF, 0xFF, 0xFF) 
 // NewSLE4418 makes a 3-wire card of 1024 bytes without a PSC.
 func NewSLE4418() *Memory { return newMemory(proto.ThreeWire, 1024, 0x92, 0x23, 0x10, 0x91) }
 
-// NewSLE4428 makes one that is written after its PSC, FF FF, eight tries.
+// NewSLE4428 makes one that is written after its PSC, FF FF, eight tries. Its
+// security memory is the end of its memory.
 func NewSLE4428() *Memory { return NewSLE4418().protect(0xFF, 0xFF, 0xFF) }
+
+// sle4428Security is the address of its error counter; the PSC follows (Siemens
+// data sheet).
+const sle4428Security = 1021
+
+// NewEurochip makes a card that counts, such as a telephone's: 32 bytes, of which
+// five are counted down, a bit at a time (SLE 4406, SLE 4436).
+func NewEurochip() *Memory { return newMemory(proto.Eurochip, 32, 0xD0, 0x3A, 0x01, 0x17) }
+
+// Addresses of a Eurochip's counter.
+const (
+	eurochipCounter = 8
+	eurochipEnd     = 13
+)
 
 func newMemory(kind proto.ID, size int, header ...byte) *Memory {
 	m := &Memory{kind: kind, data: make([]byte, size)}
@@ -81,16 +96,24 @@ func (m *Memory) Writes() int { return m.writes }
 
 // ATR implements Card: the header (ISO/IEC 7816-10), which an I2C card lacks.
 func (m *Memory) ATR() []byte {
-	if m.kind == proto.TwoWire || m.kind == proto.ThreeWire {
-		return bytes.Clone(m.data[:4])
+	if m.kind == proto.I2CShort || m.kind == proto.I2CLong {
+		return nil
 	}
-	return nil
+	return bytes.Clone(m.data[:4])
 }
 
 // Reset implements Card: without power the card forgets that it saw its PSC.
 func (m *Memory) Reset() {
 	m.open, m.tried = false, false
 	m.matched = make([]bool, len(m.psc))
+	m.show()
+}
+
+// show puts the security memory to where a SLE 4428 has it.
+func (m *Memory) show() {
+	if m.kind == proto.ThreeWire && m.psc != nil {
+		copy(m.data[sle4428Security:], m.Security())
+	}
 }
 
 // Read reads; behind its last byte a card goes on with its first.
@@ -109,7 +132,15 @@ func (m *Memory) Write(addr int, b []byte) {
 		return
 	}
 	for i := range b {
-		m.data[(addr+i)%len(m.data)] = b[i]
+		at := (addr + i) % len(m.data)
+		switch {
+		case m.kind == proto.ThreeWire && m.psc != nil && at >= sle4428Security:
+			m.WriteSecurity(at-sle4428Security, b[i])
+		case m.kind != proto.Eurochip:
+			m.data[at] = b[i]
+		case at >= eurochipCounter && at < eurochipEnd:
+			m.data[at] &= b[i]
+		}
 	}
 }
 
@@ -131,6 +162,7 @@ func (m *Memory) Security() []byte {
 // WriteSecurity writes a byte of the security memory. Without the PSC, bits of
 // the error counter can be cleared and nothing else.
 func (m *Memory) WriteSecurity(addr int, b byte) {
+	defer m.show()
 	switch {
 	case m.psc == nil:
 	case addr == 0 && m.open:
@@ -157,6 +189,7 @@ func (m *Memory) Compare(addr int, b byte) {
 		}
 	}
 	m.open = true
+	m.show()
 }
 
 // Transmit implements Card.
@@ -183,6 +216,18 @@ func (m *Memory) Transmit(apdu []byte) []byte {
 		return status(swWrongOffset)
 	case c.ins == insVerify && m.psc != nil:
 		return status(m.verify(c.data))
+	case c.ins == insChangeReferenceData && m.psc != nil:
+		half := len(m.psc)
+		if len(c.data) != 2*half {
+			return status(swWrongLength)
+		}
+		sw := m.verify(c.data[:half])
+		if sw == swOK {
+			for i, b := range c.data[half:] {
+				m.WriteSecurity(1+i, b)
+			}
+		}
+		return status(sw)
 	}
 	return status(swUnknownINS)
 }

@@ -23,6 +23,7 @@ func TestMemoryKinds(t *testing.T) {
 		{"sle4442", proto.TwoWire, 256, "A2 13 10 91", 0xE1},
 		{"sle4418", proto.ThreeWire, 1024, "92 23 10 91", 0xE1},
 		{"sle4428", proto.ThreeWire, 1024, "92 23 10 91", 0xE1},
+		{"eurochip", proto.Eurochip, 32, "D0 3A 01 17", 0xD0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -34,7 +35,10 @@ func TestMemoryKinds(t *testing.T) {
 			if m.Kind() != tt.kind || m.Size() != tt.size || !bytes.Equal(m.ATR(), hextest.Bytes(t, tt.atr)) {
 				t.Errorf("%v, %d bytes, ATR % X", m.Kind(), m.Size(), m.ATR())
 			}
-			want := append([]byte{byte(7*(tt.size-1) + 1)}, m.Bytes()[0])
+			want := []byte{byte(7*(tt.size-1) + 1), m.Bytes()[0]}
+			if tt.name == "sle4428" {
+				want[0] = 0x00 // of the PSC
+			}
 			if got := m.Read(tt.size-1, 2); !bytes.Equal(got, want) || m.Read(32, 1)[0] != tt.byte20 {
 				t.Errorf("around the end % X, want % X; byte 20 %02X", got, want, m.Read(32, 1))
 			}
@@ -60,6 +64,11 @@ func TestMemoryCommands(t *testing.T) {
 		{"blocked", NewSLE4442(), []exchange{{wrong, "63 C2"}, {wrong, "63 C1"}, {wrong, "63 C0"}, {right, "69 83"}, {update, "65 81"}, {read, "E1 E8 90 00"}}},
 		{"short PSC", NewSLE4442(), []exchange{{"00 20 00 00 01 FF", "67 00"}}},
 		{"PSC of a SLE 4428", NewSLE4428(), []exchange{{"00 20 00 00 02 00 00", "63 C7"}, {"00 20 00 00 02 FF FF", "90 00"}, {update, "90 00"}}},
+		{"another PSC", NewSLE4428(), []exchange{{"00 24 00 00 04 00 00 12 34", "63 C7"}, {"00 B0 03 FD 03", "FE 00 00 90 00"}, {"00 24 00 00 04 FF FF 12 34", "90 00"},
+			{"00 B0 03 FD 03", "FF 12 34 90 00"}, {"00 20 00 00 02 FF FF", "63 C7"}, {"00 20 00 00 02 12 34", "90 00"}, {"00 D6 03 FE 01 56", "90 00"},
+			{"00 20 00 00 02 56 34", "90 00"}, {"00 24 00 00 05 56 34 00 00 00", "67 00"}}},
+		{"Eurochip", NewEurochip(), []exchange{{"00 B0 00 07 06", "32 39 40 47 4E 55 90 00"}, {"00 D6 00 0C 01 54", "90 00"}, {"00 D6 00 0C 01 55", "65 81"},
+			{"00 D6 00 07 01 00", "65 81"}, {"00 B0 00 07 06", "32 39 40 47 4E 54 90 00"}, {"00 20 00 00 02 FF FF", "6D 00"}}},
 		{"ends", New24C(256), []exchange{{"00 B0 00 F0 00", "91 98 9F A6 AD B4 BB C2 C9 D0 D7 DE E5 EC F3 FA 90 00"},
 			{"00 B0 01 00 01", "6B 00"}, {"00 D6 00 FF 02 00 00", "6B 00"}, {"00 A4 04 00", "90 00"}, {"80 B0 00 00 01", "6E 00"}, {"00", "67 00"}}},
 	}

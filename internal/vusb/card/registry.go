@@ -31,6 +31,7 @@ func kinds() []kind {
 		{"sle4442", func([]byte) (Card, error) { return NewSLE4442(), nil }},
 		{"sle4418", func([]byte) (Card, error) { return NewSLE4418(), nil }},
 		{"sle4428", func([]byte) (Card, error) { return NewSLE4428(), nil }},
+		{"eurochip", func([]byte) (Card, error) { return NewEurochip(), nil }},
 	}
 }
 

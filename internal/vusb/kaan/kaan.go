@@ -443,7 +443,7 @@ func (t *Terminal) readFile(c cmd) []byte {
 		if s.on {
 			b[5] = 2
 		}
-		if t.MemorySW == 0 {
+		if b[8] = s.protocol; t.MemorySW == 0 {
 			b[8] = s.kind()
 		}
 	}

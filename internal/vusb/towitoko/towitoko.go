@@ -260,12 +260,12 @@ func (r *Reader) run(s *slot, c []byte) []byte {
 		if len(c) == 8 {
 			s.at(proto.TwoWire, int(c[4]), c[3])
 		} else {
-			s.at(proto.ThreeWire, int(c[3]>>6)<<8|int(c[4]), 0x30)
+			s.at3(c[3], c[4])
 		}
 	case 0x72:
 		s.at(proto.TwoWire, int(c[2]), c[3])
 	case 0x73:
-		s.at(proto.ThreeWire, int(c[4]>>6)<<8|int(c[3]), 0x38)
+		s.at3(c[4], c[3])
 	default:
 		if c[0]&0xF0 == 0x10 {
 			return reply(s.read(int(c[0]&0x0F) + 1)...)
@@ -322,6 +322,26 @@ func text(chars []serialline.Char) []byte {
 func (s *slot) at(kind proto.ID, addr int, what byte) {
 	s.addr, s.what = addr, what
 	s.valid = s.power && s.memory != nil && s.memory.Kind() == kind
+}
+
+// at3 addresses a 3-wire card with its own command (SLE 4428 data sheet), whose
+// upper two bits are the address's. Bytes of security memory are counted from the
+// error counter.
+func (s *slot) at3(cmd, lo byte) {
+	const security = 1021
+	addr := int(cmd>>6)<<8 | int(lo)
+	switch cmd & 0x3F {
+	case 0x0E:
+		s.at(proto.ThreeWire, addr, 0x30)
+	case 0x33:
+		s.at(proto.ThreeWire, addr, 0x38)
+	case 0x32:
+		s.at(proto.ThreeWire, addr-security, 0x39)
+	case 0x0D:
+		s.at(proto.ThreeWire, addr-security, 0x33)
+	default:
+		s.valid = false
+	}
 }
 
 func (s *slot) read(n int) []byte {
