@@ -16,40 +16,101 @@ import (
 	"openct/internal/ifd"
 	"openct/internal/reader"
 	"openct/internal/serial"
+	"openct/internal/vusb/acs"
 	"openct/internal/vusb/card"
-	virtual "openct/internal/vusb/kaan"
+	"openct/internal/vusb/gempc"
+	virtualkaan "openct/internal/vusb/kaan"
+	virtualphoenix "openct/internal/vusb/phoenix"
 	"openct/internal/vusb/serialline"
+	virtualsmartboard "openct/internal/vusb/smartboard"
+	virtualtowitoko "openct/internal/vusb/towitoko"
 )
 
 // faulty is a serial driver whose reader misbehaves.
 type faulty struct {
 	name string
 	open func(serial.Line, ifd.Options) (ifd.Reader, error)
+	card func() card.Card
 	make func(card.Card) faultyReader
 }
 
-// faultyReader is the virtual reader. Its card is taken out with pull and put in
-// with push; chip is a side of T=1 that can be made to misbehave, or nil.
+// faultyReader is the virtual reader. Its card is taken out with insert(nil);
+// chips are the sides of T=0 and T=1 that the driver itself talks to, as far as
+// it does, and that can be made to misbehave.
 type faultyReader struct {
-	reader     serialline.Reader
-	pull, push func()
-	chip       *card.T1
+	reader serialline.Reader
+	insert func(card.Card)
+	chips  func() (*card.T0, *card.T1)
 }
 
+func echoT1() card.Card { return card.NewEcho() }
+func echoT0() card.Card { return card.NewEchoATR(card.T0ATR("x")) }
+
+// faultyReaders are all drivers of serial lines. T=0 is a row of its own where
+// the driver does other things for it.
 var faultyReaders = []faulty{
-	{"kaan", openKaan, func(c card.Card) faultyReader { return faultyKaan(c, false) }},
-	{"b1", openB1, func(c card.Card) faultyReader { return faultyKaan(c, true) }},
+	{"kaan", openKaan, echoT1, func(c card.Card) faultyReader { return faultyKaan(c, false) }},
+	{"b1", openB1, echoT1, func(c card.Card) faultyReader { return faultyKaan(c, true) }},
+	{"phoenix", openPhoenix, echoT1, func(c card.Card) faultyReader { return faultyPhoenix(virtualphoenix.New(c)) }},
+	{"smartmouse, T=0", openSmartMouse, echoT0, func(c card.Card) faultyReader { return faultyPhoenix(virtualphoenix.NewSmartMouse(c)) }},
+	{"towitoko", openTowitoko, echoT1, faultyTowitoko},
+	{"towitoko, T=0", openTowitoko, echoT0, faultyTowitoko},
+	{"gempc", openGemPC, echoT1, faultyGemPC},
+	{"gempc, T=0", openGemPC, echoT0, faultyGemPC},
+	{"smartboard", openSmartBoard, echoT1, faultySmartBoard},
+	{"smartboard, T=0", openSmartBoard, echoT0, faultySmartBoard},
+	{"pertosmart1030", openPertoSmart1030Line, echoT1, faultyPertoSmart},
+	{"pertosmart1030, T=0", openPertoSmart1030Line, echoT0, faultyPertoSmart},
 }
+
+// A reader for a device file that the driver serves is in the table.
+func TestSerialFaultsOfAll(t *testing.T) {
+	for _, e := range Table() {
+		if _, serial := e.OpenPath["serial"]; !serial || e.Name == "ccid" { // whose line internal/ccid tests
+			continue
+		}
+		if !slices.ContainsFunc(faultyReaders, func(f faulty) bool { return strings.HasPrefix(f.name, e.Name) }) {
+			t.Errorf("nobody knows what %s does with a reader that misbehaves", e.Name)
+		}
+	}
+}
+
+func noChips() (*card.T0, *card.T1) { return nil, nil }
 
 func faultyKaan(c card.Card, b1 bool) faultyReader {
-	v := virtual.New(c)
+	v := virtualkaan.New(c)
 	v.B1 = b1
-	return faultyReader{v, func() { v.Insert(0, nil) }, func() { v.Insert(0, c) }, v.Chip()}
+	return faultyReader{v, func(c card.Card) { v.Insert(0, c) }, func() (*card.T0, *card.T1) { return nil, v.Chip() }}
+}
+
+func faultyPhoenix(r *virtualphoenix.Reader) faultyReader {
+	return faultyReader{r, r.Insert, r.Chips}
+}
+
+func faultyTowitoko(c card.Card) faultyReader {
+	r := virtualtowitoko.New(virtualtowitoko.External, c)
+	return faultyReader{r, func(c card.Card) { r.Insert(0, c) }, func() (*card.T0, *card.T1) { return r.Chips(0) }}
+}
+
+func faultyGemPC(c card.Card) faultyReader {
+	r := gempc.New(c)
+	return faultyReader{r, r.Insert, noChips}
+}
+
+func faultySmartBoard(c card.Card) faultyReader {
+	r := virtualsmartboard.New(c)
+	return faultyReader{r, r.Insert, func() (*card.T0, *card.T1) { _, t1 := r.Chips(); return nil, t1 }}
+}
+
+func faultyPertoSmart(c card.Card) faultyReader {
+	r := acs.NewACR30S(c)
+	return faultyReader{r, r.Insert, func() (*card.T0, *card.T1) { return nil, r.Chip() }}
 }
 
 // faultBench is a reader under test.
 type faultBench struct {
 	faultyReader
+	card    card.Card
 	line    *serialline.Local
 	slot    *reader.Slot
 	answers int // after which a fault is due
@@ -59,7 +120,8 @@ type faultBench struct {
 
 func newFaultBench(t *testing.T, f faulty) *faultBench {
 	t.Helper()
-	b := &faultBench{faultyReader: f.make(card.NewEcho())}
+	c := f.card()
+	b := &faultBench{faultyReader: f.make(c), card: c}
 	b.line = serialline.NewLocal(b.reader)
 	r, err := f.open(b.line, ifd.Options{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -76,6 +138,9 @@ func newFaultBench(t *testing.T, f faulty) *faultBench {
 	}
 	return b
 }
+
+func (b *faultBench) pull() { b.insert(nil) }
+func (b *faultBench) push() { b.insert(b.card) }
 
 // mangle lets the due fault hit an answer.
 func (b *faultBench) mangle(c []serialline.Char) []serialline.Char {
@@ -101,7 +166,7 @@ func (b *faultBench) reset() (string, time.Duration) {
 
 func (b *faultBench) command() (string, time.Duration) {
 	begin := time.Now()
-	resp, err := b.slot.Transmit(context.Background(), unhex("00ee000404010203"+"0400"), nil)
+	resp, err := b.slot.Transmit(context.Background(), unhex("00d6000404010203"+"0400"), nil)
 	switch {
 	case err != nil:
 		return kindOf(err), time.Since(begin)
@@ -146,7 +211,8 @@ func TestSerialFaults(t *testing.T) {
 	var table strings.Builder
 	fmt.Fprintln(&table, "# What a client is told when a reader on a serial line misbehaves, and after what time")
 	fmt.Fprintln(&table, "# if it took any. \"reset\" is a reset and a command, \"command\" a command after a reset;")
-	fmt.Fprintln(&table, "# the number is that of the reader's answer that is hit.")
+	fmt.Fprintln(&table, "# the number is that of the reader's answer that is hit. \"checksum\" is a wrong last byte;")
+	fmt.Fprintln(&table, "# \"other\" is a status word that was hit by it where T=0 has no checksum.")
 	for _, f := range faultyReaders {
 		t.Run(f.name, func(t *testing.T) { serialFaultsOf(t, f, &table) })
 	}
@@ -229,14 +295,21 @@ func serialFaultsOf(t *testing.T, f faulty, table *strings.Builder) {
 	row("adapter is pulled in the middle", func(b *faultBench) {
 		b.fault = func(c []serialline.Char) []serialline.Char { go b.line.Unplug(); return c[:len(c)/2] }
 	}, nil, false)
-	if f.make(card.NewEcho()).chip == nil {
-		return
-	}
-	row("asks for time once", func(b *faultBench) { b.chip.RequestWTX(5) }, none, true)
-	row("asks for time for ever", func(b *faultBench) {
-		for range 4000 { // more than an hour has seconds
-			b.chip.RequestWTX(1)
+	switch t0, t1 := f.make(f.card()).chips(); {
+	case strings.HasSuffix(f.name, "T=0") && t0 != nil:
+		ask := func(n int) func(*faultBench) {
+			return func(b *faultBench) { t0, _ := b.chips(); t0.NULLs = n }
 		}
-	}, none, true)
-	row("aborts", func(b *faultBench) { b.chip.Abort() }, none, true)
+		row("asks for time", ask(5), none, true)
+		row("asks for time for ever", ask(2000), ask(0), true)
+	case !strings.HasSuffix(f.name, "T=0") && t1 != nil:
+		row("asks for time", func(b *faultBench) { _, t1 := b.chips(); t1.RequestWTX(5) }, none, true)
+		row("asks for time for ever", func(b *faultBench) {
+			_, t1 := b.chips()
+			for range 4000 { // more than an hour has seconds
+				t1.RequestWTX(1)
+			}
+		}, none, true)
+		row("aborts", func(b *faultBench) { _, t1 := b.chips(); t1.Abort() }, none, true)
+	}
 }

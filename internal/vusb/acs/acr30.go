@@ -220,6 +220,9 @@ func NewACR30S(c card.Card) *ACR30S { return &ACR30S{acr30: newACR30(c), line: s
 // serial line this reader speaks when it is spoken to.
 func (a *ACR30S) Insert(c card.Card) { a.acr30.insert(c) }
 
+// Chip is the card's side of T=1, for tests that make it misbehave.
+func (a *ACR30S) Chip() *card.T1 { return a.acr30.t1 }
+
 // Set implements serialline.Reader.
 func (a *ACR30S) Set(p serial.Params) { a.line = p }
 

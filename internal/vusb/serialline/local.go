@@ -12,8 +12,8 @@ import (
 // Local is the host's end of a line to a reader in the same process: no kernel
 // and no adapter, and bytes take no time. Its zero value is not usable.
 type Local struct {
-	// Mangle, if set, sees what the reader sends after each write, and returns
-	// what arrives. It is set before the line is used, or between two uses.
+	// Mangle, if set, sees what the reader sends after each write and each change
+	// of the modem lines, and returns what arrives. It is set before the line is used, or between two uses.
 	Mangle func([]Char) []Char
 
 	// NoLines makes it a line without modem lines.
@@ -81,6 +81,13 @@ func (l *Local) linesLocked(dtr, rts bool) []Char {
 	return l.reader.SetLines(dtr, rts)
 }
 
+func (l *Local) mangledLocked(chars []Char) []Char {
+	if l.Mangle == nil || len(chars) == 0 {
+		return chars
+	}
+	return l.Mangle(chars)
+}
+
 // Name implements serial.Line.
 func (l *Local) Name() string { return "virtual line" }
 
@@ -110,7 +117,7 @@ func (l *Local) SetLines(dtr, rts bool) error {
 		return device.Wrap("set modem lines", l.Name(), err)
 	}
 	if !l.NoLines {
-		l.takeLocked(l.linesLocked(dtr, rts))
+		l.takeLocked(l.mangledLocked(l.linesLocked(dtr, rts)))
 	}
 	return nil
 }
@@ -164,10 +171,7 @@ func (l *Local) Write(ctx context.Context, b []byte) error {
 	for _, c := range b {
 		out = append(out, l.reader.Send(c)...)
 	}
-	if l.Mangle != nil && len(out) > 0 {
-		out = l.Mangle(out)
-	}
-	l.takeLocked(out)
+	l.takeLocked(l.mangledLocked(out))
 	return nil
 }
 

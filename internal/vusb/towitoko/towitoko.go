@@ -90,6 +90,15 @@ func (r *Reader) Insert(i int, c card.Card) {
 	}
 }
 
+// Chips are the sides of T=0 and T=1 of the card in a slot, for tests that make it
+// misbehave; nil where there is none.
+func (r *Reader) Chips(i int) (*card.T0, *card.T1) {
+	if r.slots[i].contact == nil {
+		return nil, nil
+	}
+	return r.slots[i].contact.Chips()
+}
+
 // Red says whether a slot's LED is on.
 func (r *Reader) Red(i int) bool { return r.slots[i].red }
 
