@@ -108,6 +108,7 @@ func (c *Control) StatusJSON() error {
 		d, err := f.ReadDetail(e)
 		switch {
 		case err == nil:
+			d.Events = nil // openct-control monitor tells them
 			r.Detail = &d
 		case !errors.Is(err, fs.ErrNotExist):
 			c.say("Error: %v", err)

@@ -12,6 +12,7 @@ import (
 	"openct/internal/ifd"
 	"openct/internal/reader"
 	"openct/internal/socket"
+	"openct/internal/status"
 	"openct/internal/vusb"
 	"openct/internal/vusb/card"
 	"openct/internal/vusb/token"
@@ -154,7 +155,7 @@ func benchHandler(b *testing.B) *handler {
 	log := slog.New(slog.DiscardHandler)
 	h := &handler{
 		name: e.Reader, reader: reader.New(r, log, func(int, ifd.Status) {}), log: log, enforce: true,
-		news: func() {}, fault: func(error) {},
+		note: func(status.Event) {}, fault: func(error) {},
 	}
 	b.Cleanup(func() { h.reader.Close() })
 	return h

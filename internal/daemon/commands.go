@@ -10,6 +10,7 @@ import (
 	"openct/internal/proto"
 	"openct/internal/reader"
 	"openct/internal/socket"
+	"openct/internal/status"
 )
 
 // command is one command of the socket protocol.
@@ -157,21 +158,23 @@ func (h *handler) units() []byte {
 
 func (c *client) lock(ctx context.Context, r request) error {
 	kind, _ := r.Args.Int(socket.TagLockType)
-	handle, err := c.locks.Lock(ctx, int(r.Unit), c.who, kind == socket.LockExclusive)
+	exclusive := kind == socket.LockExclusive
+	handle, err := c.locks.Lock(ctx, int(r.Unit), c.who, exclusive)
 	if err != nil {
 		return err
 	}
 	r.reply.Int(socket.TagLock, handle)
-	c.news()
+	c.noteLock(status.Locked, int(r.Unit), exclusive)
 	return nil
 }
 
 func (c *client) unlock(_ context.Context, r request) error {
 	handle, _ := r.Args.Int(socket.TagLock)
-	if err := c.locks.Unlock(int(r.Unit), c.who, handle); err != nil {
+	g, err := c.locks.Unlock(int(r.Unit), c.who, handle)
+	if err != nil {
 		return err
 	}
-	c.news()
+	c.noteLock(status.Unlocked, g.Slot, g.Exclusive)
 	return nil
 }
 

@@ -4,6 +4,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,9 +70,9 @@ type Options struct {
 // Run serves one reader until it is unplugged or ctx ends, and returns nil for
 // both: a token that is gone is no failure. Any error means that it was never
 // served or that serving it failed.
-func Run(ctx context.Context, o Options) error {
+func Run(ctx context.Context, o Options) (err error) {
 	d := &daemon{Options: o, since: time.Now()}
-	var err error
+	defer func() { d.lastWords(err) }()
 	if d.file, err = d.openStatus(ctx); err != nil {
 		return err
 	}
@@ -94,6 +95,20 @@ func Run(ctx context.Context, o Options) error {
 		return nil
 	}
 	return err
+}
+
+// lastWords leaves the error that a handler ends with for those who wait for the reader.
+func (d *daemon) lastWords(err error) {
+	var served *status.ServedError
+	if err == nil || errors.As(err, &served) {
+		return
+	}
+	werr := status.WriteFault(d.Dir, status.Fault{
+		Time: time.Now(), Device: d.Target.Path, Driver: cmp.Or(d.entry.Name, d.Target.Driver), Unit: d.Notify.Unit(), Error: err.Error(),
+	})
+	if werr != nil {
+		d.Log.Debug("the error is not left beside the status file", "error", werr)
+	}
 }
 
 // openStatus maps the status file, waiting a while for init to make it.
@@ -160,7 +175,7 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 	d.h = &handler{
 		name: name, reader: d.reader, log: d.Log,
 		enforce: d.Config.EnforceLocks, patience: d.Config.LockWait,
-		news: d.report.touch, fault: d.report.fault,
+		note: d.report.note, fault: d.report.fault,
 	}
 	if err := d.powerUp(ctx); err != nil {
 		d.closeReader()

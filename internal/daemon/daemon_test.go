@@ -398,6 +398,10 @@ func TestTokenThatDoesNotWork(t *testing.T) {
 	if e := entry(t, dir, 0); e.PID != 0 {
 		t.Errorf("entry is left: %+v", e)
 	}
+	fault, ferr := status.ReadFault(dir)
+	if ferr != nil || fault.Error != err.Error() || fault.Device != "bad" || fault.Driver != "etoken64" {
+		t.Errorf("what is left of the error: %+v, %v", fault, ferr)
+	}
 }
 
 // A token that does not answer its first reset gets a second one.

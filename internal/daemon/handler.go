@@ -12,6 +12,7 @@ import (
 	"openct/internal/lock"
 	"openct/internal/reader"
 	"openct/internal/socket"
+	"openct/internal/status"
 )
 
 // handler does what clients ask for: it finds the slot, asks the lock table,
@@ -26,20 +27,21 @@ type handler struct {
 	// ended: whatever it has verified, nobody else may use.
 	left [reader.MaxSlots]atomic.Bool
 
-	enforce  bool          // locks keep others off the card (socket/PROTOCOL.md, "Locks")
-	patience time.Duration // how long a request waits for another client's lock
-	news     func()        // clients or locks have changed
-	fault    func(error)   // a request failed because of card or device
+	enforce  bool               // locks keep others off the card (socket/PROTOCOL.md, "Locks")
+	patience time.Duration      // how long a request waits for another client's lock
+	note     func(status.Event) // something that people may want to know
+	fault    func(error)        // a request failed because of card or device
 }
 
 var _ socket.Handler = (*handler)(nil)
 
 // Connect implements socket.Handler.
 func (h *handler) Connect(c *socket.Conn) socket.Session {
-	h.news()
+	who := lock.Client{ID: c.ID, UID: c.UID, PID: c.PID, HungUp: c.HungUp}
+	h.note(status.Event{Event: status.Connected, Client: clientOf(who)})
 	return &client{
 		handler:  h,
-		who:      lock.Client{ID: c.ID, UID: c.UID, PID: c.PID, HungUp: c.HungUp},
+		who:      who,
 		wait:     c.Wait,
 		response: make([]byte, 0, socket.MaxPacket),
 	}
@@ -63,10 +65,14 @@ func (c *client) Disconnect() {
 			c.left[g.Slot].Store(true) // before the lock is released
 		}
 	}
-	if released := c.locks.Release(c.who.ID); len(released) > 0 {
+	released := c.locks.Release(c.who.ID)
+	for _, g := range released {
+		c.noteLock(status.Unlocked, g.Slot, g.Exclusive)
+	}
+	if len(released) > 0 {
 		c.log.Debug("released the locks of a client that left", "locks", len(released), "pid", c.who.PID, "uid", c.who.UID)
 	}
-	c.news()
+	c.note(status.Event{Event: status.Disconnected, Client: clientOf(c.who)})
 }
 
 // Handle implements socket.Session.
@@ -82,6 +88,9 @@ func (c *client) Handle(ctx context.Context, req *socket.Request, reply *socket.
 	case socket.Timeout, socket.CommError, socket.NoATR, socket.IncompatibleDevice, socket.InvalidATR:
 		c.fault(err)
 	default:
+		if errors.Is(err, lock.ErrLocked) {
+			c.noteConflict(int(req.Unit))
+		}
 		c.log.Debug("request refused", "command", cmd.name, "unit", req.Unit, "pid", c.who.PID, "code", int(code), "error", err)
 	}
 	return code

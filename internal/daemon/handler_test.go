@@ -19,6 +19,7 @@ import (
 	"openct/internal/proto"
 	"openct/internal/reader"
 	"openct/internal/socket"
+	"openct/internal/status"
 	"openct/internal/usb"
 	"openct/internal/vusb"
 	"openct/internal/vusb/card"
@@ -89,7 +90,7 @@ func FuzzHandle(f *testing.F) {
 		log := slog.New(slog.DiscardHandler)
 		h := &handler{
 			name: e.Reader, reader: reader.New(r, log, func(int, ifd.Status) {}), log: log, enforce: true,
-			news: func() {}, fault: func(error) {},
+			note: func(status.Event) {}, fault: func(error) {},
 		}
 		defer h.reader.Close()
 		c := h.Connect(&socket.Conn{ID: 1})
@@ -196,7 +197,7 @@ func TestTimeoutsAreCapped(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			p := &prompter{}
 			log := slog.New(slog.DiscardHandler)
-			h := &handler{reader: reader.New(p, log, func(int, ifd.Status) {}), log: log, news: func() {}, fault: func(error) {}}
+			h := &handler{reader: reader.New(p, log, func(int, ifd.Status) {}), log: log, note: func(status.Event) {}, fault: func(error) {}}
 			defer h.reader.Close()
 			c := h.Connect(&socket.Conn{ID: 1})
 			var want []time.Duration
@@ -240,7 +241,7 @@ func (f *failing) Transmit(_ context.Context, _, resp []byte) ([]byte, error) {
 // What came of a response before a failure is not kept either.
 func TestHalfResponsesAreCleared(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
-	h := &handler{reader: reader.New(&failing{}, log, func(int, ifd.Status) {}), log: log, news: func() {}, fault: func(error) {}}
+	h := &handler{reader: reader.New(&failing{}, log, func(int, ifd.Status) {}), log: log, note: func(status.Event) {}, fault: func(error) {}}
 	defer h.reader.Close()
 	c := h.Connect(&socket.Conn{ID: 1}).(*client)
 	reply := &socket.Reply{Builder: socket.NewBuilder(make([]byte, 0, socket.MaxPayload), true)}

@@ -10,6 +10,7 @@ import (
 	"openct/internal/ifd"
 	"openct/internal/reader"
 	"openct/internal/socket"
+	"openct/internal/status"
 	"openct/internal/vusb"
 	"openct/internal/vusb/model"
 )
@@ -100,7 +101,7 @@ func openModel(t *testing.T, name string) socket.Session {
 	}
 	h := &handler{
 		name: e.Reader, reader: reader.New(r, log, func(int, ifd.Status) {}), log: log, enforce: true,
-		news: func() {}, fault: func(err error) { t.Log(err) },
+		note: func(status.Event) {}, fault: func(err error) { t.Log(err) },
 	}
 	t.Cleanup(func() { h.reader.Close() })
 	return h.Connect(&socket.Conn{ID: 1})

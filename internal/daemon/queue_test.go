@@ -15,6 +15,7 @@ import (
 	"openct/internal/lock"
 	"openct/internal/reader"
 	"openct/internal/socket"
+	"openct/internal/status"
 	"openct/internal/vusb"
 	"openct/internal/vusb/card"
 	"openct/internal/vusb/token"
@@ -35,7 +36,7 @@ func queue(t *testing.T, patience time.Duration) (*handler, *reader.Slot) {
 	log := slog.New(slog.DiscardHandler)
 	h := &handler{
 		reader: reader.New(r, log, func(int, ifd.Status) {}), log: log, enforce: true, patience: patience,
-		news: func() {}, fault: func(error) {},
+		note: func(status.Event) {}, fault: func(error) {},
 	}
 	t.Cleanup(func() { h.reader.Close() })
 	slot, err := h.reader.Slot(0)

@@ -16,6 +16,8 @@ type report struct {
 	d    *daemon
 	name string
 
+	history history
+
 	news    chan struct{} // holds an element while something is untold
 	telling sync.Mutex
 
@@ -39,6 +41,12 @@ func (r *report) touch() {
 	}
 }
 
+// note remembers an event, and tells it soon.
+func (r *report) note(e status.Event) {
+	r.history.add(e)
+	r.touch()
+}
+
 // fault notes what went wrong last, in the journal as well. Whoever is answered with
 // an error finds the reason told already; only of faults in a row, the later ones wait.
 func (r *report) fault(err error) {
@@ -47,6 +55,7 @@ func (r *report) fault(err error) {
 	first := now.Sub(r.when) > reportPause
 	r.last, r.when = err, now
 	r.mu.Unlock()
+	r.history.add(status.Event{Event: status.Failed, Error: err.Error()})
 	if !r.d.unplugged() {
 		r.d.Log.Warn("request failed", "reader", r.d.slot.Index(), "error", err)
 	}
@@ -106,14 +115,12 @@ func (r *report) text() string {
 		}
 		parts = append(parts, card)
 	}
-	if r.d.server != nil {
-		switch n := len(r.d.server.Conns()); n {
-		case 0:
-		case 1:
-			parts = append(parts, "1 client")
-		default:
-			parts = append(parts, fmt.Sprintf("%d clients", n))
-		}
+	switch n := r.history.clients(); n {
+	case 0:
+	case 1:
+		parts = append(parts, "1 client")
+	default:
+		parts = append(parts, fmt.Sprintf("%d clients", n))
 	}
 	for _, g := range r.d.h.locks.Holders() {
 		kind := "shared"
@@ -133,7 +140,8 @@ func (r *report) text() string {
 
 func (r *report) detail() status.Detail {
 	detail := r.d.identity()
-	detail.Clients = len(r.d.server.Conns())
+	detail.Events, detail.Connections = r.history.now()
+	detail.Clients = len(detail.Connections)
 	for _, g := range r.d.h.locks.Holders() {
 		detail.Locks = append(detail.Locks, status.Lock{
 			Slot: g.Slot, Exclusive: g.Exclusive,

@@ -15,6 +15,7 @@ import (
 	"openct/internal/proto"
 	"openct/internal/reader"
 	"openct/internal/socket"
+	"openct/internal/status"
 )
 
 // teller is a reader that tells of its card.
@@ -46,7 +47,7 @@ func newWatched(t *testing.T) *watched {
 	log := slog.New(slog.DiscardHandler)
 	h := &handler{
 		name: "teller", reader: reader.New(w.teller, log, func(int, ifd.Status) {}), log: log,
-		news: func() {}, fault: func(error) {},
+		note: func(status.Event) {}, fault: func(error) {},
 	}
 	l, err := socket.Listen(w.path, socket.ListenOptions{UID: -1, GID: -1})
 	if err != nil {

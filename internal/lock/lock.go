@@ -97,17 +97,18 @@ func (t *Table) Lock(ctx context.Context, slot int, c Client, exclusive bool) (h
 	return handle, nil
 }
 
-// Unlock gives back the lock c holds on slot under handle. All three must
-// match, otherwise ErrNoLock.
-func (t *Table) Unlock(slot int, c Client, handle uint32) error {
+// Unlock gives back the lock c holds on slot under handle, and returns it. All
+// three must match, otherwise ErrNoLock.
+func (t *Table) Unlock(slot int, c Client, handle uint32) (Grant, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.removeLocked(func(g *Grant) bool {
+	removed := t.removeLocked(func(g *Grant) bool {
 		return g.Slot == slot && g.Client.ID == c.ID && g.Handle == handle
-	})) == 0 {
-		return ErrNoLock
+	})
+	if len(removed) == 0 {
+		return Grant{}, ErrNoLock
 	}
-	return nil
+	return removed[0], nil
 }
 
 // Release gives back all locks of the client with this ID and returns them.

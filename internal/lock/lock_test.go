@@ -116,7 +116,7 @@ func TestUnlock(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var tab Table
 			mustLock(t, &tab, 0, alice1, true)
-			if err := tab.Unlock(tt.slot, tt.by, tt.handle); !errors.Is(err, tt.want) {
+			if _, err := tab.Unlock(tt.slot, tt.by, tt.handle); !errors.Is(err, tt.want) {
 				t.Errorf("Unlock: %v, want %v", err, tt.want)
 			}
 			if held := len(tab.Holders()) == 1; held != (tt.want != nil) {
@@ -130,19 +130,19 @@ func TestEachGrantNeedsItsUnlock(t *testing.T) {
 	var tab Table
 	a := mustLock(t, &tab, 0, alice1, false)
 	b := mustLock(t, &tab, 0, alice1, true)
-	if err := tab.Unlock(0, alice1, b); err != nil {
+	if _, err := tab.Unlock(0, alice1, b); err != nil {
 		t.Fatal(err)
 	}
 	if err := tab.Check(0, bob, Shared); !errors.Is(err, ErrLocked) {
 		t.Errorf("Check with one of two locks left: %v", err)
 	}
-	if err := tab.Unlock(0, alice1, a); err != nil {
+	if _, err := tab.Unlock(0, alice1, a); err != nil {
 		t.Fatal(err)
 	}
 	if err := tab.Check(0, bob, Shared); err != nil {
 		t.Errorf("Check with none left: %v", err)
 	}
-	if err := tab.Unlock(0, alice1, a); !errors.Is(err, ErrNoLock) {
+	if _, err := tab.Unlock(0, alice1, a); !errors.Is(err, ErrNoLock) {
 		t.Errorf("second Unlock: %v", err)
 	}
 }
@@ -156,7 +156,7 @@ func TestTooMany(t *testing.T) {
 		t.Errorf("lock %d: %v", MaxPerClient+1, err)
 	}
 	mustLock(t, &tab, 0, alice2, false) // others are not concerned
-	if err := tab.Unlock(0, alice1, 0); err != nil {
+	if _, err := tab.Unlock(0, alice1, 0); err != nil {
 		t.Fatal(err)
 	}
 	mustLock(t, &tab, 0, alice1, false)
@@ -229,7 +229,7 @@ func TestWaitWakesOnUnlock(t *testing.T) {
 	var tab Table
 	h := mustLock(t, &tab, 0, alice1, true)
 	result := waiting(t, &tab, context.Background(), bob, time.Hour)
-	if err := tab.Unlock(0, alice1, h); err != nil {
+	if _, err := tab.Unlock(0, alice1, h); err != nil {
 		t.Fatal(err)
 	}
 	if err := outcome(t, result); err != nil {
@@ -309,7 +309,7 @@ func TestConcurrent(t *testing.T) {
 					}
 				}
 				if i%2 == 0 {
-					if err := tab.Unlock(0, c, h); err != nil {
+					if _, err := tab.Unlock(0, c, h); err != nil {
 						t.Errorf("Unlock: %v", err)
 					}
 				} else {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,9 +30,12 @@ type Detail struct {
 	Since     time.Time `json:"since"`            // ready since
 	Announces bool      `json:"announces"`        // the status file is touched when a card comes or goes
 	Clients   int       `json:"clients"`          // connections open now
-	Locks     []Lock    `json:"locks,omitempty"`
 	LastError string    `json:"last_error,omitempty"`
 	ErrorTime time.Time `json:"error_time,omitzero"`
+
+	Connections []Connection `json:"connections,omitempty"` // oldest first
+	Locks       []Lock       `json:"locks,omitempty"`
+	Events      []Event      `json:"events,omitempty"` // the latest ones, oldest first
 }
 
 // Lock is one lock a client holds on a card slot.
@@ -44,9 +48,10 @@ type Lock struct {
 }
 
 const (
-	maxDetail = 64 << 10 // bytes of a side file that a reader accepts
-	maxString = 512      // bytes of one text in it
-	maxLocks  = 256
+	maxDetail      = 256 << 10 // bytes of a side file that a reader accepts
+	maxString      = 512       // bytes of one text in it
+	maxLocks       = 256
+	maxConnections = 272 // as many as package socket lets in, root's reserve included
 )
 
 func detailPath(dir string, n int) string {
@@ -121,7 +126,9 @@ func (d Detail) clean() Detail {
 		*s = cut(printable.Line(*s), maxString)
 	}
 	d.Clients = max(d.Clients, 0)
-	d.Locks = d.Locks[:min(len(d.Locks), maxLocks):min(len(d.Locks), maxLocks)]
+	d.Locks = slices.Clip(d.Locks[:min(len(d.Locks), maxLocks)])
+	d.Connections = slices.Clip(d.Connections[:min(len(d.Connections), maxConnections)])
+	d.Events = cleanEvents(d.Events)
 	return d
 }
 

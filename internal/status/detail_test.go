@@ -101,10 +101,37 @@ func TestHostileDetail(t *testing.T) {
 	}
 }
 
+// The longest side file that a handler writes is one that readers accept.
+func TestLongestDetail(t *testing.T) {
+	long := strings.Repeat("<", 10_000) // six bytes each in JSON
+	since := time.Date(2026, 11, 26, 11, 0, 0, 123456789, time.FixedZone("", 3600))
+	c := Client{Connection: 1<<64 - 1, PID: 1<<31 - 1, UID: 1<<32 - 1}
+	d := Detail{Driver: long, Type: long, Device: long, ID: long, Port: long, Serial: long, Unit: long, LastError: long, Since: since, ErrorTime: since}
+	for range 1000 {
+		d.Connections = append(d.Connections, Connection{c, since})
+		d.Locks = append(d.Locks, Lock{Slot: MaxSlots, Exclusive: true, PID: c.PID, UID: c.UID, Since: since})
+		d.Events = append(d.Events, Event{Seq: 1<<64 - 1, Time: since, Event: Failed, Slot: MaxSlots, Client: c, Holder: c, Error: long})
+	}
+	f := mustOpen(t, initDir(t))
+	s := mustClaim(t, f)
+	if err := s.WriteDetail(d); err != nil {
+		t.Fatal(err)
+	}
+	got, err := f.ReadDetail(mustEntry(t, f, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Connections) != maxConnections || len(got.Events) != MaxEvents {
+		t.Errorf("%d connections, %d events", len(got.Connections), len(got.Events))
+	}
+}
+
 func FuzzDecodeDetail(f *testing.F) {
 	f.Add([]byte(`{"pid":42,"driver":"etoken64","device":"/dev/bus/usb/001/004","clients":1}`))
 	f.Add([]byte(`{"pid":-1,"driver":"\u001b[2J","locks":[{"slot":0,"exclusive":true,"pid":1,"uid":0}]}`))
 	f.Add([]byte(`{"since":"2024-02-30T00:00:00Z","clients":1e99}`))
+	f.Add([]byte(`{"connections":[{"connection":1,"pid":5,"uid":0,"since":"2026-11-26T11:00:00Z"}],"events":[{"seq":1,"event":"\u001b[2J","error":"x"}]}`))
+	f.Add([]byte(`{"events":[` + strings.Repeat(`{"seq":1},`, 100) + `{"seq":18446744073709551615}]}`))
 	f.Add([]byte(`null`))
 	f.Add([]byte(`{"last_error":"` + strings.Repeat("x", 1000) + `"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -117,8 +144,13 @@ func FuzzDecodeDetail(f *testing.F) {
 				t.Errorf("text %q is not for showing", s)
 			}
 		}
-		if d.Clients < 0 || len(d.Locks) > maxLocks {
-			t.Errorf("%d clients, %d locks", d.Clients, len(d.Locks))
+		if d.Clients < 0 || len(d.Locks) > maxLocks || len(d.Connections) > maxConnections || len(d.Events) > MaxEvents {
+			t.Errorf("%d clients, %d locks, %d connections, %d events", d.Clients, len(d.Locks), len(d.Connections), len(d.Events))
+		}
+		for _, e := range d.Events {
+			if s := string(e.Event) + e.Error; len(s) > 2*maxEventText || strings.ContainsFunc(s, unicode.IsControl) {
+				t.Errorf("text %q is not for showing", s)
+			}
 		}
 	})
 }

@@ -90,7 +90,7 @@ func (c *client) Handle(ctx context.Context, req *socket.Request, reply *socket.
 		if !ok {
 			return socket.MissingArg
 		}
-		if m.locks.Unlock(slot, c.who, h) != nil {
+		if _, err := m.locks.Unlock(slot, c.who, h); err != nil {
 			return socket.NoLock
 		}
 		return socket.Success
