@@ -135,6 +135,10 @@ func (t *token) order(ctx context.Context, line string) (string, error) {
 			return "", t.unplug()
 		case "heal":
 			return "", t.heal()
+		case "remove":
+			return "", t.insert(false)
+		case "insert":
+			return "", t.insert(true)
 		case "status":
 			return t.status(), nil
 		}
@@ -142,6 +146,9 @@ func (t *token) order(ctx context.Context, line string) (string, error) {
 	f, err := parseFault(words)
 	if err != nil {
 		return "", err
+	}
+	if words[0] == "remove" {
+		f.Do = func() { t.insert(false) }
 	}
 	return "", t.inject(f)
 }
@@ -206,6 +213,7 @@ func parseFault(words []string) (vusb.Fault, error) {
 		f.Hang = true
 	case "drop":
 		f.Unplug = true
+	case "remove": // is the caller's
 	case "delay":
 		f.Delay = time.Duration(amount) * time.Millisecond
 	case "short":

@@ -61,9 +61,11 @@ options of plug:
 
 orders:
   unplug, plug      pull it; plug it in again, the same card in it
+  remove, insert    take the card out; put it in again
   stall [N]         refuse the Nth transfer from now (default 1, the next)
   hang [N]          do not answer it
   drop [N]          be pulled in the middle of it
+  remove N          take the card out ahead of it
   delay MS [N]      answer it so much later
   short BYTES [N]   cut the answer to that length
   garbage BYTES [N] answer with nonsense of that length
@@ -126,7 +128,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 
 // plug is the token until a signal comes.
 func plug(o options, stdout, stderr io.Writer) error {
-	model, err := model.New(o.driver, o.card)
+	card, err := model.NewCard(o.driver, o.card)
+	if err != nil {
+		return err
+	}
+	m, err := model.NewWith(o.driver, card)
 	if err != nil {
 		return err
 	}
@@ -138,8 +144,14 @@ func plug(o options, stdout, stderr io.Writer) error {
 	defer stop()
 	t := &token{
 		options: o,
-		model:   dressed{model, as},
+		model:   dressed{m, as},
 		attach:  attachKernel,
+		insert: func(in bool) error {
+			if in {
+				return model.Insert(m, card)
+			}
+			return model.Insert(m, nil)
+		},
 		plugged: func(p plugged) {
 			json.NewEncoder(stdout).Encode(p)
 		},

@@ -54,8 +54,9 @@ type token struct {
 	options options
 	model   vusb.Model
 	attach  func(context.Context, vusb.Model) (attachment, plugged, error)
-	plugged func(plugged) // called after each plug
-	lost    func()        // called when it is out and nobody gave the order
+	insert  func(in bool) error // the card, or takes it out
+	plugged func(plugged)       // called after each plug
+	lost    func()              // called when it is out and nobody gave the order
 
 	mu   sync.Mutex
 	in   attachment // nil while it is out

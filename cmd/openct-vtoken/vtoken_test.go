@@ -26,6 +26,7 @@ import (
 type fakeKernel struct {
 	mu    sync.Mutex
 	taken int
+	cards []bool // what was said of the card
 	port  *vusb.Port
 	last  *fakeAttachment
 	err   error
@@ -57,15 +58,19 @@ func (k *fakeKernel) attach(_ context.Context, m vusb.Model) (attachment, plugge
 // control starts a token with its socket and returns what gives it orders.
 func controlled(t *testing.T) (k *fakeKernel, tok *token, order func(string) (string, error)) {
 	t.Helper()
-	model, err := model.New("etoken64", "echo")
+	m, err := model.New("etoken64", "echo")
 	if err != nil {
 		t.Fatal(err)
 	}
 	k = &fakeKernel{}
 	tok = &token{
 		options: options{driver: "etoken64", card: "echo"},
-		model:   model,
+		model:   m,
 		attach:  k.attach,
+		insert: func(in bool) error {
+			k.cards = append(k.cards, in)
+			return model.ErrFixed
+		},
 		plugged: func(plugged) {},
 		lost:    func() {},
 	}
@@ -101,6 +106,8 @@ func TestOrders(t *testing.T) {
 		{"status", first, ""},
 		{"stall 2 times=3", "ok", ""},
 		{"heal", "ok", ""},
+		{"remove", "", "this device's card cannot be taken out"},
+		{"insert", "", "this device's card cannot be taken out"},
 		{"jump", "", `unknown order "jump"`},
 		{"", "", "an empty order"},
 		{"unplug", "ok", ""},
@@ -157,6 +164,12 @@ func TestFaultsHitTransfers(t *testing.T) {
 			t.Errorf("reset %d: got %v, want %v", i, err, want)
 		}
 	}
+	mustOrder("remove 2 on=c01")
+	for i, want := range []int{0, 1, 1} {
+		if err := reset(); err != nil || len(k.cards) != want {
+			t.Errorf("reset %d: %v, card taken out %d times, want %d", i, err, len(k.cards), want)
+		}
+	}
 	mustOrder("stall times=-1")
 	mustOrder("unplug")
 	mustOrder("plug")
@@ -193,6 +206,7 @@ func TestParseFault(t *testing.T) {
 		{"hang times=-1", vusb.Fault{Hang: true, Times: -1}, ""},
 		{"drop 1 on=c86", vusb.Fault{Unplug: true, On: vusb.Transfer{Control: true, Code: 0x86}}, ""},
 		{"delay 250 2 on=e82", vusb.Fault{Delay: 250 * time.Millisecond, Skip: 1, On: vusb.Transfer{Code: 0x82}}, ""},
+		{"remove 2 on=e02", vusb.Fault{Skip: 1, On: vusb.Transfer{Code: 0x02}}, ""},
 		{"short 4", vusb.Fault{}, ""},
 		{"garbage 12 times=2", vusb.Fault{Times: 2}, ""},
 		{"delay", vusb.Fault{}, "delay needs a number"},

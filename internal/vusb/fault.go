@@ -15,6 +15,7 @@ type Fault struct {
 
 	// What happens to a transfer that is hit. Set one; Delay goes with all.
 	Delay  time.Duration // it takes so much longer
+	Do     func()        // is done ahead of it, and it goes on
 	Stall  bool          // the endpoint stalls
 	Hang   bool          // no answer until the host gives up
 	Unplug bool          // the device is pulled while the transfer is under way
@@ -98,6 +99,9 @@ func (p *Port) before(ctx context.Context, t Transfer) (*Fault, error) {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
+	}
+	if f.Do != nil {
+		f.Do()
 	}
 	switch {
 	case f.Stall:

@@ -15,11 +15,10 @@ func (s *slot) secure(c Command) answer {
 		s.r.violateLocked("Secure: byte %d is not understood: % X", code, c.Data)
 		return failed(code)
 	}
-	if len(s.r.keys) == 0 {
-		return failed(0xF0)
+	k := Keys{PIN: s.r.PIN, New: s.r.PIN, Nothing: s.r.PIN == ""}
+	if len(s.r.keys) > 0 {
+		k, s.r.keys = s.r.keys[0], s.r.keys[1:]
 	}
-	k := s.r.keys[0]
-	s.r.keys = s.r.keys[1:]
 	switch {
 	case k.Nothing:
 		return failed(0xF0)

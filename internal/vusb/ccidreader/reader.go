@@ -20,6 +20,10 @@ import (
 // count of what a host must not do (Violations), and of everything it was
 // sent (Commands).
 type Reader struct {
+	// PIN is what the user types when no Keys were given; empty: nothing. It is set
+	// before the reader is used.
+	PIN string
+
 	p    Profile
 	desc vusb.Descriptors
 

@@ -2,6 +2,7 @@
 package model
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -58,10 +59,13 @@ func models() []model {
 	}
 }
 
-// newKaan is a terminal with a keypad, at which the user types a PIV card's PIN.
+// typedPIN is what the user types at a keypad: a PIV card's PIN.
+const typedPIN = "123456"
+
+// newKaan is a terminal with a keypad.
 func newKaan(c card.Card, b1 bool) serialline.Reader {
 	t := kaan.New(c)
-	t.B1, t.PIN = b1, "123456"
+	t.B1, t.PIN = b1, typedPIN
 	return t
 }
 
@@ -70,6 +74,15 @@ func newKaan(c card.Card, b1 bool) serialline.Reader {
 // that profile (ccidreader.Profiles). A Rutoken translates what it
 // carries: a PIV card is not found in it, the card "rutoken" is.
 func New(driver, cardName string) (vusb.Model, error) {
+	c, err := NewCard(driver, cardName)
+	if err != nil {
+		return nil, err
+	}
+	return NewWith(driver, c)
+}
+
+// NewCard makes the card for New alone.
+func NewCard(driver, cardName string) (card.Card, error) {
 	m, err := find(driver)
 	if err != nil {
 		return nil, err
@@ -82,7 +95,39 @@ func New(driver, cardName string) (vusb.Model, error) {
 		return nil, fmt.Errorf("virtual device for driver %q holds no memory card such as %q; these do: %s",
 			driver, cardName, strings.Join(memoryReaders, ", "))
 	}
-	return m.make(c), nil
+	return c, nil
+}
+
+// ErrFixed says that a device's card cannot be taken out.
+var ErrFixed = errors.New("this device's card cannot be taken out")
+
+// Insert puts a card into a virtual device, into its first slot; nil takes it out.
+func Insert(m vusb.Model, c card.Card) error {
+	err := ErrFixed
+	put := func(reader any) {
+		switch r := reader.(type) {
+		case interface{ Insert(card.Card) }:
+			r.Insert(c)
+			err = nil
+		case interface{ Insert(int, card.Card) }:
+			r.Insert(0, c)
+			err = nil
+		}
+	}
+	switch r := m.(type) {
+	case *serialline.FTDI:
+		r.Do(func(r serialline.Reader) { put(r) })
+	case *ccidreader.Reader:
+		if c != nil {
+			put(r)
+			break
+		}
+		r.Remove(0)
+		err = nil
+	default:
+		put(r)
+	}
+	return err
 }
 
 // memoryReaders are the drivers whose virtual devices can hold a memory card.
@@ -150,7 +195,11 @@ func find(driver string) (model, error) {
 		if !ok {
 			return model{}, fmt.Errorf("no CCID profile %q", number)
 		}
-		return model{driver, nil, func(c card.Card) vusb.Model { return ccidreader.New(p, c) }}, nil
+		return model{driver, nil, func(c card.Card) vusb.Model {
+			r := ccidreader.New(p, c)
+			r.PIN = typedPIN
+			return r
+		}}, nil
 	}
 	if name, words, ok := strings.Cut(driver, ":"); ok && serialReaders[name] != nil {
 		return serialModel(name, words, serialReaders[name])

@@ -223,6 +223,14 @@ func (a *FTDI) changedLocked() {
 	a.wake = make(chan struct{})
 }
 
+// Do has something done to the reader, such as its card taken out.
+func (a *FTDI) Do(f func(Reader)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f(a.reader)
+	a.changedLocked()
+}
+
 // Changed tells the adapter that the reader's lines have changed.
 func (a *FTDI) Changed() {
 	a.mu.Lock()
