@@ -17,7 +17,11 @@ import (
 func TestSideFileTellsEvents(t *testing.T) {
 	s := start(t, initialised(t), card.NewEcho(), nil)
 	ctx := context.Background()
-	first, second := s.client(0), s.client(0)
+	accepted := func(n int) { s.detail(func(d status.Detail) bool { return len(d.Events) == n }) }
+	first := s.client(0)
+	accepted(1)
+	second := s.client(0)
+	accepted(2)
 	handle, err := first.Lock(ctx, 0, true)
 	if err != nil {
 		t.Fatal(err)
