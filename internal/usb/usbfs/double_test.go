@@ -28,6 +28,7 @@ type double struct {
 	gone      bool
 	silent    bool          // the poller is not told
 	impatient bool          // wait does not wait: every transfer goes through the poller
+	waits     func()        // called by wait, which waits then
 	keep      bool          // discard does not end a transfer
 	refuse    error         // of submit
 	calls     int           // of submit and reap
@@ -133,11 +134,11 @@ func (k *double) reap() (uintptr, error) {
 	return uintptr(unsafe.Pointer(u)), nil
 }
 
-func (k *double) wait(long time.Duration) {
-	if k.impatient {
-		return
+func (k *double) wait(long time.Duration) bool {
+	if k.waits != nil {
+		k.waits()
 	}
-	waitWritable(uintptr(k.fd), long)
+	return !k.impatient && waitWritable(uintptr(k.fd), long)
 }
 
 func (k *double) discard(u *urb) error {

@@ -48,9 +48,9 @@ type kernel interface {
 	// reap takes back a transfer that is over and returns the address of its
 	// urb; unix.EAGAIN when there is none.
 	reap() (uintptr, error)
-	// wait returns when a transfer can be taken back, the device is gone, or the
-	// time is over.
-	wait(time.Duration)
+	// wait returns true when a transfer can be taken back or the device is gone,
+	// and false when the time is over or this is no moment to wait.
+	wait(time.Duration) bool
 	// discard ends a transfer, which then can be taken back. It waits until the
 	// host controller has let go of it. unix.EINVAL: it is over already.
 	discard(*urb) error
@@ -108,18 +108,23 @@ func (d *descriptor) reap() (uintptr, error) {
 	return d.reaped, err
 }
 
-func (d *descriptor) wait(long time.Duration) {
-	if d.slow.Load() == 0 {
-		waitWritable(d.fd, long)
-	}
+func (d *descriptor) wait(long time.Duration) bool {
+	return d.slow.Load() == 0 && waitWritable(d.fd, long)
 }
 
 // waitWritable sleeps in the kernel without telling Go's scheduler, as quick
-// does: no other goroutine runs on this processor meanwhile.
-func waitWritable(fd uintptr, long time.Duration) {
+// does: no other goroutine runs on this processor meanwhile. It reports whether
+// there is news.
+func waitWritable(fd uintptr, long time.Duration) bool {
 	fds := unix.PollFd{Fd: int32(fd), Events: unix.POLLOUT}
-	ts := unix.NsecToTimespec(long.Nanoseconds())
-	_, _, _ = unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds)), 1, uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
+	ts := unix.NsecToTimespec(max(0, long.Nanoseconds()))
+	for {
+		// After EINTR (a signal of Go's own scheduler), ts is what is left: ppoll(2).
+		got, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds)), 1, uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
+		if errno != unix.EINTR {
+			return errno == 0 && got > 0
+		}
+	}
 }
 
 func (d *descriptor) discard(u *urb) error { return d.long(discardURB, unsafe.Pointer(u)) }

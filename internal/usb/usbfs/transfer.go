@@ -236,9 +236,10 @@ func (n *Node) settle(t *transfer) {
 
 // atOnce is how long a goroutine sleeps in the kernel for its own transfer before
 // it leaves the waiting to Go's poller. Nearly every transfer is over by then, and
-// costs three calls; the poller, which is asked twice for each sleep, makes it five
-// or six and may switch threads. Other goroutines wait that long at most.
-const atOnce = 4 * time.Millisecond
+// costs three calls; the poller, which is asked twice for each sleep, makes it six
+// and may switch threads. Other goroutines wait that long at most, and notice
+// nothing: what ends transfers early, an unplug before all, ends the sleep.
+const atOnce = 20 * time.Millisecond
 
 // run submits t and returns when it is over.
 func (n *Node) run(ctx context.Context, t *transfer) {
@@ -281,18 +282,21 @@ func (n *Node) arm(ctx context.Context, t *transfer) (disarm func()) {
 	}
 }
 
-// look waits a moment for t.
+// look waits a moment for t. What other goroutines have to do comes first: the
+// device works meanwhile.
 func (n *Node) look(t *transfer) {
+	n.mu.Unlock()
+	runtime.Gosched()
+	n.mu.Lock()
 	for end := time.Now().Add(atOnce); t.state != over; {
-		left := time.Until(end)
-		if left <= 0 {
+		n.mu.Unlock()
+		news := n.kernel.wait(time.Until(end))
+		n.mu.Lock()
+		if !news {
 			return
 		}
-		n.mu.Unlock()
-		n.kernel.wait(left)
-		n.mu.Lock()
-		if t.state != over && !n.reap(t) {
-			return
+		if t.state != over {
+			n.reap(t)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -483,5 +484,55 @@ func BenchmarkTransfer(b *testing.B) {
 		if _, err := n.Bulk(context.Background(), 0x82, buf, time.Minute); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// While a device works, goroutines run that have something to do, before the one
+// that waits sleeps in the kernel and with it the only processor.
+func TestOthersRunWhileTheDeviceWorks(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	n, k := testNode(t)
+	const rounds = 20
+	in := 0
+	for range rounds {
+		var other atomic.Bool
+		k.waits = func() {
+			if other.Load() {
+				in++
+			}
+			k.waits = nil
+			k.end(<-k.submitted, 0, "x")
+		}
+		go func() { other.Store(true) }()
+		if _, err := n.Bulk(t.Context(), 0x82, make([]byte, 8), time.Minute); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Go's scheduler takes a goroutine out of its turn once in a while, every 61st time.
+	if in < rounds-2 {
+		t.Errorf("of %d, %d had run when the other one slept", rounds, in)
+	}
+}
+
+// A signal, such as Go's scheduler sends to a thread, does not end the sleep.
+func TestSleepsThroughSignals(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	_, k := testNode(t)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	thread := unix.Gettid()
+	go func() {
+		for range 1000 {
+			_ = unix.Tgkill(unix.Getpid(), thread, unix.SIGURG)
+		}
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.tell()
+	}()
+	if !waitWritable(uintptr(k.fd), time.Minute) {
+		t.Error("woken for nothing")
+	}
+	if k.fill(); waitWritable(uintptr(k.fd), time.Millisecond) {
+		t.Error("woken by nothing")
 	}
 }
