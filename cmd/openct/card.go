@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"strings"
 	"time"
 
@@ -115,23 +114,6 @@ func (t *tool) atr(_ context.Context, c *card) error {
 	return nil
 }
 
-// memoryCard is the kind of the memory card that has this ATR, empty for a card
-// that takes APDUs. An I2C card has none. The header of the others begins with
-// the kind (ISO/IEC 7816-10), an ATR of ISO/IEC 7816-3 with 3B or 3F.
-func memoryCard(atr []byte) string {
-	switch {
-	case len(atr) == 0:
-		return "I2C"
-	case len(atr) != 4 || atr[0] == 0x3B || atr[0] == 0x3F:
-		return ""
-	case atr[0]>>4 == 0x9:
-		return "3-wire"
-	case atr[0]>>4 == 0xA:
-		return "2-wire"
-	}
-	return "of another kind"
-}
-
 func (t *tool) selectMF(ctx context.Context, c *card) error {
 	apdu := []byte{0x00, 0xA4, 0x00, 0x00, 0x02, 0x3F, 0x00, 0x00}
 	resp, err := c.client.Transact(ctx, c.slot, apdu)
@@ -157,59 +139,6 @@ func (t *tool) apdus(ctx context.Context, c *card, apdus [][]byte) error {
 		fmt.Fprintf(t.Out, "%x\n", resp)
 	}
 	return nil
-}
-
-// maxRead is the most bytes read prints.
-const maxRead = 8192
-
-func (t *tool) read(ctx context.Context, c *card, addr uint16, count int) error {
-	var data []byte
-	count = min(count, math.MaxUint16+1-int(addr))
-	for len(data) < count {
-		want := min(count-len(data), socket.MaxResponse)
-		part, err := c.client.ReadMemory(ctx, c.slot, addr+uint16(len(data)), want)
-		if err != nil {
-			return fmt.Errorf("failed to read memory card: %w", err)
-		}
-		data = append(data, part...)
-		if len(part) < want {
-			break // the card ends here
-		}
-	}
-	fmt.Fprintf(t.Out, "Read %d bytes at address 0x%04x\n", len(data), addr)
-	dump(t.Out, int(addr), data)
-	return nil
-}
-
-func (t *tool) write(ctx context.Context, c *card, addr uint16, data []byte) error {
-	if err := c.client.WriteMemory(ctx, c.slot, addr, data); err != nil {
-		return fmt.Errorf("failed to write memory card: %w", err)
-	}
-	fmt.Fprintf(t.Out, "Wrote %d bytes at address 0x%04x\n", len(data), addr)
-	return nil
-}
-
-func readArgs(args []string) (addr uint16, count int, err error) {
-	n, m := uint64(0), uint64(1024)
-	if len(args) > 0 {
-		n, err = number("address", args[0], 16)
-	}
-	if len(args) > 1 && err == nil {
-		m, err = number("count", args[1], 31)
-	}
-	return uint16(n), int(min(m, maxRead)), err
-}
-
-func writeArgs(args []string) (addr uint16, data []byte, err error) {
-	if len(args) < 2 {
-		return 0, nil, errors.New("write needs an address and the bytes to write")
-	}
-	n, err := number("address", args[0], 16)
-	if err != nil {
-		return 0, nil, err
-	}
-	data, err = unhex(strings.Join(args[1:], ""))
-	return uint16(n), data, err
 }
 
 // hexArgs reads APDUs, each an argument; blanks and colons in one are ignored.

@@ -29,6 +29,8 @@ commands:
 options:
   -r, --reader N       reader number (default 0)
   -s, --slot N         slot number (default 0)
+      --psc            read, write: read the PSC of a memory card from standard
+                       input, in hexadecimal, and present it to the card first
   -d, -f FILE          accepted and ignored
   -h, --help           print this text
   -v, --version        print the version
@@ -44,12 +46,14 @@ type tool struct {
 	dir    string
 	reader int
 	slot   int
+	psc    bool
 }
 
 func runTool(args []string, stdout, stderr io.Writer) int {
 	t := &tool{Program: cli.New("openct-tool", toolUsage, stdout, stderr), dir: socket.Dir()}
 	t.Flags.IntVarP(&t.reader, "reader", "r", 0, "")
 	t.Flags.IntVarP(&t.slot, "slot", "s", 0, "")
+	t.Flags.BoolVar(&t.psc, "psc", false, "")
 	t.Flags.CountP("debug", "d", "")
 	t.Flags.StringP("config", "f", "", "")
 	return t.Exit(t.run(args))
@@ -64,6 +68,9 @@ func (t *tool) run(args []string) error {
 		return t.Misuse()
 	}
 	verb, rest := operands[0], operands[1:]
+	if t.psc && verb != "read" && verb != "write" {
+		return t.Misuse()
+	}
 	ctx := context.Background()
 	switch verb {
 	case "list":
@@ -87,13 +94,13 @@ func (t *tool) run(args []string) error {
 		if err != nil {
 			return err
 		}
-		return t.withCard(ctx, func(ctx context.Context, c *card) error { return t.read(ctx, c, addr, count) })
+		return t.withMemory(ctx, func(ctx context.Context, c *card) error { return t.read(ctx, c, addr, count) })
 	case "write":
 		addr, data, err := writeArgs(rest)
 		if err != nil {
 			return err
 		}
-		return t.withCard(ctx, func(ctx context.Context, c *card) error { return t.write(ctx, c, addr, data) })
+		return t.withMemory(ctx, func(ctx context.Context, c *card) error { return t.write(ctx, c, addr, data) })
 	}
 	fmt.Fprintf(t.Err, "Unknown command %q\n", verb)
 	return t.Misuse()

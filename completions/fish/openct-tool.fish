@@ -1,6 +1,7 @@
 complete -c openct-tool -f
 complete -c openct-tool -s r -l reader -x -d 'reader number'
 complete -c openct-tool -s s -l slot -x -d 'slot number'
+complete -c openct-tool -l psc -d 'present the PSC of a memory card first'
 complete -c openct-tool -s h -l help -d 'print help'
 complete -c openct-tool -s v -l version -d 'print the version'
 complete -c openct-tool -n __fish_use_subcommand -a list -d 'list the readers'

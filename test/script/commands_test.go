@@ -22,6 +22,7 @@ import (
 	"openct/internal/vusb/card"
 	"openct/internal/vusb/phoenix"
 	"openct/internal/vusb/serialline"
+	"openct/internal/vusb/towitoko"
 )
 
 // world is what one script has started.
@@ -40,6 +41,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"listen-notify": command(1, func(w *world, args []string) error { return w.listenNotify(args[0]) }),
 	"serve":         command(1, func(w *world, args []string) error { return w.serve(args[0]) }),
 	"phoenix":       phoenixReader,
+	"towitoko":      towitokoReader,
 	"notified":      command(1, func(w *world, args []string) error { return w.notified(args[0]) }),
 }
 
@@ -198,21 +200,37 @@ func phoenixReader(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("takes the name of a variable, and cannot be negated")
 	}
+	c, err := card.New("piv", nil)
+	ts.Check(err)
+	r := phoenix.New(c)
+	r.AnyLine = true
+	atTerminal(ts, args[0], r, r.Reset)
+}
+
+// towitokoReader is a Towitoko reader with the card that is named in it.
+func towitokoReader(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("takes the name of a variable and that of a card, and cannot be negated")
+	}
+	c, err := card.New(args[1], nil)
+	ts.Check(err)
+	atTerminal(ts, args[0], towitoko.New(towitoko.External, c), func() []serialline.Char { return nil })
+}
+
+// atTerminal serves a reader at a pseudo-terminal, and puts its path into a variable.
+func atTerminal(ts *testscript.TestScript, variable string, r serialline.Reader, reset func() []serialline.Char) {
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	ts.Check(err)
 	peer := os.NewFile(uintptr(fd), "/dev/ptmx")
 	ts.Check(unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0))
 	n, err := unix.IoctlGetUint32(fd, unix.TIOCGPTN)
 	ts.Check(err)
-	c, err := card.New("piv", nil)
-	ts.Check(err)
-	ts.Setenv(args[0], fmt.Sprintf("/dev/pts/%d", n))
-	r, mu, ended := phoenix.New(c), new(sync.Mutex), make(chan struct{})
-	r.AnyLine = true
+	ts.Setenv(variable, fmt.Sprintf("/dev/pts/%d", n))
+	mu, ended := new(sync.Mutex), make(chan struct{})
 	go func() {
 		defer close(ended)
 		// EIO: nobody has the other end open, and nothing tells when somebody has.
-		for errors.Is(serialline.ServePTY(peer, mu, r, r.Reset), unix.EIO) {
+		for errors.Is(serialline.ServePTY(peer, mu, r, reset), unix.EIO) {
 			time.Sleep(time.Millisecond)
 		}
 	}()

@@ -11,6 +11,7 @@
 //	signal NAME N        send a signal (KILL, TERM) to reader N's handler, and wait for its end
 //	serve DEVICE         be the handler of a device, as far as the status file tells
 //	phoenix NAME         be a Phoenix reader at a pseudo-terminal, and put its path into a variable
+//	towitoko NAME CARD   be a Towitoko reader with a card, in the same way
 //	listen-notify FILE   be what systemd is to a service: listen on FILE
 //	notified REGEXP      wait for a notification that matches
 package script
