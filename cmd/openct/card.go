@@ -35,20 +35,13 @@ type card struct {
 }
 
 func (t *tool) connect() (*card, error) {
-	f, err := status.OpenReadOnly(t.dir)
+	f, e, err := t.find()
 	if err != nil {
 		return nil, err
 	}
-	e, err := f.Entry(t.reader)
-	if err == nil && !e.InUse() {
-		err = fmt.Errorf("reader %d is not there", t.reader)
-	}
-	var client *socket.Client
-	if err == nil {
-		ctx, cancel := context.WithTimeout(context.Background(), quick)
-		defer cancel()
-		client, err = socket.DialReader(ctx, t.dir, t.reader)
-	}
+	ctx, cancel := context.WithTimeout(context.Background(), quick)
+	defer cancel()
+	client, err := socket.DialReader(ctx, t.dir, t.reader)
 	if err != nil {
 		f.Close()
 		return nil, err
@@ -62,10 +55,7 @@ func (c *card) close() error { return errors.Join(c.client.Close(), c.file.Close
 func (t *tool) withCard(ctx context.Context, f func(context.Context, *card) error) error {
 	c, err := t.connect()
 	if err != nil {
-		if errors.Is(err, status.ErrNotInitialised) {
-			fmt.Fprintf(t.Err, "Error: %v\n", err)
-		}
-		return t.unknown()
+		return t.unknown(err)
 	}
 	defer c.close() // gives back the lock as well
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -53,8 +54,12 @@ func readerLine(e status.Entry) string {
 // waitReader waits for as long as it takes until the reader can be connected.
 func (t *tool) waitReader() error {
 	for {
-		if c, err := t.connect(); err == nil {
+		c, err := t.connect()
+		switch {
+		case err == nil:
 			return c.close()
+		case errors.Is(err, status.ErrAmbiguous):
+			return err
 		}
 		time.Sleep(askEvery)
 	}

@@ -27,7 +27,7 @@ commands:
   write ADDR HEX...    write bytes to a memory card
 
 options:
-  -r, --reader N       reader number (default 0)
+  -r, --reader READER  the reader's number, or its name in openct.conf (default 0)
   -s, --slot N         slot number (default 0)
       --psc            read, write: read the PSC of a memory card from standard
                        input, in hexadecimal, and present it to the card first
@@ -44,14 +44,15 @@ Numbers may be written as in C: 16, 0x10, 020.
 type tool struct {
 	*cli.Program
 	dir    string
-	reader int
+	named  string // the reader as the user names it
+	reader int    // its number, set by find
 	slot   int
 	psc    bool
 }
 
 func runTool(args []string, stdout, stderr io.Writer) int {
 	t := &tool{Program: cli.New("openct-tool", toolUsage, stdout, stderr), dir: socket.Dir()}
-	t.Flags.IntVarP(&t.reader, "reader", "r", 0, "")
+	t.Flags.StringVarP(&t.named, "reader", "r", "0", "")
 	t.Flags.IntVarP(&t.slot, "slot", "s", 0, "")
 	t.Flags.BoolVar(&t.psc, "psc", false, "")
 	t.Flags.CountP("debug", "d", "")
@@ -108,21 +109,47 @@ func (t *tool) run(args []string) error {
 
 // entry finds the reader in the status file, or says that there is none.
 func (t *tool) entry() (*status.File, status.Entry, error) {
-	f, err := status.OpenReadOnly(t.dir)
+	f, e, err := t.find()
 	if err != nil {
-		fmt.Fprintf(t.Err, "Error: %v\n", err)
-		return nil, status.Entry{}, t.unknown()
-	}
-	e, err := f.Entry(t.reader)
-	if err != nil || !e.InUse() {
-		f.Close()
-		return nil, e, t.unknown()
+		return nil, e, t.unknown(err)
 	}
 	return f, e, nil
 }
 
-func (t *tool) unknown() error {
-	fmt.Fprintf(t.Err, "Unknown reader #%d\n", uint32(t.reader))
+// find opens the status file and finds the reader there, by its number or its name.
+func (t *tool) find() (*status.File, status.Entry, error) {
+	f, err := status.OpenReadOnly(t.dir)
+	if err != nil {
+		return nil, status.Entry{}, err
+	}
+	var e status.Entry
+	if n, isNumber := status.ReaderNumber(t.named); isNumber {
+		e, err = f.Entry(n)
+		if err == nil && !e.InUse() {
+			err = fmt.Errorf("reader %d: %w", n, status.ErrNoReader)
+		}
+	} else {
+		e, err = f.Find(t.named)
+	}
+	if err != nil {
+		f.Close()
+		return nil, e, err
+	}
+	t.reader = e.Index
+	return f, e, nil
+}
+
+// unknown says why the reader is not found: of one that is given by its number, as
+// C OpenCT does.
+func (t *tool) unknown(err error) error {
+	n, isNumber := status.ReaderNumber(t.named)
+	if !isNumber {
+		return err
+	}
+	if !errors.Is(err, status.ErrNoReader) {
+		fmt.Fprintf(t.Err, "Error: %v\n", err)
+	}
+	fmt.Fprintf(t.Err, "Unknown reader #%d\n", uint32(n))
 	return cli.ErrExit(1)
 }
 

@@ -27,6 +27,7 @@ type Config struct {
 	Groups  []string // handlers' groups, the first is the primary one
 
 	Readers []Reader    // attached by init, in file order
+	Aliases []Alias     // names of USB devices, the first that fits counts
 	Unknown bool        // a statement names a driver that is not there
 	Drivers []DriverIDs // one for each driver named, in the order they are asked
 	NotYet  []DriverIDs // the same for drivers of C OpenCT that are not there
@@ -105,6 +106,21 @@ func (c *Config) ReaderAt(t devname.Target) (Reader, bool) {
 	return Reader{}, false
 }
 
+// NameAt is the name of the configured reader at a device. Virtual readers can be
+// several at one device: none of those is it.
+func (c *Config) NameAt(t devname.Target) string {
+	r, ok := c.ReaderAt(t)
+	for _, other := range c.Readers {
+		if t.Type == "virtual" && other.Device == r.Device && other.Name != r.Name {
+			return ""
+		}
+	}
+	if !ok {
+		return ""
+	}
+	return r.Name
+}
+
 // DriverIDs gives devices to a driver: "driver NAME { ids = { ... }; };"
 // As in C OpenCT a driver that is first named later in the file is asked earlier.
 type DriverIDs struct {
@@ -177,6 +193,7 @@ func Parse(file string, src []byte, drivers []string) (*Config, []Warning) {
 	r := &collector{file: file, drivers: drivers, config: Default()}
 	r.group("", parse(src, r.warn), topKeys)
 	slices.Reverse(r.config.Drivers)
+	r.aliasesApart()
 	slices.SortStableFunc(r.warnings, func(a, b Warning) int { return a.Line - b.Line })
 	return r.config, r.warnings
 }

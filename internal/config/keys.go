@@ -33,6 +33,8 @@ type collector struct {
 	drivers  []string // that there are; nil: not known
 	config   *Config
 	warnings []Warning
+
+	aliasLines []int // where config.Aliases stand
 }
 
 func (r *collector) warn(line int, err error) {
@@ -164,10 +166,11 @@ func readGroups(r *collector, n *node) error {
 	return err
 }
 
-// readReader reads a configured reader. An incomplete one is skipped, as C OpenCT
-// does: it must not keep the others from working.
+// readReader reads a configured reader or an alias. An incomplete one is skipped, as
+// C OpenCT does: it must not keep the others from working.
 func readReader(r *collector, n *node) error {
 	reader := Reader{Name: n.value, Where: r.where(n)}
+	alias := Alias{Name: n.value, Where: r.where(n)}
 	field := func(to *string) key {
 		return value(func(_ *Config, v string) error { *to = v; return nil })
 	}
@@ -181,7 +184,17 @@ func readReader(r *collector, n *node) error {
 			reader.NoSwitch = err == nil && !has
 			return err
 		}),
+		"id":     value(func(_ *Config, v string) error { return assign(&alias.ID, v, usbID) }),
+		"serial": value(func(_ *Config, v string) error { return assign(&alias.Serial, v, serialNumber) }),
+		"port":   value(func(_ *Config, v string) error { return assign(&alias.Port, v, portName) }),
 	})
+	names := slices.ContainsFunc(n.group, func(n *node) bool { return slices.Contains([]string{"id", "serial", "port"}, n.name) })
+	switch {
+	case names && reader.Device == "":
+		return r.readAlias(n, alias, reader)
+	case names:
+		r.warnf(n, "reader %s has a device, so its id, serial and port have no effect", show(n.value))
+	}
 	switch {
 	case reader.Driver == "":
 		r.warnf(n, "reader %s is skipped, it has no driver", show(n.value))

@@ -88,6 +88,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if d.dev != nil {
 		d.gone = d.dev.Gone()
 	}
+	d.nameDevice()
 	d.Log = d.identified(o.Log)
 	err = d.serve(ctx)
 	if d.unplugged() {
@@ -126,6 +127,7 @@ type daemon struct {
 	gone  <-chan struct{} // closed when the device has left
 	entry driver.Entry
 	since time.Time
+	names names
 
 	slot   *status.Slot
 	reader *reader.Reader
@@ -168,7 +170,7 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 		return fmt.Errorf("driver %s: %w", d.entry.Name, err)
 	}
 	d.gone = rd.Gone()
-	name := rd.Name()
+	name := d.names.readerName(rd.Name())
 
 	d.report = newReport(d, name)
 	d.reader = reader.New(rd, d.Log, d.cardChanged)
@@ -213,6 +215,7 @@ func (d *daemon) identity() status.Detail {
 		detail.ID = devname.USBID(desc.Vendor, desc.Product, desc.Release).String()
 		detail.Port, detail.Serial = desc.Port, desc.Serial
 	}
+	detail.Alias = d.names.alias
 	if d.Target.Type == "virtual" {
 		detail.Device = "" // every one is a device of its own
 	}
@@ -223,6 +226,9 @@ func (d *daemon) identity() status.Detail {
 // it is plugged elsewhere, and where it is now.
 func (d *daemon) identified(log *slog.Logger) *slog.Logger {
 	log = log.With("device", d.Target.Path, "driver", d.entry.Name)
+	if d.names.alias != "" {
+		log = log.With("alias", d.names.alias)
+	}
 	if d.dev == nil {
 		return log
 	}

@@ -26,6 +26,7 @@ type Detail struct {
 	ID        string    `json:"id,omitempty"`     // usb:0529/0600
 	Port      string    `json:"port,omitempty"`   // where it is plugged: 1-2.3
 	Serial    string    `json:"serial,omitempty"` // the device's own
+	Alias     string    `json:"alias,omitempty"`  // its name in openct.conf
 	Unit      string    `json:"unit,omitempty"`   // systemd unit
 	Since     time.Time `json:"since"`            // ready since
 	Announces bool      `json:"announces"`        // the status file is touched when a card comes or goes
@@ -122,7 +123,7 @@ func DecodeDetail(b []byte) (Detail, error) {
 }
 
 func (d Detail) clean() Detail {
-	for _, s := range []*string{&d.Driver, &d.Type, &d.Device, &d.ID, &d.Port, &d.Serial, &d.Unit, &d.LastError} {
+	for _, s := range []*string{&d.Driver, &d.Type, &d.Device, &d.ID, &d.Port, &d.Serial, &d.Alias, &d.Unit, &d.LastError} {
 		*s = cut(printable.Line(*s), maxString)
 	}
 	d.Clients = max(d.Clients, 0)
