@@ -1,5 +1,5 @@
 complete -c openct-tool -f
-complete -c openct-tool -s r -l reader -x -d 'reader number'
+complete -c openct-tool -s r -l reader -x -d 'number or name of the reader'
 complete -c openct-tool -s s -l slot -x -d 'slot number'
 complete -c openct-tool -l psc -d 'present the PSC of a memory card first'
 complete -c openct-tool -s h -l help -d 'print help'

@@ -24,7 +24,7 @@ func (c *Control) Status() error {
 		if i == 0 {
 			fmt.Fprintf(c.Out, "No.   Name                         Info\n%s\n", strings.Repeat("=", 51))
 		}
-		fmt.Fprintf(c.Out, " %2d   %-29.29s%s\n", e.Index, e.Name, strings.Join(info(e), ", "))
+		fmt.Fprintf(c.Out, " %2d   %-28.28s %s\n", e.Index, e.Name, strings.Join(info(e), ", "))
 	}
 	return nil
 }

@@ -89,6 +89,7 @@ var (
 		{"card", checkReaderCard},
 	}
 	after = []check{
+		{"names", checkAliases},
 		{"readers", checkReaders},
 		{"room", checkRoom},
 		{"stale", checkStale},

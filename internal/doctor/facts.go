@@ -22,6 +22,7 @@ type Facts struct {
 	Devices []Device
 
 	Configured   []Configured // readers of openct.conf
+	Aliases      []Alias      // names of USB devices in openct.conf
 	ModemManager *Process     // nil: it does not run
 
 	Others  []Process // pcscd, scdaemon

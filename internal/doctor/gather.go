@@ -192,6 +192,7 @@ func (o Options) devices(f *Facts, cfg *config.Config) {
 	if err != nil {
 		return // no /sys, no devices
 	}
+	f.aliases(cfg, plugged)
 	for _, p := range plugged {
 		d := Device{
 			Port: p.Name, Bus: p.Bus, Address: p.Address, Vendor: p.Vendor, Product: p.Product,

@@ -43,7 +43,7 @@ func (f *File) Find(name string) (Entry, error) {
 			continue
 		}
 		alias := f.Alias(e)
-		if isNumber && e.Index == number || !isNumber && alias == name {
+		if isNumber && e.Index == number || !isNumber && name != "" && alias == name {
 			found = append(found, e)
 			numbers = append(numbers, strconv.Itoa(e.Index))
 		}
