@@ -2,9 +2,9 @@
 // udev, systemd, libusb and OpenCT see it as a real one. It is the token as
 // long as it runs; a second call gives it orders.
 //
-// Called by the name ifdhandler, it serves a token of the device type virtual,
-// which is not in the kernel at all: "ifdhandler etoken64 virtual piv" starts it
-// so. Executables that serve real devices need not hold the virtual ones.
+// It is the devices of the type virtual as well, which are not in the kernel at
+// all: for "ifdhandler etoken64 virtual piv", the handler starts it and is the USB
+// host itself (package emulator).
 package main
 
 import (
@@ -12,24 +12,20 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
+	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 
 	"openct/internal/cli"
-	"openct/internal/control"
-	"openct/internal/daemon"
-	"openct/internal/devname"
-	"openct/internal/usb"
-	"openct/internal/vusb"
 	"openct/internal/vusb/model"
+	"openct/internal/vusb/usbip"
 )
 
 const usage = `usage: openct-vtoken plug [options]
        openct-vtoken ctl SOCKET order...
+       openct-vtoken serve DRIVER CARD
 
 Plugs a virtual token into this machine's kernel (module vhci-hcd, as root).
 
@@ -59,6 +55,9 @@ options of plug:
   -h, --help        print this text
   -v, --version     print the version
 
+serve is the token for the USB/IP host at the other end of the socket that is its
+standard input: so it is a reader of the device type virtual.
+
 orders:
   unplug, plug      pull it; plug it in again, the same card in it
   remove, insert    take the card out; put it in again
@@ -77,26 +76,7 @@ ever), on=CODE counts only control requests with that bRequest (on=c86) or
 transfers on that endpoint (on=e82); both are hexadecimal.
 `
 
-func main() {
-	switch filepath.Base(os.Args[0]) {
-	case "ifdhandler":
-		os.Exit(control.IfdHandler(os.Args[1:], openers, os.Stdout, os.Stderr))
-	case control.VerifyName: // "openct-control verify" of a virtual device
-		os.Exit(control.VerifyVirtual(os.Args[1:], openers, os.Stdout, os.Stderr))
-	}
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
-}
-
-// openers make the devices that need no kernel: the path names the card.
-var openers = map[string]daemon.Opener{
-	"virtual": func(t devname.Target, _ *slog.Logger) (usb.Device, error) {
-		m, err := model.New(t.Driver, t.Path)
-		if err != nil {
-			return nil, err
-		}
-		return vusb.Plug(t.String(), m).Open()
-	},
-}
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 type options struct {
 	driver, card, id, serial, control string
@@ -115,6 +95,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case err != nil:
 	case len(words) == 1 && words[0] == "plug":
 		err = plug(o, stdout, stderr)
+	case len(words) == 3 && words[0] == "serve":
+		err = serveHost(os.Stdin, words[1], words[2])
 	case len(words) >= 3 && words[0] == "ctl":
 		var answer string
 		if answer, err = call(words[1], strings.Join(words[2:], " ")); err == nil {
@@ -124,6 +106,21 @@ func run(args []string, stdout, stderr io.Writer) int {
 		err = p.Misuse()
 	}
 	return p.Exit(err)
+}
+
+// serveHost is the device for a host at the other end of a socket, until that hangs
+// up.
+func serveHost(socket *os.File, driver, card string) error {
+	m, err := model.New(driver, card)
+	if err != nil {
+		return err
+	}
+	conn, err := net.FileConn(socket)
+	if err != nil {
+		return fmt.Errorf("standard input: %w", err)
+	}
+	socket.Close() // FileConn has its own copy
+	return usbip.Serve(context.Background(), conn, m)
 }
 
 // plug is the token until a signal comes.

@@ -14,6 +14,7 @@ import (
 	"openct/internal/control"
 	"openct/internal/daemon"
 	"openct/internal/devname"
+	"openct/internal/emulator"
 	"openct/internal/usb"
 	"openct/internal/usb/gousbdev"
 )
@@ -46,9 +47,11 @@ var commands = map[string]command{
 	"ifdproxy":         runProxy,
 }
 
-// openers are the types of USB devices that this executable serves.
+// openers are the types of USB devices that can be served.
 var openers = map[string]daemon.Opener{
 	"usb": func(t devname.Target, log *slog.Logger) (usb.Device, error) { return gousbdev.Open(t.Path, log) },
+
+	"virtual": emulator.Open,
 }
 
 func main() { os.Exit(run(os.Args, os.Stdout, os.Stderr)) }

@@ -65,9 +65,6 @@ func IfdHandler(args []string, openers map[string]daemon.Opener, stdout, stderr 
 			}
 		}
 		started := daemon.Started()
-		if p.Emulated() && (*foreground || started) {
-			return p.Emulate()
-		}
 		load := LoadConfig
 		if started {
 			load = loadQuietly // who started this process has told the warnings

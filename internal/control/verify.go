@@ -17,10 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openct/internal/cli"
-	"openct/internal/config"
 	"openct/internal/daemon"
 	"openct/internal/devname"
-	"openct/internal/driver"
 	"openct/internal/status"
 	"openct/internal/usb"
 	"openct/internal/verify"
@@ -47,24 +45,14 @@ func (c *Control) Verify(operands []string, o VerifyOptions) error {
 	if err != nil {
 		return err
 	}
-	var r *verify.Report
-	var path string
-	if p := c.process(t); p.Emulated() {
-		var args []string
-		if o.Output != "" {
-			args = append(args, "-o", o.Output)
-		}
-		err = p.RunEmulator(c.Out, VerifyName, append(args, t.Driver, t.Type, t.Path)...)
-	} else {
-		r, path, err = c.examine(ctx, t, o)
-	}
+	r, path, err := c.examine(ctx, t, o)
 	if rerr := resume(); rerr != nil {
 		err = errors.Join(err, fmt.Errorf("the handler was stopped for the checks and does not start again: %w", rerr))
 	}
 	if r == nil {
 		return err
 	}
-	if o.Unplug && ctx.Err() == nil {
+	if o.Unplug && t.Type != "virtual" && ctx.Err() == nil {
 		c.unplug(ctx, t, r)
 	}
 	return c.finish(r, path, err)
@@ -301,39 +289,4 @@ func (s *show) verdict(v verify.Check) {
 func (s *show) ask(what string) {
 	s.progress("")
 	fmt.Fprintln(s.err, "please "+what)
-}
-
-// VerifyName is the name by which the executable that has the virtual devices
-// checks one.
-const VerifyName = "openct-verify"
-
-const verifyUsage = `usage: openct-verify [-o FILE] DRIVER virtual CARD
-
-Checks a virtual device as openct-control verify does a real one.
-`
-
-// VerifyVirtual is that command.
-func VerifyVirtual(args []string, openers map[string]daemon.Opener, stdout, stderr io.Writer) int {
-	p := cli.New(VerifyName, verifyUsage, stdout, stderr)
-	var o VerifyOptions
-	p.Flags.StringVarP(&o.Output, "output", "o", "", "")
-	return p.Exit(func() error {
-		operands, err := p.Parse(args)
-		if err != nil {
-			return err
-		}
-		c := &Control{Config: config.Default(), Out: stdout, Err: stderr, Openers: openers}
-		t, err := devname.Parse(operands, os.DirFS("/"))
-		if err != nil {
-			return err
-		}
-		if _, err := driver.Named(t.Driver); err != nil {
-			return err
-		}
-		r, path, err := c.examine(context.Background(), t, o)
-		if r == nil {
-			return err
-		}
-		return c.finish(r, path, err)
-	}())
 }

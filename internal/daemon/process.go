@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -54,9 +53,6 @@ func Started() bool { return os.Getenv(readyFD) != "" }
 // Serve serves the device in this process until it is unplugged. A device that
 // is served already is a success.
 func (p *Process) Serve() error {
-	if p.Emulated() {
-		return p.Emulate()
-	}
 	started := Started()
 	Economise()
 	// The process may have been started by a link to the executable, by the
@@ -114,11 +110,11 @@ func (p *Process) Start(credential *syscall.Credential) error {
 // StartChild is Start for a caller that waits for the end of the process, which it
 // must. There is none if the device is served already.
 func (p *Process) StartChild(credential *syscall.Credential) (*os.Process, error) {
-	program, err := p.program()
+	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(program, p.args()...)
+	cmd := exec.Command(exe, p.args()...)
 	cmd.Args[0] = processName
 	cmd.Stderr = p.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
@@ -189,68 +185,6 @@ func (p *Process) args() []string {
 		args = append([]string{"--id", p.Target.ID.String()}, args...)
 	}
 	return args
-}
-
-// emulator is the executable that has the virtual devices. It lies beside this
-// one, and is ifdhandler when it is called by that name.
-const emulator = "openct-vtoken"
-
-// Emulated says whether the device is one that only openct-vtoken has.
-func (p *Process) Emulated() bool { return p.Target.Type == "virtual" && p.Openers["virtual"] == nil }
-
-// program is the executable that serves the device.
-func (p *Process) program() (string, error) {
-	exe, err := os.Executable()
-	if err == nil && p.Emulated() {
-		exe = filepath.Join(filepath.Dir(exe), emulator)
-	}
-	return exe, err
-}
-
-// Emulate replaces this process by one that serves the virtual device. It
-// returns only if it cannot.
-func (p *Process) Emulate() error {
-	program, err := p.program()
-	if err != nil {
-		return err
-	}
-	args := []string{processName}
-	if !Started() {
-		args = append(args, "-F")
-	}
-	if p.Syslog {
-		args = append(args, "-s")
-	}
-	err = unix.Exec(program, append(args, p.args()...), os.Environ())
-	return noEmulator(program, err)
-}
-
-func noEmulator(program string, err error) error {
-	return &cli.Hint{
-		Err:  &os.PathError{Op: "run", Path: program, Err: err},
-		Hint: emulator + " serves the devices of type virtual; install it beside " + processName,
-	}
-}
-
-// RunEmulator runs the executable that has the virtual devices, called by a name,
-// and waits for its end.
-func (p *Process) RunEmulator(stdout io.Writer, name string, args ...string) error {
-	program, err := p.program()
-	if err != nil {
-		return err
-	}
-	cmd := exec.Command(program, args...)
-	cmd.Args[0] = name
-	cmd.Stdout, cmd.Stderr = stdout, p.Stderr
-	err = cmd.Run()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		return cli.ErrExit(1) // it has said why
-	case err != nil:
-		return noEmulator(program, err)
-	}
-	return nil
 }
 
 // ReportReady lets Detach return, and cuts what ties this process to where it

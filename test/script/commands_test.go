@@ -55,7 +55,7 @@ func command(n int, f func(w *world, args []string) error) func(*testscript.Test
 }
 
 // names are what a handler is called: that of its command, until it has its own.
-var names = []string{"ifdhandler\n", "openct-control\n", "openct\n", "openct-vtoken\n", "openct-watch\n"}
+var names = []string{"ifdhandler\n", "openct-control\n", "openct\n", "openct-watch\n"}
 
 // processes are the handlers that serve a directory. What tells them from
 // others is their environment, which stays readable until they end.

@@ -37,6 +37,17 @@ type urb struct {
 	ended  chan struct{}
 }
 
+// Serve is the device at one end of a connection, at the other end of which is a
+// host. It returns when that hangs up (nil), sends nonsense, or ctx ends.
+func Serve(ctx context.Context, conn io.ReadWriteCloser, m vusb.Model) error {
+	s, err := newServer(conn, m)
+	if err != nil {
+		conn.Close()
+		return err
+	}
+	return s.serve(ctx)
+}
+
 func newServer(conn io.ReadWriteCloser, m vusb.Model) (*server, error) {
 	std, err := newStandard(m)
 	if err != nil {

@@ -116,7 +116,7 @@ func newHost(t *testing.T, m vusb.Model) *host {
 		t.Fatal(err)
 	}
 	h := &host{t: t, conn: theirs, end: make(chan error, 1)}
-	go func() { h.end <- serve(context.Background(), ours, m) }()
+	go func() { h.end <- Serve(context.Background(), ours, m) }()
 	t.Cleanup(func() { theirs.Close() })
 	return h
 }
@@ -172,16 +172,6 @@ func (h *host) receive(in bool) reply {
 		r.Data = hex.EncodeToString(data)
 	}
 	return r
-}
-
-// serve makes a server for m and runs it to its end.
-func serve(ctx context.Context, conn io.ReadWriteCloser, m vusb.Model) error {
-	s, err := newServer(conn, m)
-	if err != nil {
-		conn.Close()
-		return err
-	}
-	return s.serve(ctx)
 }
 
 func submitMessage(seq uint32, ep uint8, length int, setup string, out []byte) []byte {
@@ -356,7 +346,7 @@ func TestServeContext(t *testing.T) {
 	defer file.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := serve(ctx, ours, newEchoModel()); !errors.Is(err, context.Canceled) {
+	if err := Serve(ctx, ours, newEchoModel()); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -395,7 +385,7 @@ func TestHostileMessages(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := &stream{Reader: bytes.NewReader(tt.send)}
-			if err := serve(t.Context(), s, newEchoModel()); !errors.Is(err, tt.want) {
+			if err := Serve(t.Context(), s, newEchoModel()); !errors.Is(err, tt.want) {
 				t.Errorf("got %v, want %v", err, tt.want)
 			}
 		})
@@ -405,7 +395,7 @@ func TestHostileMessages(t *testing.T) {
 func TestServeBadDescriptors(t *testing.T) {
 	m := newEchoModel()
 	m.desc.Config = m.desc.Config[:12] // no interface is whole
-	if err := serve(t.Context(), &stream{Reader: strings.NewReader("")}, m); !errors.Is(err, usb.ErrDescriptor) {
+	if err := Serve(t.Context(), &stream{Reader: strings.NewReader("")}, m); !errors.Is(err, usb.ErrDescriptor) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -426,7 +416,7 @@ func FuzzUSBIP(f *testing.F) {
 	f.Add(submitMessage(7, 0, 4, "C1 01 34 12 78 56 04 00", nil)[:47])
 	f.Fuzz(func(t *testing.T, in []byte) {
 		s := &stream{Reader: bytes.NewReader(in)}
-		serve(context.Background(), s, newEchoModel())
+		Serve(context.Background(), s, newEchoModel())
 		if len(in) < headerLen && s.Len() > 0 {
 			t.Errorf("%d bytes were answered with %d", len(in), s.Len())
 		}
