@@ -247,6 +247,9 @@ func (c *Control) finish(r *verify.Report, path string, failed error) error {
 		return errors.Join(failed, err)
 	}
 	fmt.Fprintf(c.Out, "report: %s\n", path)
+	if why := r.Unplayable(); why != "" {
+		fmt.Fprintf(c.Err, "note: no test can be made of the report: %s\n", why)
+	}
 	if failed != nil {
 		return failed
 	}

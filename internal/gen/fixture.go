@@ -26,9 +26,8 @@ func fixture(top, file string) (name string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if !r.Playable() {
-		return "", fmt.Errorf("%s: %w: how devices of driver %s pack what the card says is not known; internal/verify/mask.go has the forms",
-			file, errFixture, r.Driver)
+	if why := r.Unplayable(); why != "" {
+		return "", fmt.Errorf("%s: %w: %s", file, errFixture, why)
 	}
 	var before, after bytes.Buffer
 	if _, err := r.WriteTo(&before); err != nil {

@@ -2,61 +2,95 @@ package verify
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 
 	"openct/internal/atr"
 	"openct/internal/proto"
-	"openct/internal/serial/record"
 )
 
 // A device's bytes pass through here before they get into a report. There is no
 // list of what must not be seen, because such a list has gaps. Each form of
 // exchange has a function that knows it, and keeps what the form makes harmless:
-// headers, lengths, status words, parameters, the ATR. It puts a zero in place of
-// everything else, and computes checksums anew, so that a driver can take the
-// bytes for an exchange.
+// headers, lengths, status words, parameters, the ATR without what a card's issuer
+// may write there. It puts a zero in place of everything else, and computes
+// checksums anew, so that a driver can take the bytes for an exchange.
 
-// packing is how a driver's device packs what the card says.
-type packing int
+// form masks what a device sent in a step.
+type form func(m *masker, s *Step)
 
-const (
-	// unknownForm: nothing is kept but the ATR and answers of a single byte. What is
-	// left cannot be played.
-	unknownForm packing = iota
+// forms are those of a driver's devices, on USB and on a serial line. An exchange
+// without a form is left out of the report.
+type forms struct{ usb, line form }
 
-	// t1Form: each answer to an APDU's transfers is a block of T=1.
-	t1Form
-
-	// ccidForm: messages of CCID 1.1.
-	ccidForm
-
-	// contactForm: the serial line is the card's contact I/O, what is sent comes back.
-	contactForm
-)
-
-// forms of the drivers' devices; unknownForm for those left out.
-var forms = map[string]packing{
-	"etoken64":   t1Form,
-	"etoken":     t1Form,
-	"starkey":    t1Form,
-	"ccid":       ccidForm,
-	"phoenix":    contactForm,
-	"smartmouse": contactForm,
+func formsOf(driver string) forms {
+	switch driver {
+	case "etoken64", "etoken":
+		return forms{usb: (*masker).eToken}
+	case "ikey2k", "ikey3k":
+		return forms{usb: (*masker).iKey}
+	case "starkey":
+		return forms{usb: (*masker).starKey}
+	case "eutron":
+		return forms{usb: (*masker).eutron}
+	case "egate":
+		return forms{usb: (*masker).eGate}
+	case "rutoken":
+		return forms{usb: (*masker).rutoken}
+	case "ePass3000":
+		return forms{usb: (*masker).ePass}
+	case "cardman":
+		return forms{usb: (*masker).cardMan}
+	case "pertosmart1030", "acr30u":
+		return forms{usb: (*masker).acr30, line: (*masker).acr30}
+	case "pertosmart1038":
+		return forms{usb: (*masker).acr38}
+	case "cyberjack":
+		return forms{usb: (*masker).cyberJack}
+	case "ccid":
+		return forms{usb: (*masker).ccid}
+	case "phoenix", "smartmouse":
+		return forms{line: (*masker).contact}
+	case "towitoko":
+		return forms{line: (*masker).towitoko}
+	case "smartboard":
+		return forms{line: (*masker).smartBoard}
+	case "gempc":
+		return forms{line: (*masker).gemPC}
+	case "kaan", "b1":
+		return forms{line: (*masker).kaan}
+	}
+	return forms{}
 }
 
-// Playable says whether a driver can take what is left of the recording for an
-// exchange with a device.
-func (r *Report) Playable() bool {
-	if forms[r.Driver] == unknownForm || (forms[r.Driver] == contactForm) != (r.Device == nil) {
-		return false
+func (r *Report) form() form {
+	f := formsOf(r.Driver)
+	if r.Device == nil {
+		return f.line
+	}
+	return f.usb
+}
+
+// Unplayable says why a driver cannot take what is left of the recording for an
+// exchange with a device; empty: it can.
+func (r *Report) Unplayable() string {
+	if r.form() == nil {
+		at := "on a serial line"
+		switch {
+		case r.Device != nil:
+			at = "on USB"
+		case r.Driver == "cm4000":
+			at = "in a PCMCIA slot"
+		}
+		return fmt.Sprintf("the exchange is left out: verify does not know where a reader of driver %s %s has what the card says, and so cannot remove it", r.Driver, at)
 	}
 	for i := range r.Steps {
 		// The checksum that no card uses is not computed anew.
 		if a, _ := atr.Parse(r.Steps[i].atr()); a != nil && a.Offers(proto.T1) && a.CRC() {
-			return false
+			return "the card uses CRC checksums, which verify does not compute anew for blocks without the card's data"
 		}
 	}
-	return true
+	return ""
 }
 
 // Mask removes from the report whatever is not known to be harmless. A second
@@ -68,7 +102,7 @@ func (r *Report) Mask() {
 			maskDescriptors(d.Interfaces[i].Extra)
 		}
 	}
-	m := masker{form: forms[r.Driver], characters: r.characters()}
+	m := masker{form: r.form(), characters: r.characters()}
 	for i := range r.Steps {
 		m.step(&r.Steps[i])
 	}
@@ -94,12 +128,24 @@ func maskDescriptors(extra []byte) {
 
 // masker goes through the steps of a recording.
 type masker struct {
-	form packing
-	atr  []byte // of the last reset, as far as it is one
-	t1   bool   // the protocol of the last step that chose one
-	sent []byte // the last message to a CCID reader
+	form  form
+	atr   []byte // of the last reset, as far as it is one
+	t1    bool   // the protocol of the last step that chose one
+	sent  sent   // the last thing that the driver sent
+	state byte   // of a token that has phases: the last one that it told
+
+	host hostBlocks // of a reader that the driver speaks T=1 or GBP with
+
+	blocks []block  // of the step, not masked yet
+	after  []func() // to be done when they are
 
 	characters bool // the CCID reader exchanges single characters
+}
+
+// sent is what a driver sent to the device.
+type sent struct {
+	request uint8 // of a control transfer
+	data    []byte
 }
 
 func (m *masker) step(s *Step) {
@@ -113,31 +159,30 @@ func (m *masker) step(s *Step) {
 	case Protocol:
 		m.t1 = s.Result == proto.T1.String()
 	}
-	switch m.form {
-	case ccidForm:
-		m.ccid(s)
-	case contactForm:
-		m.contact(s)
+	if m.form == nil {
+		s.USB, s.Serial = nil, nil
+		return
 	}
-	if m.form == unknownForm || m.form == t1Form || m.form == contactForm {
-		m.transfers(s)
-	}
-	if m.form != contactForm {
-		for i := range s.Serial {
-			if s.Serial[i].Kind == record.Answer {
-				clear(s.Serial[i].Data)
-			}
-		}
-	}
+	m.form(m, s)
 	for i := range s.Serial {
 		s.Serial[i].Echo = nil
 	}
 }
 
-// atrText is the result of a reset: the ATR, and zeros in place of what follows it.
+// finish masks the blocks of a step.
+func (m *masker) finish() {
+	maskBlocks(m.blocks)
+	for _, do := range m.after {
+		do()
+	}
+	m.blocks, m.after = nil, nil
+}
+
+// atrText is the result of a reset: the ATR as a report has it, and zeros in place
+// of what follows it.
 func atrText(raw []byte) string {
-	b := make([]byte, len(raw))
-	copy(b, raw[:atrLength(raw)])
+	b := bytes.Clone(raw)
+	keepATR(b, nil)
 	return ResetText(b)
 }
 
@@ -155,49 +200,60 @@ func atrLength(raw []byte) int {
 	return 0
 }
 
-// transfers masks a step of a device that has requests of its own.
-func (m *masker) transfers(s *Step) {
-	var blocks [][]byte
-	for i := range s.USB {
-		switch r := s.USB[i].R; {
-		case s.Do == Transmit && m.form == t1Form:
-			if len(r) > 0 {
-				blocks = append(blocks, r)
-			}
-		case s.Do == Transmit:
-			clear(r)
-		default:
-			m.answer(r)
-		}
+// keepATR keeps an ATR: the one that is known, or the one with which b begins.
+func keepATR(b, known []byte) {
+	n := len(known)
+	if n == 0 || !bytes.HasPrefix(b, known) {
+		n = atrLength(b)
 	}
-	maskBlocks(blocks)
+	maskATR(b[:n])
+	clear(b[n:])
 }
 
-// answer keeps an answer of one byte, such as a status, and the ATR with a byte
-// before it that is its length.
-func (m *masker) answer(r []byte) {
-	if len(r) <= 1 {
+// Historical bytes (ISO/IEC 7816-4, 8.1.1): after the category 80 come objects in
+// COMPACT-TLV, a tag and a length in a byte, then the value.
+const (
+	categoryCompact = 0x80
+
+	tagService      = 3 // how the card selects
+	tagCapabilities = 7
+	tagLifeCycle    = 8 // and a status word
+)
+
+// maskATR keeps the interface bytes. Of the historical bytes it keeps the objects
+// that say what the card can do; the others may have the number of a card or of
+// its holder. TCK is computed anew.
+func maskATR(raw []byte) {
+	a, _ := atr.Parse(raw)
+	if a == nil {
+		clear(raw)
 		return
 	}
-	i := -1
-	if len(m.atr) > 0 {
-		i = bytes.Index(r, m.atr)
+	n := len(raw)
+	if a.TCK != atr.Absent {
+		n--
 	}
-	switch {
-	case i < 0 && m.form == t1Form && bytes.HasPrefix(r, resynchronised):
-		clear(r[len(resynchronised):])
+	intact := a.TCK != atr.Absent && xor(raw[1:]) == 0
+	hist := raw[n-len(a.Historical) : n]
+	if len(hist) > 0 && hist[0] == categoryCompact {
+		hist = hist[1:]
+		for len(hist) > 0 {
+			tag, size := hist[0]>>4, int(hist[0]&0x0F)
+			most, harmless := map[byte]int{tagService: 1, tagCapabilities: 3, tagLifeCycle: 3}[tag]
+			if !harmless || size > most || 1+size > len(hist) {
+				break
+			}
+			hist = hist[1+size:]
+		}
+	}
+	clear(hist)
+	if a.TCK == atr.Absent {
 		return
-	case i < 0:
-		clear(r)
-		return
 	}
-	prefix := i > 0 && int(r[i-1]) >= len(m.atr) && int(r[i-1]) <= len(r)-i
-	if prefix {
-		clear(r[:i-1])
-	} else {
-		clear(r[:i])
+	raw[n] = xor(raw[1:n])
+	if !intact {
+		raw[n] ^= 1
 	}
-	clear(r[i+len(m.atr):])
 }
 
 // isStatus says whether a byte begins a status word (ISO/IEC 7816-4, 5.3.4).
@@ -212,29 +268,18 @@ func maskResponse(b []byte) {
 	clear(b)
 }
 
-// pieces is what was sent in several pieces. It is masked as a whole, and then
-// put back.
-type pieces struct {
-	parts [][]byte
-	whole []byte
-}
-
-func (p *pieces) add(b []byte) {
-	p.parts = append(p.parts, b)
-	p.whole = append(p.whole, b...)
-}
-
-// back puts what was masked in its places.
-func (p *pieces) back() {
-	rest := p.whole
-	for _, part := range p.parts {
-		rest = rest[copy(part, rest):]
-	}
-}
-
 // maskPPS keeps a PPS response (ISO/IEC 7816-3, 9): the protocol and its speed.
 func maskPPS(b []byte) {
-	if len(b) < 3 || len(b) > 6 || b[0] != 0xFF || xor(b) != 0 {
+	if !isPPS(b) {
 		clear(b)
 	}
+}
+
+func isPPS(b []byte) bool { return len(b) >= 3 && len(b) <= 6 && b[0] == 0xFF && xor(b) == 0 }
+
+func xor(b []byte) (sum byte) {
+	for _, c := range b {
+		sum ^= c
+	}
+	return sum
 }

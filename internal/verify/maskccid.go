@@ -43,15 +43,14 @@ const (
 func (m *masker) ccid(s *Step) {
 	var all []*pieces
 	var now *pieces // a message of which a part has come
-	var blocks [][]byte
 	missing := 0
 	line := contactMask{masker: m, step: s}
 	end := func() {
-		if now != nil && m.characters && m.exchange(now.whole) {
+		if now != nil && m.characters && len(now.whole) >= ccidHeader && m.exchange(now.whole) {
 			line.take(now.whole[ccidHeader:])
 			all = append(all, now)
 		} else if now != nil {
-			blocks = append(blocks, m.message(s, now.whole)...)
+			m.message(s, now.whole)
 			all = append(all, now)
 		}
 		now, missing = nil, 0
@@ -62,7 +61,7 @@ func (m *masker) ccid(s *Step) {
 		switch {
 		case op.Kind == usbrecord.Bulk && !op.In():
 			end()
-			m.sent = op.W
+			m.sent.data = op.W
 			if len(op.W) > ccidHeader && op.W[0] == ccidXfrBlock {
 				line.endRun()
 				line.written = append(line.written, op.W[ccidHeader:]...)
@@ -86,31 +85,53 @@ func (m *masker) ccid(s *Step) {
 				end()
 			}
 		case op.Kind == usbrecord.Interrupt:
-			if len(r) == 0 || (r[0] != ccidSlotChange || len(r) > 9) && (r[0] != ccidHardware || len(r) != 4) {
-				clear(r)
-			}
+			maskInterrupt(r)
 		case op.Kind == usbrecord.Control:
 			if q := op.Setup; q.RequestType != 0xA1 || q.Request != ccidClocks && q.Request != ccidRates {
 				clear(r)
 			}
+			maskNumbers(r)
 		}
 	}
 	end()
-	line.endRun()
-	maskBlocks(append(blocks, line.blocks...))
-	for _, p := range append(line.runs, all...) {
+	line.done()
+	for _, p := range all {
 		p.back()
 	}
 }
 
+// maskInterrupt keeps the message that a card came or went, of up to eight slots, and
+// that there was a hardware error (CCID 1.1, 6.3).
+func maskInterrupt(r []byte) {
+	const slots = 3 // and eight slots' bits
+	switch {
+	case len(r) > 0 && len(r) <= 9 && r[0] == ccidSlotChange:
+		clear(r[min(slots, len(r)):])
+	case len(r) != 4 || r[0] != ccidHardware:
+		clear(r)
+	}
+}
+
+// maskNumbers keeps clocks in kHz and rates in bit/s (CCID 1.1, 5.3): four bytes
+// each, of which a card's speed does not fill three.
+func maskNumbers(r []byte) {
+	const most = 10_000_000
+	for ; len(r) >= 4; r = r[4:] {
+		if binary.LittleEndian.Uint32(r) > most {
+			clear(r[:4])
+		}
+	}
+	clear(r)
+}
+
 // exchange says whether a message is what the card said.
 func (m *masker) exchange(msg []byte) bool {
-	return msg[0] == ccidDataBlock && len(m.sent) >= ccidHeader && m.sent[0] == ccidXfrBlock
+	return msg[0] == ccidDataBlock && len(m.sent.data) >= ccidHeader && m.sent.data[0] == ccidXfrBlock
 }
 
 // message masks what follows the header of a message. A block of T=1 in it is left
-// to the caller, who has all of them.
-func (m *masker) message(s *Step, msg []byte) (blocks [][]byte) {
+// to finish.
+func (m *masker) message(s *Step, msg []byte) {
 	body := msg[ccidHeader:]
 	switch typ := msg[0]; {
 	case typ < ccidDataBlock || typ > ccidRateClock:
@@ -118,14 +139,15 @@ func (m *masker) message(s *Step, msg []byte) (blocks [][]byte) {
 		msg[0] = 0xFF // no message has this
 	case typ == ccidParameters && (len(body) == 5 || len(body) == 7): // CCID 1.1, 6.2.3
 	case typ == ccidRateClock && len(body) == 8: // CCID 1.1, 6.2.5
-	case typ != ccidDataBlock || len(m.sent) < ccidHeader || len(body) == 0:
+		maskNumbers(body)
+	case typ != ccidDataBlock || len(m.sent.data) < ccidHeader || len(body) == 0:
 		clear(body)
-	case m.sent[0] == ccidPowerOn:
-		clear(body[atrLength(body):])
-	case m.sent[0] != ccidXfrBlock:
+	case m.sent.data[0] == ccidPowerOn:
+		keepATR(body, m.atr)
+	case m.sent.data[0] != ccidXfrBlock:
 		clear(body)
-	case m.t1 && isBlock(m.sent[ccidHeader:]) && !bytes.Equal(m.sent[ccidHeader:], s.Command):
-		return [][]byte{body}
+	case m.t1 && isBlock(m.sent.data[ccidHeader:]) && !bytes.Equal(m.sent.data[ccidHeader:], s.Command):
+		m.add(body)
 	case s.Do != Transmit:
 		maskPPS(body)
 	case msg[9] == 1 || msg[9] == 3: // the response goes on (CCID 1.1, 6.2.1, bChainParameter)
@@ -133,10 +155,4 @@ func (m *masker) message(s *Step, msg []byte) (blocks [][]byte) {
 	default:
 		maskResponse(body)
 	}
-	return nil
-}
-
-// isBlock says whether these bytes of the host are a block of T=1.
-func isBlock(b []byte) bool {
-	return len(b) >= t1Overhead && len(b) == t1Overhead+int(b[2]) && xor(b) == 0
 }

@@ -1,7 +1,6 @@
 package verify
 
 import (
-	"bytes"
 	"slices"
 
 	"openct/internal/atr"
@@ -33,11 +32,7 @@ func (m *masker) contact(s *Step) {
 			c.take(st.Data)
 		}
 	}
-	c.endRun()
-	maskBlocks(c.blocks)
-	for _, p := range c.runs {
-		p.back()
-	}
+	c.done()
 	if !inverse {
 		return
 	}
@@ -57,10 +52,18 @@ type contactMask struct {
 	answers bool   // a reset was the last thing done: the ATR is due
 	run     *pieces
 	runs    []*pieces
-	blocks  [][]byte
 	data    int  // bytes of data that are due in T=0
 	begun   bool // a command of T=0 has its header
 	header  [5]byte
+}
+
+// done puts back what is masked.
+func (c *contactMask) done() {
+	c.endRun()
+	c.finish()
+	for _, p := range c.runs {
+		p.back()
+	}
 }
 
 // take splits what came into the echo and what the card said.
@@ -89,36 +92,21 @@ func (c *contactMask) endRun() {
 	b := c.run.whole
 	c.run = nil
 	switch {
-	case c.answers && (c.step.Do != Transmit):
+	case c.answers && c.step.Do != Transmit:
 		c.answers = false
-		if n := len(c.atr); n == 0 || !bytes.HasPrefix(b, c.atr) {
-			clear(b)
-		} else {
-			clear(b[n:])
-		}
-	case c.step.Do == Reset && bytes.HasPrefix(b, c.atr) && len(c.atr) > 0: // of a card on a line without RTS
-		clear(b[len(c.atr):])
+		keepATR(b, c.atr)
+	case c.step.Do == Reset && c.atrDue(b): // of a card on a line without RTS
+		keepATR(b, c.atr)
 	case c.step.Do == Protocol && c.t1 && b[0] != 0xFF:
-		c.t1Blocks(b) // a length is agreed upon
+		c.addStream(b, block{mask: maskResponse}) // a length is agreed upon
 	case c.step.Do == Protocol:
 		maskPPS(b)
 	case c.step.Do != Transmit:
 		clear(b)
 	case c.t1:
-		c.t1Blocks(b)
+		c.addStream(b, block{mask: maskResponse})
 	default:
 		c.t0(b)
-	}
-}
-
-func (c *contactMask) t1Blocks(b []byte) {
-	for len(b) > 0 {
-		n := len(b)
-		if n >= t1Overhead && b[2] != t1Reserved {
-			n = min(n, t1Overhead+int(b[2]))
-		}
-		c.blocks = append(c.blocks, b[:n])
-		b = b[n:]
 	}
 }
 

@@ -102,10 +102,11 @@ const title = "OpenCT device report 1"
 // note tells people what is in a report.
 const note = `# Made by openct-control verify. What it holds: what kind of device this is and
 # how it describes itself (no serial number, none of its texts), the card's answer
-# to reset, which names a kind of card, the verdicts, and the exchange between
-# driver and device: commands, lengths, status words, headers of blocks and of
-# messages, failures. What the card or the device sent beyond that is not in it:
-# zero bytes stand in its place. No PIN was sent, nothing was written, no key used.
+# to reset without the historical bytes that its issuer may fill, the verdicts, and
+# the exchange between driver and device: commands, lengths, status words, headers of
+# blocks and of messages, failures. What the card or the device sent beyond that is
+# not in it: zero bytes stand in its place. No PIN was sent, nothing was written, no
+# key used.
 `
 
 // WriteTo writes the report as text.
@@ -129,6 +130,9 @@ func (r *Report) WriteTo(w io.Writer) (int64, error) {
 		fmt.Fprintln(&b, c)
 	}
 	b.WriteString("\n[exchange]\n")
+	if why := r.Unplayable(); why != "" {
+		fmt.Fprintf(&b, "# No test can be made of this report: %s.\n", why)
+	}
 	for i := range r.Steps {
 		r.Steps[i].write(&b)
 	}
@@ -216,14 +220,14 @@ func (p *parser) line(line string) error {
 // Forms of words in a report. A name of a file is made of some. They are made when a
 // report is read: every command and handler would pay for them at its start.
 var (
-	versionForm = form(`^[0-9A-Za-z.+~-]{1,40}$`)
-	dateForm    = form(`^\d{4}-\d\d-\d\d$`)
-	textForm    = form(`^[ -~]*$`)
-	resultForm  = form(`^[ -~]{1,200}$`)
+	versionForm = spelling(`^[0-9A-Za-z.+~-]{1,40}$`)
+	dateForm    = spelling(`^\d{4}-\d\d-\d\d$`)
+	textForm    = spelling(`^[ -~]*$`)
+	resultForm  = spelling(`^[ -~]{1,200}$`)
 )
 
-// form makes a check of a value.
-func form(pattern string) func(value string) error {
+// spelling makes a check of a value.
+func spelling(pattern string) func(value string) error {
 	re := sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
 	return func(value string) error {
 		if !re().MatchString(value) {

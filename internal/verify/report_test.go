@@ -2,11 +2,14 @@ package verify
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"openct/internal/driver"
 )
 
 const head = title + "\nversion 0.8.0\ndate 2026-11-26\ndriver etoken64\n"
@@ -17,7 +20,7 @@ endpoint 81 3 8
 extra 0321aa
 
 [verdicts]
-ok     ATR                 3B 84 81 31 FE 45 56 50 49 56 96
+ok     ATR                 3B 84 81 31 FE 45 00 00 00 00 8F
 
 [exchange]
 open
@@ -78,18 +81,54 @@ func TestParse(t *testing.T) {
 			if diff := cmp.Diff(before, write(t, again)); diff != "" {
 				t.Errorf("(-once +twice)\n%s", diff)
 			}
-			if !r.Playable() {
+			if r.Unplayable() != "" {
 				t.Error("it cannot be played")
 			}
 			if name == "usb" {
 				r.Device.Interfaces[0].Extra[2] = 0
 			}
 			r.Mask()
-			if diff := cmp.Diff(strings.Replace(before, "0321aa", "032100", 1), write(t, r)); diff != "" {
+			masked := strings.NewReplacer("0321aa", "032100", "56 50 49 56 96\n", "00 00 00 00 8F\n",
+				"56 50 49 56 96  #", "00 00 00 00 8F  #", "3b021450", "3b020000", "14 50  #", "00 00  #")
+			if diff := cmp.Diff(masked.Replace(before), write(t, r)); diff != "" {
 				t.Errorf("masked (-want +got)\n%s", diff)
 			}
 		})
 	}
+}
+
+func TestMaskATR(t *testing.T) {
+	for _, tt := range []struct{ name, atr, want string }{
+		{"no historical bytes", "3B00", "3B00"},
+		{"a text", "3B84813 1FE45 56504956 96", "3B848131FE45 00000000 8F"},
+		{"a text, a wrong TCK", "3B848131FE45 56504956 97", "3B848131FE45 00000000 8E"},
+		{"no TCK", "3B024142", "3B020000"},
+		{"objects that say what the card can do", "3B09 80 31C0 73C82140 9000", "3B09 80 31C0 73C82140 0000"},
+		{"a card's number in an object", "3B8A80 01 80 31C0 5641424344 9000 00", "3B8A8001 80 31C0 0000000000 0000 7B"},
+		{"a service that is too long", "3B0580 34 414243", "3B0580 00 000000"},
+		{"bytes behind it", "3B0001020304", "3B0000000000"},
+		{"none", "414243", "000000"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b, want := unhex(t, tt.atr), unhex(t, tt.want)
+			keepATR(b, nil)
+			if !bytes.Equal(b, want) {
+				t.Fatalf("% X, want % X", b, want)
+			}
+			if keepATR(b, nil); !bytes.Equal(b, want) {
+				t.Errorf("a second time: % X", b)
+			}
+		})
+	}
+}
+
+func unhex(t *testing.T, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 func TestParseRefuses(t *testing.T) {
@@ -143,7 +182,10 @@ func TestParseRefuses(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add(usbReport)
 	f.Add(lineReport)
-	f.Add(strings.Replace(lineReport, "phoenix", "ccid", 1))
+	for _, driver := range driver.Names() {
+		f.Add(strings.Replace(lineReport, "phoenix", driver, 1))
+		f.Add(strings.Replace(usbReport, "etoken64", driver, 1))
+	}
 	f.Add(strings.Replace(strings.Replace(usbReport, "etoken64", "ccid", 1), "OUT 40 06 0000 0000 [00 00 07 00 A4 00 00 02 3F 00 9E] T 10000\n  IN  C0 86 0000 0000 len 36 T 10000 00 00 02 90 00 92",
 		"BULK 02 [6F 04 00 00 00 00 01 00 00 00 00 00 00 00]\n  BULK 81 len 64 80 06 00 00 00 00 01 00 00 00 00 00 02 90 00 92\n  INT 81 len 8 50 03", 1))
 	f.Fuzz(func(t *testing.T, text string) {
@@ -154,7 +196,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		r.Playable()
+		r.Unplayable()
 		r.Mask()
 		once := write(t, r)
 		r.Mask()

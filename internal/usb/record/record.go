@@ -18,7 +18,10 @@ type Device struct {
 	ops []IO
 }
 
-var _ usb.Device = (*Device)(nil)
+var (
+	_ usb.Device   = (*Device)(nil)
+	_ usb.Resetter = (*Device)(nil)
+)
 
 // New records dev.
 func New(dev usb.Device) *Device { return &Device{Device: dev} }
@@ -50,6 +53,15 @@ func (r *Device) keep(op IO, data []byte, n int, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.ops = append(r.ops, op)
+}
+
+// Reset implements usb.Resetter: it passes through where the device can be reset, and
+// is not kept.
+func (r *Device) Reset() error {
+	if d, ok := r.Device.(usb.Resetter); ok {
+		return d.Reset()
+	}
+	return nil
 }
 
 // Claim passes through and is kept.

@@ -29,7 +29,7 @@ import (
 func Replay(t testing.TB, r *verify.Report) {
 	t.Helper()
 	entry, ok := driver.ByName(r.Driver)
-	if !ok || !r.Playable() {
+	if !ok || r.Unplayable() != "" {
 		t.Fatalf("the report of driver %q cannot be played", r.Driver)
 	}
 	o := ifd.Options{Name: entry.Reader, Log: slog.New(slog.DiscardHandler)}

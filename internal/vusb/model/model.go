@@ -161,6 +161,15 @@ var serialReaders = map[string]func(card.Card) serialline.Reader{
 	"gempc":          func(c card.Card) serialline.Reader { return gempc.New(c) },
 }
 
+// Line makes the virtual reader at a serial line for a driver, with a card of the
+// caller's; nil if there is none.
+func Line(driver string, c card.Card) serialline.Reader {
+	if make := serialReaders[driver]; make != nil {
+		return make(c)
+	}
+	return nil
+}
+
 // serialModel is a reader behind a USB-serial adapter. words say, with commas
 // between them, what is special: "t0" or "inverse" about the card's ATR,
 // "instant" that no byte takes time, "serial" nothing, for a reader that is on
