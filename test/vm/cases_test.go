@@ -40,6 +40,7 @@ var cases = []struct {
 	{"serial", testSerial},
 	{"reader units", testReaderUnits},
 	{"memory cards", testMemoryCards},
+	{"serial readers", testSerialReaders},
 	{"verify", testVerify},
 	{"upgrade", testUpgrade},
 	{"old configuration", testOldConfiguration},
