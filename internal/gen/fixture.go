@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 
 	"openct/internal/driver"
 	"openct/internal/verify"
@@ -18,10 +20,25 @@ const reports = "internal/driver/testdata/hardware"
 // errFixture: no test can be made of a report.
 var errFixture = errors.New("no test can be made of this report")
 
-// fixture puts a report into the tree and makes anew what names it. What others sent
+// player plays a report that is in the tree against its driver.
+type player func(top, name string) error
+
+// goTest has the test of the reports play one.
+func goTest(top, name string) error {
+	cmd := exec.Command("go", "test", "./internal/verify", "-run", "TestHardware/^"+regexp.QuoteMeta(name)+"$")
+	cmd.Dir = top
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// fixture puts a report into the tree and makes anew what names it, unless the driver
+// does not play it. What others sent
 // is not trusted: the report is written as it was understood, and only if nothing in
 // it is what verify would have left out.
-func fixture(top, file string) (name string, err error) {
+func fixture(top, file string, play player) (name string, err error) {
 	r, err := readReport(file)
 	if err != nil {
 		return "", err
@@ -47,6 +64,10 @@ func fixture(top, file string) (name string, err error) {
 	name, err = create(dir, fixtureName(r), after.Bytes())
 	if err != nil {
 		return "", err
+	}
+	if err := play(top, name); err != nil {
+		return "", errors.Join(fmt.Errorf("%s: %w: the driver of today does other transfers than those in the recording, or something of the device's answers is lost in it: %w",
+			file, errFixture, err), os.Remove(filepath.Join(dir, name)))
 	}
 	return name, generate(top)
 }

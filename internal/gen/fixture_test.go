@@ -54,6 +54,24 @@ func reportOf(t *testing.T, name string, faults ...vusb.Fault) string {
 	return b.String()
 }
 
+// plays is a player whose drivers play every report.
+func plays(string, string) error { return nil }
+
+// A report that the driver does not play is not left in the tree, and the error has
+// the test's reason.
+func TestFixtureDoesNotPlay(t *testing.T) {
+	top, file := tree(t, reportOf(t, "etoken64"))
+	reason := errors.New("operation 3: want OUT 40 01")
+	played := ""
+	_, err := fixture(top, file, func(_, name string) error { played = name; return reason })
+	if !errors.Is(err, errFixture) || !errors.Is(err, reason) || played != "etoken64-0529-0600-0100.1.txt" {
+		t.Errorf("%q was played: %v", played, err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(top, reports, "*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
 // tree is a copy of what gen writes, and a report in it.
 func tree(t *testing.T, report string) (top, file string) {
 	t.Helper()
@@ -85,7 +103,7 @@ func TestFixture(t *testing.T) {
 	} {
 		t.Run(tt.driver, func(t *testing.T) {
 			top, file := tree(t, reportOf(t, tt.driver))
-			name, err := fixture(top, file)
+			name, err := fixture(top, file, plays)
 			if err != nil || name != tt.name {
 				t.Fatalf("%q, %v", name, err)
 			}
@@ -108,7 +126,7 @@ func TestFixture(t *testing.T) {
 				t.Fatal(err)
 			}
 			synctest.Test(t, func(t *testing.T) { verifytest.Replay(t, r) })
-			if name, err = fixture(top, file); err != nil || !strings.HasSuffix(name, ".2.txt") {
+			if name, err = fixture(top, file, plays); err != nil || !strings.HasSuffix(name, ".2.txt") {
 				t.Errorf("a second one: %q, %v", name, err)
 			}
 		})
@@ -119,7 +137,7 @@ func TestFixture(t *testing.T) {
 func TestFixtureOfAFailure(t *testing.T) {
 	stall := vusb.Fault{On: vusb.Transfer{Control: true, Code: 0x86}, Times: -1, Stall: true}
 	top, file := tree(t, reportOf(t, "etoken64", stall))
-	if _, err := fixture(top, file); err != nil {
+	if _, err := fixture(top, file, plays); err != nil {
 		t.Fatal(err)
 	}
 	readme, err := os.ReadFile(filepath.Join(top, "README.md"))
@@ -144,7 +162,7 @@ func TestFixtureRefuses(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			top, file := tree(t, tt.report)
-			if _, err := fixture(top, file); !errors.Is(err, tt.want) {
+			if _, err := fixture(top, file, plays); !errors.Is(err, tt.want) {
 				t.Errorf("got %v, want %v", err, tt.want)
 			}
 			if left, _ := filepath.Glob(filepath.Join(top, reports, "*")); len(left) > 0 {

@@ -25,11 +25,11 @@ func main() {
 	log.SetPrefix("gen: ")
 	switch args := os.Args[1:]; {
 	case len(args) == 2 && args[0] == "fixture":
-		name, err := fixture(".", args[1])
+		name, err := fixture(".", args[1], goTest)
 		if err != nil {
 			log.Fatal(err)
 		}
-		log.Printf("%s is in %s; it is played by: go test ./internal/verify", name, reports)
+		log.Printf("%s is in %s; the driver plays it in: go test ./internal/verify", name, reports)
 	case len(args) == 1:
 		if err := generate(args[0]); err != nil {
 			log.Fatal(err)

@@ -200,6 +200,8 @@ type line struct {
 	reader serialline.Reader
 	in     []serialline.Char
 	gone   chan struct{}
+
+	noLines bool // it has no modem lines
 }
 
 // newLine makes a line as serial.Open leaves one.
@@ -217,10 +219,18 @@ func (l *line) Set(p serial.Params) error {
 	return nil
 }
 func (l *line) SetLines(dtr, rts bool) error {
+	if l.noLines {
+		return nil
+	}
 	l.in = append(l.in, l.reader.SetLines(dtr, rts)...)
 	return nil
 }
-func (l *line) Lines() (serial.Inputs, error)              { return l.reader.Inputs(), nil }
+func (l *line) Lines() (serial.Inputs, error) {
+	if l.noLines {
+		return serial.Inputs{}, serial.ErrNoLines
+	}
+	return l.reader.Inputs(), nil
+}
 func (l *line) Break(context.Context, time.Duration) error { return nil }
 func (l *line) Drain(context.Context) error                { return nil }
 func (l *line) Flush(q serial.Queue) error {
@@ -328,6 +338,28 @@ func TestReport(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { verifytest.Replay(t, r) })
 		})
 	}
+}
+
+// A terminal at a line without modem lines, such as a pseudo-terminal: its report
+// plays as well.
+func TestNoLines(t *testing.T) {
+	b := benchNamed(t, "kaan on a line")
+	o := b.options(pivCard(t, nil))
+	open := o.IFD.OpenLine
+	o.IFD.OpenLine = func(path string) (serial.Line, error) {
+		l, err := open(path)
+		l.(*line).noLines = true
+		return l, err
+	}
+	text, err := run(t, o)
+	if err != nil || !strings.Contains(text, "open\n  nolines\n") {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	r, err := verify.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) { verifytest.Replay(t, r) })
 }
 
 // A card whose number is in its historical bytes: the report has none of them, and

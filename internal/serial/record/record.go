@@ -22,13 +22,19 @@ type Line struct {
 	params   serial.Params
 	dtr, rts bool
 	inputs   serial.Inputs
+	noLines  bool
 }
 
 var _ serial.Line = (*Line)(nil)
 
-// New records l.
+// New records l. That it has no modem lines, as a pseudo-terminal, is the first step.
 func New(l serial.Line) *Line {
-	return &Line{Line: l, params: serial.Default, dtr: true, rts: true}
+	r := &Line{Line: l, params: serial.Default, dtr: true, rts: true}
+	if _, err := l.Lines(); errors.Is(err, serial.ErrNoLines) {
+		r.noLines = true
+		r.keep(Step{Kind: NoLines})
+	}
+	return r
 }
 
 // Take returns what happened since the last call, and forgets it.
@@ -69,7 +75,7 @@ func (l *Line) SetLines(dtr, rts bool) error {
 	err := l.Line.SetLines(dtr, rts)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err == nil && (dtr != l.dtr || rts != l.rts) {
+	if err == nil && !l.noLines && (dtr != l.dtr || rts != l.rts) {
 		l.dtr, l.rts = dtr, rts
 		l.keep(Step{Kind: Lines, DTR: dtr, RTS: rts})
 	}

@@ -1,6 +1,7 @@
 package record_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,27 @@ import (
 	"openct/internal/serial/record"
 	"openct/internal/serial/serialtest"
 )
+
+// A line without modem lines plays back as one.
+func TestRecordNoLines(t *testing.T) {
+	const script = "nolines\n> 00\n< 01"
+	l := serialtest.New(t, script)
+	r := record.New(l)
+	r.SetLines(true, false)
+	r.Write(t.Context(), []byte{0x00})
+	r.Read(t.Context(), make([]byte, 1), time.Second)
+	if _, err := r.Lines(); !errors.Is(err, serial.ErrNoLines) {
+		t.Errorf("got %v", err)
+	}
+	l.Done()
+	var got []string
+	for _, s := range r.Take() {
+		got = append(got, s.String())
+	}
+	if diff := cmp.Diff(script, strings.Join(got, "\n")); diff != "" {
+		t.Errorf("recorded steps (-want +got):\n%s", diff)
+	}
+}
 
 // What is done with a line that plays a script is that script again.
 func TestRecordPlaysBack(t *testing.T) {

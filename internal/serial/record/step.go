@@ -23,6 +23,7 @@ const (
 	Answer
 	Inputs
 	Unplug
+	NoLines
 )
 
 // Step is one thing that driver or reader did.
@@ -60,6 +61,8 @@ func (s Step) String() string {
 		return fmt.Sprintf("%s %x", sign, s.Data)
 	case Unplug:
 		return "unplug"
+	case NoLines:
+		return "nolines"
 	case Set:
 		text := "set " + s.Params.String()
 		if s.Params.CheckParity {
@@ -95,6 +98,7 @@ func bit(b bool) int {
 //	>ioctl/0    the driver makes an ioctl, by its number; with bytes where they go to the kernel
 //	<ioctl/0 0f what the kernel leaves in its argument
 //	unplug      the adapter is pulled
+//	nolines     the line has no modem lines
 //	set 9600 8E2 [check]
 //	lines 10    DTR, RTS
 //	break 1
@@ -128,6 +132,8 @@ func parseStep(word string, args []string) (s Step, err error) {
 	switch word {
 	case "unplug":
 		s.Kind = Unplug
+	case "nolines":
+		s.Kind = NoLines
 	case ">", ">>", "<", "<!":
 		s.Kind = Write
 		if word[0] == '<' {

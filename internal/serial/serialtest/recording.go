@@ -62,13 +62,14 @@ type Kind = record.Kind
 
 // Kinds.
 const (
-	Write  = record.Write
-	Set    = record.Set
-	Lines  = record.Lines
-	Break  = record.Break
-	Answer = record.Answer
-	Inputs = record.Inputs
-	Unplug = record.Unplug
+	Write   = record.Write
+	Set     = record.Set
+	Lines   = record.Lines
+	Break   = record.Break
+	Answer  = record.Answer
+	Inputs  = record.Inputs
+	Unplug  = record.Unplug
+	NoLines = record.NoLines
 )
 
 // event is a line of a recording.

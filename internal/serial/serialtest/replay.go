@@ -164,6 +164,8 @@ func (r *Replay) advanceLocked() {
 			r.inputs = s.Inputs
 		case Unplug:
 			r.unplugLocked()
+		case NoLines:
+			r.noLines = true
 		default:
 			return
 		}
