@@ -71,11 +71,18 @@ func testSerialReaders(t *testing.T, g *guest) {
 			t.Logf("%.0f s", time.Since(begin).Seconds())
 		})
 	}
-	for _, r := range []struct{ name, model string }{{"cyberjack", "cyberjack"}, {"CCID reader with a keypad", "ccid:P11"}} {
+	// The case "tokens" signs with a cyberJack.
+	for _, r := range []struct {
+		name, model string
+		pin         func(*testing.T, *guest, int)
+	}{
+		{"cyberjack", "cyberjack", ctapiKeypad},
+		{"CCID reader with a keypad", "ccid:P11", func(t *testing.T, g *guest, n int) { pcscSigns(t, g, n, true) }},
+	} {
 		t.Run(r.name, func(t *testing.T) {
 			k := g.plug(t, "keypad", "--driver "+r.model+" --card piv")
 			n := k.served(t)
-			pcscSigns(t, g, n, true)
+			r.pin(t, g, n)
 			k.ctl(t, "unplug")
 			k.gone(t, n)
 		})
