@@ -15,7 +15,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"openct/internal/hextest"
 )
@@ -310,39 +309,6 @@ func certificate(t testing.TB, c Card, slot pivKind) *x509.Certificate {
 		t.Fatal(err)
 	}
 	return cert
-}
-
-func TestPIVCertificates(t *testing.T) {
-	now := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
-	p := newTestPIV(t, func(o *PIVOptions) { o.Now, o.Name = now, "Test card" })
-	ask(t, p, selectPIV)
-	want := map[byte]struct {
-		subject string
-		alg     x509.PublicKeyAlgorithm
-		usage   x509.KeyUsage
-	}{
-		0x9A: {"CN=PIV Authentication,O=Test card", x509.RSA, x509.KeyUsageDigitalSignature},
-		0x9C: {"CN=Digital Signature,O=Test card", x509.ECDSA, x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment},
-		0x9D: {"CN=Key Management,O=Test card", x509.RSA, x509.KeyUsageKeyEncipherment},
-		0x9E: {"CN=Card Authentication,O=Test card", x509.ECDSA, x509.KeyUsageDigitalSignature},
-	}
-	for _, k := range pivKinds() {
-		t.Run(fmt.Sprintf("%02X", k.ref), func(t *testing.T) {
-			cert, w := certificate(t, p, k), want[k.ref]
-			if err := cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature); err != nil {
-				t.Errorf("not signed by its own key: %v", err)
-			}
-			if cert.Subject.String() != w.subject || cert.Issuer.String() != w.subject {
-				t.Errorf("subject %s, issuer %s; want %s", cert.Subject, cert.Issuer, w.subject)
-			}
-			if cert.PublicKeyAlgorithm != w.alg || cert.KeyUsage != w.usage {
-				t.Errorf("%v for usage %b, want %v, %b", cert.PublicKeyAlgorithm, cert.KeyUsage, w.alg, w.usage)
-			}
-			if !cert.NotBefore.Equal(now) || cert.NotAfter.Year() != now.Year()+pivYears {
-				t.Errorf("valid %v to %v", cert.NotBefore, cert.NotAfter)
-			}
-		})
-	}
 }
 
 // general sends GENERAL AUTHENTICATE, in a chain of short commands or in one

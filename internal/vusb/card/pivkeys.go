@@ -6,12 +6,9 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
 	"math/big"
 	"sync"
-	"time"
 )
 
 // Algorithm identifiers (SP 800-78-4, table 6-2).
@@ -43,24 +40,24 @@ type pivKind struct {
 	name string // subject's common name
 	rsa  bool   // what a fresh key is
 
-	keyUsage    x509.KeyUsage // with RSA; agreement takes encipherment's place with P-256
-	extKeyUsage []x509.ExtKeyUsage
+	keyUsage keyUsage // with RSA; agreement takes encipherment's place with P-256
+	purpose  []byte   // object identifier, or none
 }
 
 // pivKinds lists the slots in the order of their references.
 func pivKinds() []pivKind {
 	return []pivKind{
 		{ref: 0x9A, tag: 0x5FC105, use: usePIN, name: "PIV Authentication", rsa: true,
-			keyUsage:    x509.KeyUsageDigitalSignature,
-			extKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}},
+			keyUsage: usageSign,
+			purpose:  oidClientAuth},
 		{ref: 0x9C, tag: 0x5FC10A, use: usePINAlways, name: "Digital Signature",
-			keyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment,
-			extKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageEmailProtection}},
+			keyUsage: usageSign | usageCommit,
+			purpose:  oidEMail},
 		{ref: 0x9D, tag: 0x5FC10B, use: usePIN, name: "Key Management", rsa: true,
-			keyUsage:    x509.KeyUsageKeyEncipherment,
-			extKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageEmailProtection}},
+			keyUsage: usageEncipher,
+			purpose:  oidEMail},
 		{ref: 0x9E, tag: 0x5FC101, use: useAlways, name: "Card Authentication",
-			keyUsage: x509.KeyUsageDigitalSignature},
+			keyUsage: usageSign},
 	}
 }
 
@@ -119,27 +116,6 @@ func newPIVKey(k pivKind, key crypto.Signer, o PIVOptions) (pivKey, error) {
 	}
 	cert, err := selfSigned(k, key, o.Name, o.Now)
 	return pivKey{key, cert}, err
-}
-
-// selfSigned makes a slot's certificate.
-func selfSigned(k pivKind, key crypto.Signer, name string, now time.Time) ([]byte, error) {
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 63))
-	if err != nil {
-		return nil, err
-	}
-	usage := k.keyUsage
-	if _, ec := key.(*ecdsa.PrivateKey); ec && usage&x509.KeyUsageKeyEncipherment != 0 {
-		usage = usage&^x509.KeyUsageKeyEncipherment | x509.KeyUsageKeyAgreement
-	}
-	template := &x509.Certificate{
-		SerialNumber: serial.Add(serial, big.NewInt(1)), // 0 is not allowed
-		Subject:      pkix.Name{Organization: []string{name}, CommonName: k.name},
-		NotBefore:    now.UTC(),
-		NotAfter:     now.UTC().AddDate(pivYears, 0, 0),
-		KeyUsage:     usage,
-		ExtKeyUsage:  k.extKeyUsage,
-	}
-	return x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 }
 
 // certificateObject is the slot's data object (part 1, table 10): the
