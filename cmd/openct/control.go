@@ -35,7 +35,11 @@ commands:
   verify [READER|DEVICE]
                   check a reader and the card in it, and write a report that can
                   be sent to OpenCT's makers: no PIN, no key and no serial number
-                  is in it; READER is a number, DEVICE as for attach
+                  is in it; READER is a number or a name, DEVICE as for attach
+  release READER  let a reader go: end its handler, so that another program can
+                  open the device; READER is a number or a name in openct.conf
+  take [READER]...
+                  serve released readers again; without READER, all
   shutdown        end all handlers and watch, take the status file away
 
 options:
@@ -47,6 +51,7 @@ options:
   -o, --output FILE  verify: the report (default openct-report-DRIVER-...txt)
       --card         verify: ask to take the card out and put it in
       --unplug       verify: ask to unplug the device and plug it in, and measure
+      --force        release: also when a program holds a lock
       --json         status, doctor: print JSON
   -h, --help         print this text
   -v, --version      print the version
@@ -63,6 +68,7 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 	noColdplug := p.Flags.BoolP("no-coldplug", "n", false, "")
 	asJSON := p.Flags.Bool("json", false, "")
 	reader := p.Flags.String("reader", "", "")
+	force := p.Flags.Bool("force", false, "")
 	var v control.VerifyOptions
 	p.Flags.StringVarP(&v.Output, "output", "o", "", "")
 	p.Flags.BoolVar(&v.Card, "card", false, "")
@@ -94,8 +100,17 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 		if verb == "verify" {
 			return c.Verify(rest, v)
 		}
-		if v != (control.VerifyOptions{}) {
+		if v != (control.VerifyOptions{}) || *force && verb != "release" {
 			return p.Misuse()
+		}
+		if verb == "release" {
+			if len(rest) != 1 {
+				return p.Misuse()
+			}
+			return c.Release(rest[0], *force)
+		}
+		if verb == "take" {
+			return c.Take(rest)
 		}
 		named := p.Flags.Changed("reader")
 		takes := verb == "attach" && !named || verb == "udev"
@@ -114,6 +129,7 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 		case "status":
 			c.NameUnread()
 			c.WaitingReaders()
+			c.ReleasedReaders()
 			if *asJSON {
 				return c.StatusJSON()
 			}

@@ -5,12 +5,13 @@ complete -c openct-control -l reader -x -a "(sed -n 's/^ *reader  *\([^ {]*\).*/
 complete -c openct-control -s o -l output -r -F -d 'the report of verify'
 complete -c openct-control -l card -d 'verify: take the card out and put it in'
 complete -c openct-control -l unplug -d 'verify: unplug the device and plug it in'
+complete -c openct-control -l force -d 'release: also when a program holds a lock'
 complete -c openct-control -s s -l syslog -d 'log to syslog'
 complete -c openct-control -s d -l debug -d 'log more'
 complete -c openct-control -l json -d 'print JSON'
 complete -c openct-control -s h -l help -d 'print help'
 complete -c openct-control -s v -l version -d 'print the version'
-set -l commands init attach watch status shutdown doctor check-config verify
+set -l commands init attach watch status shutdown doctor check-config verify release take
 complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a init -d 'start OpenCT'
 complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a attach -d 'serve a device'
 complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a watch -d 'serve what is plugged in, without systemd'
@@ -19,5 +20,7 @@ complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a shu
 complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a doctor -d 'find what is wrong'
 complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a check-config -d 'find the mistakes in openct.conf'
 complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a verify -d 'check a reader and its card, and write a report'
+complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a release -d 'let a reader go'
+complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a take -d 'serve released readers again'
 complete -c openct-control -n '__fish_seen_subcommand_from check-config' -F
 complete -c openct-control -n '__fish_seen_subcommand_from attach verify' -a '(for f in /dev/bus/usb/*/*; echo $f; end)'

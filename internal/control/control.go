@@ -117,6 +117,9 @@ func (c *Control) coldplug() error {
 		if errors.Is(err, driver.ErrNoDriver) || err == nil && !choice.Ours() {
 			continue
 		}
+		if c.isReleased(devname.Target{Path: d.Node()}) {
+			continue
+		}
 		u := c.handedToSystemd(d)
 		if u == nil && !settled {
 			settled = true
@@ -191,6 +194,9 @@ func (c *Control) AttachReader(name string) error {
 // serve attaches a device. That one has left meanwhile is no failure of the unit
 // whose command this process is.
 func (c *Control) serve(t devname.Target) error {
+	if r, is := status.ReleasedAt(c.Dir, c.Root.Path(t.Path)); is {
+		return c.refuse(r)
+	}
 	err := c.attach(t)
 	if err == nil || !mainProcess() || !strings.HasPrefix(t.Path, "/dev/") {
 		return err

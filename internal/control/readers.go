@@ -24,7 +24,7 @@ func (c *Control) startReaders() {
 		t, err := r.Target()
 		unit := readerunit.Name(instance)
 		switch {
-		case err != nil:
+		case err != nil || c.isReleased(t):
 		case (units[unit] || c.watches()) && readerunit.IsNode(t) && !c.Root.Exists(t.Path):
 			// It is started when the device comes. systemd, told to start the unit
 			// now, would wait for the device, and give up after a while.

@@ -60,7 +60,7 @@ func (c *Control) Verify(operands []string, o VerifyOptions) error {
 
 // verifyTarget is the device that the operands mean.
 func (c *Control) verifyTarget(operands []string) (devname.Target, error) {
-	if len(operands) > 1 || len(operands) == 1 && !isNumber(operands[0]) {
+	if len(operands) > 1 || len(operands) == 1 && !isNumber(operands[0]) && !c.isAlias(operands[0]) {
 		return devname.Parse(operands, os.DirFS(c.Root.Path("/")))
 	}
 	f, live, err := c.entries()
@@ -71,7 +71,7 @@ func (c *Control) verifyTarget(operands []string) (devname.Target, error) {
 	defer f.Close()
 	var found []status.Entry
 	for _, e := range live {
-		if len(operands) == 0 || strconv.Itoa(e.Index) == operands[0] {
+		if len(operands) == 0 || strconv.Itoa(e.Index) == operands[0] || !isNumber(operands[0]) && f.Alias(e) == operands[0] {
 			found = append(found, e)
 		}
 	}
@@ -94,6 +94,17 @@ func (c *Control) verifyTarget(operands []string) (devname.Target, error) {
 			Hint: "name a fresh one in its place, such as: openct-control verify " + d.Driver + " virtual piv"}
 	}
 	return devname.Parse([]string{d.Driver, d.Type, d.Device}, os.DirFS(c.Root.Path("/")))
+}
+
+// isAlias says whether a reader that is there has this name.
+func (c *Control) isAlias(name string) bool {
+	f, err := status.OpenReadOnly(c.Dir)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	_, err = f.Find(name)
+	return err == nil || errors.Is(err, status.ErrAmbiguous)
 }
 
 func isNumber(s string) bool {

@@ -213,6 +213,9 @@ func (w *watcher) device(d machine.Device) {
 	if errors.Is(err, driver.ErrNoDriver) || err == nil && !choice.Ours() {
 		return
 	}
+	if w.isReleased(devname.Target{Path: d.Node()}) {
+		return
+	}
 	if err == nil {
 		w.settled()
 		if w.handedToSystemd(d) != nil {
@@ -239,7 +242,7 @@ func (w *watcher) readersAt(node string) {
 		} else if node != "" {
 			continue
 		}
-		if err == nil {
+		if err == nil && !w.isReleased(t) {
 			err = w.serveChild(t)
 		}
 		w.failed("reader "+instance, err)

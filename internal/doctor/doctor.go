@@ -112,6 +112,13 @@ func Diagnose(f *Facts) Report {
 	general(before)
 	for i := range f.Devices {
 		d := &f.Devices[i]
+		if d.Released != nil && !d.served() {
+			for _, found := range checkReleased(d.Released) {
+				found.Check, found.Subject, found.Device = "released", d.Port, d.Node.Path
+				r.Findings = append(r.Findings, found)
+			}
+			continue
+		}
 		for _, c := range eachDevice {
 			for _, found := range c.run(f, d) {
 				found.Check, found.Subject, found.Device = c.name, d.Port, d.Node.Path
@@ -121,6 +128,13 @@ func Diagnose(f *Facts) Report {
 	}
 	for i := range f.Configured {
 		c := &f.Configured[i]
+		if c.Released != nil && !c.served() {
+			for _, found := range checkReleased(c.Released) {
+				found.Check, found.Subject, found.Device = "released", c.Name, c.Device
+				r.Findings = append(r.Findings, found)
+			}
+			continue
+		}
 		for _, check := range eachReader {
 			for _, found := range check.run(f, c) {
 				found.Check, found.Subject, found.Device = check.name, c.Name, c.Device

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"openct/internal/machine"
+	"openct/internal/status"
 )
 
 // Facts are what was seen on a machine.
@@ -133,6 +134,8 @@ type Device struct {
 	Claimed bool   // a process has claimed an interface
 	Holders []Process
 	Reader  *Reader // who serves it; one of Facts.Readers
+
+	Released *status.Released // nil: it was not let go
 }
 
 // Configured is a reader that openct.conf names.
@@ -149,6 +152,8 @@ type Configured struct {
 	Getty    Unit   // that offers a login there
 	Holders  []Process
 	Reader   *Reader // who serves it; one of Facts.Readers
+
+	Released *status.Released // nil: it was not let go
 
 	real    string // the node that Device is a link to
 	noModem bool   // udev's record tells ModemManager to leave it alone

@@ -198,6 +198,7 @@ func (o Options) devices(f *Facts, cfg *config.Config) {
 			Port: p.Name, Bus: p.Bus, Address: p.Address, Vendor: p.Vendor, Product: p.Product,
 			Label: join(p.Manufacturer, p.Model), Node: Node{Path: p.Node()},
 		}
+		d.Released = o.released(d.Node.Path)
 		pick(&d, p, cfg)
 		if d.Driver == "" && d.DriverErr == "" && !stranger(p) {
 			continue

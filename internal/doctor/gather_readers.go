@@ -30,6 +30,7 @@ func (o Options) configured(f *Facts, cfg *config.Config) {
 		}
 		if readerunit.IsNode(t) {
 			c.Node = &Node{Path: t.Path}
+			c.Released = o.released(t.Path)
 			o.node(c.Node, cfg)
 			c.tty(o, f)
 		}

@@ -38,7 +38,7 @@ func FromEnv(log *slog.Logger) *Notifier {
 		log.Warn("no watchdog", "error", err)
 	}
 	if cgroup, err := os.ReadFile("/proc/self/cgroup"); err == nil {
-		n.unit = unitOf(string(cgroup))
+		n.unit = UnitOf(string(cgroup))
 	}
 	return n
 }
@@ -56,9 +56,9 @@ func (n *Notifier) Unit() string {
 	return n.unit
 }
 
-// unitOf finds the unit in the content of /proc/PID/cgroup: the last component of
+// UnitOf finds the unit in the content of /proc/PID/cgroup: the last component of
 // a path that is a service, be it in the one hierarchy or in systemd's own.
-func unitOf(cgroup string) string {
+func UnitOf(cgroup string) string {
 	for line := range strings.Lines(cgroup) {
 		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
 		if len(fields) != 3 || (fields[1] != "" && fields[1] != "name=systemd") {

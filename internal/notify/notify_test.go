@@ -184,7 +184,7 @@ func TestUnit(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := unitOf(tt.cgroup); got != tt.want {
+			if got := UnitOf(tt.cgroup); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})

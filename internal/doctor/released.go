@@ -1,0 +1,17 @@
+package doctor
+
+import "openct/internal/status"
+
+// released looks whether the device at a node was let go.
+func (o Options) released(node string) *status.Released {
+	if r, is := status.ReleasedAt(o.Dir, o.Root.Path(node)); is {
+		return &r
+	}
+	return nil
+}
+
+// checkReleased stands for all other checks of a device that was let go and is
+// served by nothing: that is as somebody wanted it.
+func checkReleased(r *status.Released) []Finding {
+	return fine("%s is released since %s; openct-control take %d serves it again", r.Device, r.Time.Local().Format("2006-01-02 15:04"), r.Reader)
+}
