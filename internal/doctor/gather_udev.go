@@ -2,11 +2,10 @@ package doctor
 
 import (
 	"context"
+	"iter"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
-	"sync"
 
 	"openct/internal/config"
 	"openct/internal/machine"
@@ -16,17 +15,62 @@ import (
 // the same name in a later one (udev(7)).
 var rulesDirs = []string{"etc/udev/rules.d", "run/udev/rules.d", "usr/local/lib/udev/rules.d", "usr/lib/udev/rules.d", "lib/udev/rules.d"}
 
-// patterns find what matters in a rule.
-type patterns struct{ aboutOpenCT, startsUnit, givesGroup, runsHandler *regexp.Regexp }
-
-var compiled = sync.OnceValue(func() patterns {
-	return patterns{
-		aboutOpenCT: regexp.MustCompile(`(?i)openct`),
-		startsUnit:  regexp.MustCompile(`SYSTEMD_WANTS[}"]*\s*\+?=[^=]`),
-		givesGroup:  regexp.MustCompile(`GROUP\s*:?=\s*"([^"]+)"`),
-		runsHandler: regexp.MustCompile(`RUN(\{program\})?\s*\+?=\s*"[^"]*(openct-control|openct_usb|ifdhandler)`),
+// assigned finds what a rule assigns to a key, by = or by the operator that begins
+// with op: what is behind that. Between key and operator may stand blanks, and
+// before them what attribute removes.
+func assigned(line, key, op string, attribute func(string) string) iter.Seq[string] {
+	const blanks = " \t\r\f"
+	return func(yield func(string) bool) {
+		for {
+			_, rest, ok := strings.Cut(line, key)
+			if !ok {
+				return
+			}
+			line = rest
+			rest = strings.TrimPrefix(strings.TrimLeft(attribute(rest), blanks), op)
+			if value, ok := strings.CutPrefix(rest, "="); ok && !yield(strings.TrimLeft(value, blanks)) {
+				return
+			}
+		}
 	}
-})
+}
+
+// startsUnit says whether a rule has systemd start a unit.
+func startsUnit(line string) bool {
+	for value := range assigned(line, "SYSTEMD_WANTS", "+", func(s string) string { return strings.TrimLeft(s, `}"`) }) {
+		if value != "" && value[0] != '=' {
+			return true
+		}
+	}
+	return false
+}
+
+// givesGroup is the group that a rule gives a node to, if it does.
+func givesGroup(line string) (string, bool) {
+	for value := range assigned(line, "GROUP", ":", func(s string) string { return s }) {
+		if rest, ok := strings.CutPrefix(value, `"`); ok {
+			if group, _, ok := strings.Cut(rest, `"`); ok && group != "" {
+				return group, true
+			}
+		}
+	}
+	return "", false
+}
+
+// runsHandler says whether udev itself runs what starts a handler.
+func runsHandler(line string) bool {
+	for value := range assigned(line, "RUN", "+", func(s string) string { return strings.TrimPrefix(s, "{program}") }) {
+		if rest, ok := strings.CutPrefix(value, `"`); ok {
+			command, _, _ := strings.Cut(rest, `"`)
+			for _, name := range []string{"openct-control", "openct_usb", "ifdhandler"} {
+				if strings.Contains(command, name) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
 
 // rules finds the rules files that have to do with OpenCT.
 func rules(root machine.Root) Rules {
@@ -64,17 +108,17 @@ func rules(root machine.Root) Rules {
 
 // read looks through rules; false: they are not about OpenCT.
 func (f *RulesFile) read(text string) bool {
-	about, p := false, compiled()
+	about := false
 	for i, line := range strings.Split(text, "\n") {
-		if strings.HasPrefix(strings.TrimSpace(line), "#") || !p.aboutOpenCT.MatchString(line) {
+		if strings.HasPrefix(strings.TrimSpace(line), "#") || !strings.Contains(strings.ToLower(line), "openct") {
 			continue
 		}
 		about = true
-		if m := p.givesGroup.FindStringSubmatch(line); m != nil {
-			f.Group = m[1]
+		if group, ok := givesGroup(line); ok {
+			f.Group = group
 		}
-		f.Starts = f.Starts || p.startsUnit.MatchString(line)
-		if f.Runs == 0 && p.runsHandler.MatchString(line) {
+		f.Starts = f.Starts || startsUnit(line)
+		if f.Runs == 0 && runsHandler(line) {
 			f.Runs = i + 1
 		}
 	}

@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"openct/internal/driver"
@@ -217,24 +215,40 @@ func (p *parser) line(line string) error {
 	return fmt.Errorf("section %q is unknown", p.section)
 }
 
-// Forms of words in a report. A name of a file is made of some. They are made when a
-// report is read: every command and handler would pay for them at its start.
+// Forms of words in a report. A name of a file is made of some.
 var (
-	versionForm = spelling(`^[0-9A-Za-z.+~-]{1,40}$`)
-	dateForm    = spelling(`^\d{4}-\d\d-\d\d$`)
-	textForm    = spelling(`^[ -~]*$`)
-	resultForm  = spelling(`^[ -~]{1,200}$`)
+	versionForm = spelling(1, 40, func(c byte) bool {
+		return c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || strings.IndexByte(".+~-", c) >= 0
+	})
+	textForm   = spelling(0, 2*maxText, printing)
+	resultForm = spelling(1, 200, printing)
 )
 
-// spelling makes a check of a value.
-func spelling(pattern string) func(value string) error {
-	re := sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+func printing(c byte) bool { return c >= ' ' && c <= '~' }
+
+// spelling makes a check of a value that has from least to most of certain bytes.
+func spelling(least, most int, has func(byte) bool) func(value string) error {
 	return func(value string) error {
-		if !re().MatchString(value) {
-			return fmt.Errorf("%.40q has not the form of such a value", value)
+		ok := len(value) >= least && len(value) <= most
+		for i := range len(value) {
+			ok = ok && has(value[i])
+		}
+		if !ok {
+			return spellingError(value)
 		}
 		return nil
 	}
+}
+
+func dateForm(value string) error {
+	if _, err := time.Parse(time.DateOnly, value); err != nil {
+		return spellingError(value)
+	}
+	return nil
+}
+
+func spellingError(value string) error {
+	return fmt.Errorf("%.40q has not the form of such a value", value)
 }
 
 func (p *parser) head(words []string) error {

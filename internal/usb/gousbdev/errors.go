@@ -5,8 +5,8 @@ package gousbdev
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strconv"
+	"strings"
 
 	"github.com/google/gousb"
 
@@ -23,9 +23,9 @@ var sentinels = map[gousb.Error]error{
 	gousb.ErrorBusy:     usb.ErrBusy,
 }
 
-// codeInText is how gousb.Error prints its code; Config and Interface wrap it
-// with %v, so it has to be read from there.
-var codeInText = regexp.MustCompile(`\[code (-\d+)\]$`)
+// codeInText is how gousb.Error begins its code, behind which is "]"; Config and
+// Interface wrap it with %v, so it has to be read from there.
+const codeInText = "[code "
 
 // codeOf finds libusb's error code in an error of gousb.
 func codeOf(err error) (gousb.Error, bool) {
@@ -33,12 +33,13 @@ func codeOf(err error) (gousb.Error, bool) {
 	if errors.As(err, &code) {
 		return code, true
 	}
-	m := codeInText.FindStringSubmatch(err.Error())
-	if m == nil {
+	text, closed := strings.CutSuffix(err.Error(), "]")
+	at := strings.LastIndex(text, codeInText)
+	if !closed || at < 0 {
 		return 0, false
 	}
-	n, err := strconv.ParseInt(m[1], 10, 32)
-	return gousb.Error(n), err == nil
+	n, err := strconv.ParseInt(text[at+len(codeInText):], 10, 32)
+	return gousb.Error(n), err == nil && n < 0
 }
 
 // mapError gives err one of usb's sentinels; libusb's own words are kept where
