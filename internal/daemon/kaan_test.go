@@ -152,19 +152,20 @@ func TestTerminalCTAPIKeypad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	selectPIV := []byte{0x00, 0xA4, 0x04, 0x00, 0x05, 0xA0, 0x00, 0x00, 0x03, 0x08, 0x00}
+	selected := piv.Transmit(selectPIV) // before the terminal has the card
 	s, mu, terminal := onTerminal(t, "kaan", piv)
 	mu.Lock()
 	terminal.Type(kaan.Keys{PIN: "123456"}, kaan.Keys{PIN: "000000"}, kaan.Keys{Cancel: true}, kaan.Keys{Nothing: true},
 		kaan.Keys{Mismatch: true}, kaan.Keys{PIN: "123456", New: "654321"}, kaan.Keys{PIN: "654321"}, kaan.Keys{PIN: "654321"})
 	mu.Unlock()
-	selectPIV := []byte{0x00, 0xA4, 0x04, 0x00, 0x05, 0xA0, 0x00, 0x00, 0x03, 0x08, 0x00}
 	const (
 		verify = "1:2018010011" + "520f" + "0106" + "0020008008ffffffffffffffff"
 		modify = "1:201901001a" + "5218" + "01060e" + "0024008010ffffffffffffffffffffffffffffffff"
 	)
 	commands := [][2]string{
 		{"1:2012010100", hex.EncodeToString(piv.ATR()) + "9000"},
-		{"0:" + hex.EncodeToString(selectPIV), hex.EncodeToString(piv.Transmit(selectPIV))},
+		{"0:" + hex.EncodeToString(selectPIV), hex.EncodeToString(selected)},
 		{"1:20174000045002" + "4869", "9000"},
 		{verify, "9000"},
 		{verify, "63c2"},
