@@ -64,6 +64,20 @@ static bool parse_usb(struct place *p, const char *name)
 	return true;
 }
 
+/* openct:NAME. A name begins with a letter, of ASCII or not (openct.conf(5)). */
+static bool parse_alias(struct place *p, const char *name)
+{
+	static const char prefix[] = "openct:";
+	const char *alias = name + sizeof prefix - 1;
+
+	if (strncmp(name, prefix, sizeof prefix - 1) != 0 || (!isalpha((unsigned char)*alias) && (unsigned char)*alias < 0x80) ||
+			strlen(alias) >= sizeof p->alias)
+		return false;
+	strcpy(p->alias, alias);
+	p->fixed = true;
+	return true;
+}
+
 bool place_parse(struct place *p, const char *name)
 {
 	static const char *const numbered[] = { "openct:", "/dev/null:", "" };
@@ -75,6 +89,8 @@ bool place_parse(struct place *p, const char *name)
 		snprintf(p->device, sizeof p->device, "%s", name);
 		return true;
 	}
+	if (parse_alias(p, name))
+		return true;
 	p->fixed = true;
 	if (strcmp(name, "/dev/null") == 0) /* as the classic reader.conf has it */
 		return true;
@@ -97,7 +113,8 @@ void place_from_channel(struct place *p, unsigned long channel)
 bool place_equal(const struct place *a, const struct place *b)
 {
 	return a->fixed == b->fixed && a->number == b->number &&
-		strcmp(a->device, b->device) == 0 && strcmp(a->id, b->id) == 0;
+		strcmp(a->device, b->device) == 0 && strcmp(a->id, b->id) == 0 &&
+		strcmp(a->alias, b->alias) == 0;
 }
 
 /* Side file */
@@ -249,18 +266,30 @@ bool place_tells(unsigned int reader, pid_t pid, const char *key, char *out, siz
 	return told;
 }
 
+static bool is_called(const struct place *p, unsigned int reader, pid_t pid)
+{
+	char alias[sizeof p->alias];
+
+	return place_tells(reader, pid, "alias", alias, sizeof alias) && strcmp(alias, p->alias) == 0;
+}
+
+static bool is_the_one(const struct place *p, unsigned int reader, pid_t pid)
+{
+	if (p->alias[0])
+		return is_called(p, reader, pid);
+	return p->fixed ? reader == p->number : is_at(p, reader, pid);
+}
+
 bool place_find(const struct place *p, unsigned int *reader)
 {
 	ct_info_t entries[OPENCT_MAX_READERS];
 	int count = oct_status_read(entries);
 
 	for (unsigned int n = 0; count > 0 && n < (unsigned int)count; n++) {
-		if (p->fixed && n != p->number)
-			continue;
 		/* A name shows that the daemon has opened the device. */
 		if (entries[n].ct_name[0] == '\0' || !oct_pid_alive(entries[n].ct_pid))
 			continue;
-		if (p->fixed || is_at(p, n, entries[n].ct_pid)) {
+		if (is_the_one(p, n, entries[n].ct_pid)) {
 			*reader = n;
 			return true;
 		}

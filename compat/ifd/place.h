@@ -7,10 +7,11 @@
 #include <sys/types.h>
 
 struct place {
-	bool fixed;           /* by number; else by what is plugged in */
+	bool fixed;           /* by number or name; else by what is plugged in */
 	unsigned int number;  /* OpenCT reader */
 	char device[64];      /* /dev/bus/usb/001/004, or "" */
 	char id[32];          /* usb:0529/0600, or "" */
+	char alias[40];       /* name in openct.conf, or "" */
 };
 
 /* Understands
@@ -18,6 +19,7 @@ struct place {
  *	usb:0529/0600:libusb-1.0:1:4:0                the same, older
  *	usb:0529/0600                                 the first of this kind
  *	/dev/bus/usb/001/004
+ *	openct:office                                 a name in openct.conf (reader.conf)
  *	openct:2, /dev/null:2, /dev/null, 2           OpenCT reader (reader.conf) */
 bool place_parse(struct place *p, const char *name);
 
