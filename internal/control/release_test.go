@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -126,6 +127,48 @@ func TestHandlerUnit(t *testing.T) {
 			c := &Control{Root: machine.Root(root)}
 			if got := c.handlerUnit(7); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// init leaves alone what was let go, whether udev has handed it to systemd or not.
+func TestColdplugReleased(t *testing.T) {
+	root := devices(t)
+	release(t, root, filepath.Join(root, "dev/bus/usb/001/004"))
+	log := filepath.Join(root, "log")
+	write(t, filepath.Join(root, "bin/ifdhandler"), "#!/bin/sh\necho \"ifdhandler $*\" >>"+log+"\n")
+	cfg, _ := config.Parse("openct.conf", []byte("ccid = off;"), nil)
+	cfg.Program = filepath.Join(root, "bin/ifdhandler")
+	var said bytes.Buffer
+	c := &Control{Root: machine.Root(root), Dir: root, Config: cfg, ConfigFile: cli.ConfigFile, Err: &said}
+	if err := c.coldplug(); err != nil || said.Len() > 0 {
+		t.Errorf("%v, said %q", err, &said)
+	}
+	if got, err := os.ReadFile(log); err == nil {
+		t.Errorf("ran %s", got)
+	}
+}
+
+// A unit that systemd starts for a released device ends well, and at once.
+func TestAttachReleased(t *testing.T) {
+	tests := []struct {
+		name, pid string
+		want      error
+	}{
+		{"by hand", "", errReleased},
+		{"as the command of a unit", strconv.Itoa(os.Getpid()), nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			root := devices(t)
+			release(t, root, filepath.Join(root, "dev/bus/usb/001/004"))
+			t.Setenv("SYSTEMD_EXEC_PID", tt.pid)
+			var said bytes.Buffer
+			c := &Control{Root: machine.Root(root), Dir: root, Config: config.Default(), ConfigFile: cli.ConfigFile, Err: &said}
+			err := c.Attach([]string{"001/004"})
+			if !errors.Is(err, tt.want) || (tt.want == nil) != strings.Contains(said.String(), "it is released") {
+				t.Errorf("error %v, said %q", err, &said)
 			}
 		})
 	}

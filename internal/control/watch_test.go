@@ -22,6 +22,7 @@ import (
 	"openct/internal/config"
 	"openct/internal/daemon"
 	"openct/internal/machine"
+	"openct/internal/status"
 	"openct/internal/uevent"
 )
 
@@ -61,6 +62,8 @@ reader far { driver = phoenix; device = serial:/dev/ttyUSB9; };`
 		do   func(w *watcher)
 		udev bool // runs
 		runs []string
+
+		released []string // nodes of devices that were let go
 	}{
 		{name: "a token", do: plug("bus/usb/001/004"), runs: []string{token}},
 		{name: "a token of which udev makes something first", do: plug("bus/usb/001/004"), udev: true,
@@ -86,6 +89,9 @@ reader far { driver = phoenix; device = serial:/dev/ttyUSB9; };`
 		{name: "another line", conf: readers, do: func(w *watcher) { w.take(ttyEvent("ttyUSB0")) }},
 		{name: "a line, without readers", do: func(w *watcher) { w.take(ttyEvent("ttyUSB7")) }, udev: true},
 		{name: "all that is there", conf: readers, do: func(w *watcher) { w.run(w.scan) }, runs: []string{desk, linked, token}},
+		{name: "a token that was let go", do: plug("bus/usb/001/004"), released: []string{"dev/bus/usb/001/004"}},
+		{name: "all that is there but what was let go", conf: readers, do: func(w *watcher) { w.run(w.scan) }, runs: []string{linked},
+			released: []string{"dev/bus/usb/001/004", "dev/ttyUSB7"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -100,6 +106,9 @@ reader far { driver = phoenix; device = serial:/dev/ttyUSB9; };`
 			}
 			if err := os.Symlink("../../ttyUSB8", filepath.Join(root, "dev/serial/by-id/reader")); err != nil {
 				t.Fatal(err)
+			}
+			for _, node := range tt.released {
+				release(t, root, filepath.Join(root, node))
 			}
 			if tt.udev {
 				write(t, filepath.Join(root, "run/udev/control"), "")
@@ -134,6 +143,17 @@ reader far { driver = phoenix; device = serial:/dev/ttyUSB9; };`
 				t.Errorf("said %s", &said)
 			}
 		})
+	}
+}
+
+// release lets the device at a node go: one that is a real device, as none can be
+// made here.
+func release(t *testing.T, dir, node string) {
+	t.Helper()
+	err := errors.Join(os.MkdirAll(filepath.Dir(node), 0o755), os.RemoveAll(node), os.Symlink(os.DevNull, node),
+		status.WriteReleased(dir, node, status.Released{Device: node}))
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
