@@ -255,6 +255,9 @@ func (c *Control) identify(t *devname.Target) error {
 // wakes the device; here it is opened only where /sys does not know it, to say why.
 func (c *Control) descriptor(t devname.Target) (*usb.Descriptor, error) {
 	if d, ok := c.Root.USBDevice(t.Bus, t.Dev); ok {
+		if d.Lent {
+			return nil, &cli.Hint{Err: fmt.Errorf("%s: %w", t.Path, errLent), Hint: "usbip unbind --busid=" + d.Name + " takes it back"}
+		}
 		return d.Descriptor()
 	}
 	node, err := usbfs.Look(t.Path)

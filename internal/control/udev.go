@@ -16,8 +16,14 @@ import (
 	"openct/internal/machine"
 )
 
+// errLent is why a device of this machine is not served.
+var errLent = errors.New("the device is lent to another machine by USB/IP")
+
 // choose picks the driver for a plugged device.
 func (c *Control) choose(d machine.Device) (driver.Choice, devname.ID, error) {
+	if d.Lent {
+		return driver.Choice{}, devname.ID{}, fmt.Errorf("%s: %w here: %w", d.Node(), driver.ErrNoDriver, errLent)
+	}
 	desc, err := d.Descriptor()
 	if err != nil {
 		return driver.Choice{}, devname.ID{}, err

@@ -2,6 +2,7 @@ package control
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -159,6 +160,44 @@ func TestUdev(t *testing.T) {
 				t.Errorf("printed %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// lend gives a device to the driver by which the kernel lends it to another machine.
+func lend(t *testing.T, root, name string) {
+	t.Helper()
+	if err := os.Symlink("../../../../../bus/usb/drivers/usbip-host", filepath.Join(root, "sys/devices/pci0000:00/0000:00:14.0/usb1", name, "driver")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A device that is lent to another machine by USB/IP is served there, and here
+// neither when it is asked for nor at the start.
+func TestLent(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", "")
+	root := devices(t)
+	lend(t, root, "1-2")
+	program := filepath.Join(root, "handler")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\necho \"$*\" >>"+root+"/ran\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cfg, _ := config.Parse("openct.conf", []byte("ccid = off;"), nil)
+	cfg.Program = program
+	var out, says bytes.Buffer
+	c := &Control{Root: machine.Root(root), Dir: root, Config: cfg, ConfigFile: cli.ConfigFile, Out: &out, Err: &says}
+	if err := c.Udev("001-004"); err != nil || out.String() != "OPENCT_DRIVER=none\n" {
+		t.Errorf("udev: %v, %q", err, &out)
+	}
+	err := c.Attach([]string{"001/004"})
+	var hint *cli.Hint
+	if !errors.Is(err, errLent) || !errors.As(err, &hint) || hint.Hint != "usbip unbind --busid=1-2 takes it back" {
+		t.Errorf("attach: %v, %+v", err, hint)
+	}
+	if err := c.coldplug(); err != nil || says.Len() > 0 {
+		t.Errorf("coldplug: %v, %q", err, &says)
+	}
+	if ran, err := os.ReadFile(filepath.Join(root, "ran")); err == nil {
+		t.Errorf("a handler was started: %s", ran)
 	}
 }
 

@@ -13,6 +13,8 @@ func checkDriver(_ *Facts, d *Device) []Finding {
 		name = fmt.Sprintf("%s (%s)", d.Label, d.ID())
 	}
 	switch {
+	case d.Lent:
+		return fine("%s is lent to another machine by USB/IP; usbip unbind --busid=%s takes it back", name, d.Port)
 	case d.DriverErr != "":
 		return found(Fail, "correct openct.conf; ifdhandler -i lists the drivers", "%s: %s", name, d.DriverErr)
 	case d.Left != "":

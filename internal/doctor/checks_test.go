@@ -468,6 +468,8 @@ func TestNoAlarm(t *testing.T) {
 			d.Driver, d.Left, d.Reader = "ccid", "pcscd", nil
 			d.Holders = []Process{{9, "pcscd"}}
 		}, "is left to pcscd"},
+		{"lent by USB/IP", func(f *Facts, d *Device) { d.Driver, d.Lent, d.Reader = "", true, nil },
+			"is lent to another machine by USB/IP; usbip unbind --busid=1-2 takes it back"},
 		{"a stranger beside the token", func(f *Facts, d *Device) {
 			f.Devices = append(f.Devices, Device{Port: "1-3", Vendor: 0x1234, Product: 0x5678})
 		}, "1234:5678 is not an OpenCT device"},

@@ -126,6 +126,7 @@ type Device struct {
 	Verified  string // what the driver was checked against
 	DriverErr string // openct.conf gives it to something that does not exist
 	Left      string // who serves it in place of OpenCT; empty: nobody
+	Lent      bool   // to another machine, by USB/IP
 
 	Node    Node
 	Udev    machine.Record

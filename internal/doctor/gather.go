@@ -203,6 +203,9 @@ func (o Options) devices(f *Facts, cfg *config.Config) {
 		if d.Driver == "" && d.DriverErr == "" && !stranger(p) {
 			continue
 		}
+		if p.Lent {
+			d.Lent, d.Driver, d.DriverErr = true, "", ""
+		}
 		o.node(&d.Node, cfg)
 		d.Udev = o.Root.Udev(p)
 		for _, i := range p.Interfaces {

@@ -100,20 +100,28 @@ func TestGatherDevices(t *testing.T) {
 	m.plug("1-4", "4", "1111", "4444", "0b", "usbhid")
 	m.plug("1-5", "5", "1111", "5555", "ff", "")
 	m.plug("1-6", "6", "1111", "6666", "03", "usbhid")
-	type device struct{ Port, Driver, Why, Err, Kernel string }
+	m.plug("1-7", "7", "0529", "0600", "ff", "")
+	if err := os.Symlink("../../../../bus/usb/drivers/usbip-host", filepath.Join(m.root, "sys/bus/usb/devices/1-7/driver")); err != nil {
+		t.Fatal(err)
+	}
+	type device struct {
+		Port, Driver, Why, Err, Kernel string
+		Lent                           bool
+	}
 	var got []device
 	f := m.gather(silent)
 	for _, d := range f.Devices {
-		got = append(got, device{d.Port, d.Driver, d.Why, d.DriverErr, d.Kernel})
+		got = append(got, device{d.Port, d.Driver, d.Why, d.DriverErr, d.Kernel, d.Lent})
 		if d.Node.Missing || !d.Node.UserMay && os.Geteuid() == 0 {
 			t.Errorf("%s: node %+v", d.Port, d.Node)
 		}
 	}
 	want := []device{
-		{"1-1", "etoken64", "whose table lists it", "", ""},
-		{"1-2", "etoken", "as openct.conf says", "", ""},
-		{"1-3", "", "", "", ""}, // the statement is skipped
-		{"1-5", "", "", "", ""}, // could be a token
+		{"1-1", "etoken64", "whose table lists it", "", "", false},
+		{"1-2", "etoken", "as openct.conf says", "", "", false},
+		{"1-3", "", "", "", "", false}, // the statement is skipped
+		{"1-5", "", "", "", "", false}, // could be a token
+		{"1-7", "", "whose table lists it", "", "", true},
 	}
 	if diff := cmp.Diff([]string{m.root + `/etc/openct.conf:1: "driver": driver "nosuch": there is no such driver; the statement is skipped`}, f.Config.Warnings); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)

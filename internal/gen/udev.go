@@ -27,6 +27,8 @@ ACTION=="remove", GOTO="openct_end"
 SUBSYSTEM=="cardman_4000", GROUP:="openctd", MODE:="0660"
 SUBSYSTEM!="usb", GOTO="openct_end"
 ENV{DEVTYPE}!="usb_device", GOTO="openct_end"
+# Lent to another machine by USB/IP: what serves it is there.
+DRIVER=="usbip-host", GOTO="openct_end"
 ENV{OPENCT_DRIVER}=="none", GOTO="openct_end"
 ENV{OPENCT_DRIVER}=="?*", GOTO="openct_ask"
 

@@ -20,6 +20,7 @@ type Device struct {
 	Manufacturer, Model string
 	Serial              string
 	Interfaces          []Interface
+	Lent                bool // to another machine, by USB/IP
 
 	raw []byte // device and configuration descriptors
 }
@@ -97,6 +98,7 @@ func read(base, name string) (d Device, ok bool) {
 	d = Device{
 		Name: name, Bus: int(bus), Address: int(address), Vendor: uint16(vendor), Product: uint16(product),
 		Manufacturer: Attribute(dir, "manufacturer"), Model: Attribute(dir, "product"), Serial: Attribute(dir, "serial"),
+		Lent: boundDriver(dir) == usbipHost,
 	}
 	var err error
 	if d.raw, err = os.ReadFile(filepath.Join(dir, "descriptors")); err != nil {
@@ -125,8 +127,12 @@ func number(dir, file string, base, bits int) (uint64, bool) {
 	return n, err == nil
 }
 
-// boundDriver names the kernel driver that is bound to the interface of a
-// directory; empty when it is free.
+// usbipHost is the kernel driver of a whole device that is lent to another machine
+// (drivers/usb/usbip/stub_dev.c).
+const usbipHost = "usbip-host"
+
+// boundDriver names the kernel driver that is bound to the interface or the device
+// of a directory; empty when it is free.
 func boundDriver(dir string) string {
 	link, err := os.Readlink(filepath.Join(dir, "driver"))
 	if err != nil {

@@ -44,13 +44,19 @@ func TestUSBDevices(t *testing.T) {
 		"1-9/idVendor":            "0529\n",                            // on its way out
 		"1-8/idVendor":            "zzzz\n", "1-8/idProduct": "0600\n", // nonsense
 	})
+	if err := os.Symlink("../../../../bus/usb/drivers/usbip-host", root.Path(usbDevices+"/1-2.3/driver")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("../../../../bus/usb/drivers/usb", root.Path(usbDevices+"/2-1/driver")); err != nil {
+		t.Fatal(err)
+	}
 	got, err := root.USBDevices()
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []Device{
 		{Name: "usb1", Bus: 1, Address: 1, Vendor: 0x1D6B, Product: 0x0002},
-		{Name: "1-2.3", Bus: 1, Address: 7, Vendor: 0x04E6, Product: 0x5116, Interfaces: []Interface{{Class: 0x0B}}},
+		{Name: "1-2.3", Bus: 1, Address: 7, Vendor: 0x04E6, Product: 0x5116, Interfaces: []Interface{{Class: 0x0B}}, Lent: true},
 		{Name: "2-1", Bus: 2, Address: 10, Vendor: 0x0529, Product: 0x0600,
 			Manufacturer: "AKS", Model: "eToken Pro", Interfaces: []Interface{{Class: 0xFF}}},
 	}
