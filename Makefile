@@ -117,7 +117,7 @@ install: build
 	install -d $(DESTDIR)$(DOCDIR)
 	install -m 644 doc/no-systemd.md $(DESTDIR)$(DOCDIR)/no-systemd.md
 	cd packaging && for file in openrc/openct.initd openrc/openct.confd runit/openct/run runit/openct/finish mdev/openct.mdev \
-		udev/61-openct-no-systemd.rules busybox/S70openct; do \
+		udev/61-openct-no-systemd.rules busybox/S70openct systemd/openct-line@.service; do \
 		sed 's|/usr/sbin/|$(SBINDIR)/|;s|/etc/openct.conf|$(SYSCONFDIR)/openct.conf|' $$file >../build/example && \
 		install -D -m $$([ -x $$file ] && echo 755 || echo 644) ../build/example $(DESTDIR)$(DOCDIR)/examples/$$file || exit 1; done
 	$(MAKE) -C compat install VERSION=$(VERSION) DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) UNITDIR=$(UNITDIR)

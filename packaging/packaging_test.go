@@ -125,8 +125,8 @@ func TestGroupBeforeRule(t *testing.T) {
 	}
 }
 
-// Each file for systems without systemd is installed as an example, and doc/no-systemd.md
-// says what to do with it; scripts are scripts.
+// Each of these files is installed as an example, and doc/no-systemd.md says what to
+// do with it, openct(7) with those for systemd; scripts are scripts.
 func TestExamples(t *testing.T) {
 	install := regexp.MustCompile(`(?s)cd packaging && for file in (.*?);`).FindStringSubmatch(read(t, "../Makefile"))
 	if install == nil {
@@ -134,7 +134,7 @@ func TestExamples(t *testing.T) {
 	}
 	installed := strings.Fields(strings.ReplaceAll(install[1], "\\", ""))
 	var files []string
-	for _, dir := range []string{"busybox", "mdev", "openrc", "runit", "udev"} {
+	for _, dir := range []string{"busybox", "mdev", "openrc", "runit", "systemd", "udev"} {
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			if err == nil && !d.IsDir() {
 				files = append(files, path)
@@ -150,7 +150,7 @@ func TestExamples(t *testing.T) {
 	if !slices.Equal(files, installed) {
 		t.Errorf("there are %q, installed are %q", files, installed)
 	}
-	page := read(t, "../doc/no-systemd.md")
+	page := read(t, "../doc/no-systemd.md") + read(t, "../man/openct.7")
 	for _, file := range files {
 		if !strings.Contains(page, "examples/"+file) && !strings.Contains(page, "examples/"+filepath.Dir(file)+" ") {
 			t.Errorf("doc/no-systemd.md says nothing about %s", file)

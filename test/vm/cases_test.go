@@ -41,6 +41,7 @@ var cases = []struct {
 	{"reader units", testReaderUnits},
 	{"memory cards", testMemoryCards},
 	{"serial readers", testSerialReaders},
+	{"USB/IP", testUSBIP},
 	{"verify", testVerify},
 	{"upgrade", testUpgrade},
 	{"old configuration", testOldConfiguration},

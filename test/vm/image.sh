@@ -28,6 +28,7 @@ opensc opensc-pkcs11 p11-kit openssl
 gpg gpg-agent scdaemon
 openssh-server openssh-client
 strace
+socat ser2net usbip
 busybox-static openrc runit
 "
 kernel=linux-image-amd64
@@ -148,7 +149,7 @@ mmdebstrap --quiet --variant=minbase --mode=auto --format=null "$@" \
 	--customize-hook='ln -s ../e2e-agent.service "$1/etc/systemd/system/multi-user.target.wants/"' \
 	--customize-hook='for u in apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer dpkg-db-backup.timer \
 		fstrim.timer getty@tty1.service systemd-timesyncd.service systemd-networkd.service \
-		e2scrub_reap.service ssh.service console-getty.service; do
+		e2scrub_reap.service ssh.service ser2net.service console-getty.service; do
 			ln -sf /dev/null "$1/etc/systemd/system/$u"; done' \
 	--customize-hook='printf "e2e\n" >"$1/etc/hostname"; printf "/dev/vda / ext4 rw,noatime 0 0\n" >"$1/etc/fstab"' \
 	--customize-hook='mkdir -p "$1/var/log/journal" "$1/etc/systemd/journald.conf.d" "$1/etc/systemd/system.conf.d" &&
