@@ -1,4 +1,4 @@
-//go:build vm
+//go:build vm && go1.25
 
 package vm
 
@@ -7,6 +7,10 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
+
+	"openct/internal/verify"
+	"openct/internal/verify/verifytest"
 )
 
 // testVerify has a token, a CCID reader and a serial reader checked as their owners
@@ -30,12 +34,39 @@ func testVerify(t *testing.T, g *guest) {
 			if serial := g.sh(t, "cat /sys/bus/usb/devices/"+k.busid+"/serial || :"); serial != "" {
 				g.sh(t, fmt.Sprintf("! grep -qi '%s' %s", serial, report))
 			}
+			g.playReport(t, report)
 			k.served(t)
 			k.works(t, k.reader(t))
 			k.ctl(t, "unplug")
 			k.inactive(t)
 		})
 	}
+	t.Run("phoenix", func(t *testing.T) {
+		g.plug(t, "verify", "--driver phoenix --card sim")
+		g.until(t, readyTime, "test -c /dev/ttyUSB0")
+		const report = "/run/verify-phoenix"
+		out := g.sh(t, "rm -f "+report+"; openct-control verify phoenix serial /dev/ttyUSB0 -o "+report)
+		t.Log("\n" + out)
+		if strings.Contains(out, "wrong") || !strings.Contains(out, "10 of 10") {
+			t.Error("not all is well")
+		}
+		g.playReport(t, report)
+	})
+	t.Run("misbehaving", func(t *testing.T) {
+		k := g.plug(t, "verify", "--card piv")
+		reader := k.served(t)
+		k.ctl(t, "stall times=-1 on=c86") // every answer to a block
+		const report = "/run/verify-misbehaving"
+		res := g.try(t, fmt.Sprintf("rm -f %s; openct-control verify %d -o %s", report, reader, report))
+		if out := res.Stdout; res.Exit == 0 || !strings.Contains(out, "wrong  short ") {
+			t.Errorf("exit status %d, said %q", res.Exit, out)
+		}
+		g.sh(t, "grep -q 'IN  C0 86 .* STALL' "+report)
+		g.playReport(t, report)
+		k.ctl(t, "heal")
+		k.ctl(t, "unplug")
+		k.inactive(t)
+	})
 	t.Run("unplug", func(t *testing.T) {
 		k := g.plug(t, "verify", "--card echo")
 		reader := k.served(t)
@@ -55,4 +86,16 @@ func testVerify(t *testing.T, g *guest) {
 		k.ctl(t, "unplug")
 		k.inactive(t)
 	})
+}
+
+// playReport plays the report of a device in the machine against its driver, as the
+// test does that is made of it.
+func (g *guest) playReport(t *testing.T, file string) {
+	t.Helper()
+	text := g.sh(t, "cat "+file) + "\n"
+	r, err := verify.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) { verifytest.Replay(t, r) })
 }
