@@ -49,7 +49,7 @@ func releasedFile(dir, node string) (path string, inode uint64, err error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFCHR {
 		return "", 0, wrap("use", node, errors.New("not a device"))
 	}
-	return filepath.Join(rooted(dir), fmt.Sprintf(".released.%d.%d.json", unix.Major(st.Rdev), unix.Minor(st.Rdev))), st.Ino, nil
+	return filepath.Join(rooted(dir), fmt.Sprintf(".released.%d.%d.json", unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev)))), st.Ino, nil
 }
 
 // WriteReleased notes that the device at a node was let go.
