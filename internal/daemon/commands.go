@@ -163,18 +163,23 @@ func (c *client) lock(ctx context.Context, r request) error {
 	if err != nil {
 		return err
 	}
+	if err := c.far[r.Unit].take(ctx, r.slot, exclusive); err != nil {
+		_, _ = c.locks.Unlock(int(r.Unit), c.who, handle)
+		return err
+	}
 	r.reply.Int(socket.TagLock, handle)
 	c.noteLock(status.Locked, int(r.Unit), exclusive)
 	return nil
 }
 
-func (c *client) unlock(_ context.Context, r request) error {
+func (c *client) unlock(ctx context.Context, r request) error {
 	handle, _ := r.Args.Int(socket.TagLock)
 	g, err := c.locks.Unlock(int(r.Unit), c.who, handle)
 	if err != nil {
 		return err
 	}
 	c.noteLock(status.Unlocked, g.Slot, g.Exclusive)
+	c.far[r.Unit].give(ctx, r.slot, g.Exclusive)
 	return nil
 }
 

@@ -85,6 +85,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	if d.dev, d.entry, err = OpenDevice(o.Target, o.Openers, o.Config, o.Log); err != nil {
 		return err
 	}
+	if connect := d.entry.Connect[o.Target.Type]; connect != nil {
+		d.Log = d.identified(o.Log)
+		return d.relay(ctx, connect)
+	}
 	if d.dev != nil {
 		d.gone = d.dev.Gone()
 	}
@@ -129,6 +133,8 @@ type daemon struct {
 	since time.Time
 	names names
 
+	opened ifd.Reader // by whoever made this daemon, which goes on when the reader has left
+
 	slot   *status.Slot
 	reader *reader.Reader
 	h      *handler
@@ -158,8 +164,11 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 	// The entry comes first: that another daemon serves the device shows there,
 	// and says more than an interface that is taken.
 	if d.slot, err = d.claim(ctx); err != nil {
-		if d.dev != nil {
+		switch {
+		case d.dev != nil:
 			d.bounded("device", d.dev.Close)
+		case d.opened != nil:
+			d.bounded("reader", d.opened.Close)
 		}
 		return err
 	}
@@ -194,6 +203,9 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 // device is closed in the end: by the reader, or here.
 func (d *daemon) openReader() (ifd.Reader, error) {
 	o := ReaderOptions(d.entry, d.Target, d.Config, d.Log)
+	if d.opened != nil {
+		return d.opened, nil
+	}
 	if d.dev == nil {
 		return d.entry.OpenPath[d.Target.Type](d.Target.Path, o)
 	}
@@ -329,7 +341,9 @@ func (d *daemon) listen(ctx context.Context) error {
 
 	select {
 	case <-d.gone:
-		d.Notify.Stopping("unplugged")
+		if d.opened == nil {
+			d.Notify.Stopping("unplugged")
+		}
 		d.server.Fail(socket.DeviceDisconnected)
 	case <-ctx.Done():
 		d.Notify.Stopping("stopping")

@@ -24,7 +24,7 @@ func OpenDevice(t devname.Target, openers map[string]Opener, c *config.Config, l
 			return nil, entry, err
 		}
 	}
-	if entry.OpenPath[t.Type] != nil {
+	if entry.OpenPath[t.Type] != nil || entry.Connect[t.Type] != nil {
 		return nil, entry, nil // the driver opens it by itself
 	}
 	open := openers[t.Type]

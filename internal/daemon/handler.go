@@ -27,6 +27,8 @@ type handler struct {
 	// ended: whatever it has verified, nobody else may use.
 	left [reader.MaxSlots]atomic.Bool
 
+	far [reader.MaxSlots]farLock
+
 	enforce  bool               // locks keep others off the card (socket/PROTOCOL.md, "Locks")
 	patience time.Duration      // how long a request waits for another client's lock
 	note     func(status.Event) // something that people may want to know
@@ -63,11 +65,15 @@ func (c *client) Disconnect() {
 	for _, g := range c.locks.Holders() {
 		if g.Client.ID == c.who.ID && g.Exclusive {
 			c.left[g.Slot].Store(true) // before the lock is released
+			c.resetLeft(g)
 		}
 	}
 	released := c.locks.Release(c.who.ID)
 	for _, g := range released {
 		c.noteLock(status.Unlocked, g.Slot, g.Exclusive)
+		if slot, err := c.reader.Slot(g.Slot); err == nil {
+			c.far[g.Slot].give(context.Background(), slot, g.Exclusive)
+		}
 	}
 	if len(released) > 0 {
 		c.log.Debug("released the locks of a client that left", "locks", len(released), "pid", c.who.PID, "uid", c.who.UID)

@@ -28,7 +28,7 @@ type Target struct {
 	ID ID
 
 	// Type is how to reach the device: "usb", "serial", "pcmcia_block",
-	// "virtual" ...
+	// "remote", "virtual" ...
 	Type string
 
 	// Path is the device of that type: a node, or what a virtual token holds.
@@ -110,6 +110,16 @@ func parseThree(driver, typ, device string) (Target, error) {
 		var err error
 		if t, err = usbNode(device); err != nil {
 			return t, err
+		}
+	}
+	switch typ {
+	case TypeRemote:
+		if _, err := ParseRemote(device); err != nil {
+			return Target{}, err
+		}
+	case TypeUnix:
+		if err := ParseSocket(device); err != nil {
+			return Target{}, err
 		}
 	}
 	if !strings.Contains(driver, ":") {

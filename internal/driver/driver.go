@@ -12,7 +12,9 @@ import (
 	"strings"
 
 	"openct/internal/ccid"
+	"openct/internal/devname"
 	"openct/internal/ifd"
+	"openct/internal/remote"
 	"openct/internal/usb"
 )
 
@@ -48,6 +50,9 @@ type Entry struct {
 
 	// OpenPath opens a reader that is not on USB, by device type.
 	OpenPath map[string]func(path string, o ifd.Options) (ifd.Reader, error)
+
+	// Connect makes the way to a reader that another handler serves, by device type.
+	Connect map[string]func(path string, o ifd.Options) (ifd.Connector, error)
 }
 
 // ID is a USB vendor and product.
@@ -220,6 +225,13 @@ func drivers() []Entry {
 		{
 			Name: "cm4000", Reader: "OMNIKEY CardMan 4000", Verified: Recorded,
 			OpenPath: map[string]func(string, ifd.Options) (ifd.Reader, error){"pcmcia": openCM4000At},
+		},
+		{
+			Name: "openct", Reader: "reader of another OpenCT", Verified: Emulated,
+			Connect: map[string]func(string, ifd.Options) (ifd.Connector, error){
+				devname.TypeRemote: remote.SSH,
+				devname.TypeUnix:   remote.Unix,
+			},
 		},
 		{
 			Name: "ccid", Reader: "CCID Compatible", Verified: Emulated, Open: ccid.Open, Class: ccid.Is,

@@ -97,10 +97,12 @@ func mdoc(table []driver.Entry) []byte {
 
 // elsewhere are the device types of a driver's readers that have no id.
 func elsewhere(e driver.Entry) string {
-	if e.OpenPath == nil {
+	types := slices.Concat(slices.Collect(maps.Keys(e.OpenPath)), slices.Collect(maps.Keys(e.Connect)))
+	if len(types) == 0 {
 		return "usb"
 	}
-	return strings.Join(slices.Sorted(maps.Keys(e.OpenPath)), ", ")
+	slices.Sort(types)
+	return strings.Join(types, ", ")
 }
 
 // roff is text as roff prints it as it is. It never begins a line.

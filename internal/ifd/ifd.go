@@ -133,6 +133,34 @@ type KnownMemory interface {
 	MemoryCard() (p proto.ID, header []byte)
 }
 
+// Relay is a slot that another handler serves. That handler chooses the card's
+// protocol and has its session: an empty answer to Reset is that of a memory card,
+// Protocol is asked for every card, with a nil ATR for one that has none, and the
+// engine that it makes is a proto.MemoryEngine. The other handler has clients of
+// its own.
+type Relay interface {
+	Slot
+
+	// Lock keeps the other handler's clients off the card, until Unlock. Both are
+	// called in turn for each kind of lock.
+	Lock(ctx context.Context, exclusive bool) error
+	Unlock(ctx context.Context, exclusive bool) error
+
+	// Abandon ends the connection to the other handler, and with it all locks. That
+	// handler resets the card before anybody else has it.
+	Abandon(why error)
+}
+
+// Connector is the way to a reader that another handler serves. Nothing on this
+// machine tells when that reader is there.
+type Connector interface {
+	// Connect opens the reader, or says why that is not there. It tries once.
+	Connect(ctx context.Context) (Reader, error)
+
+	// Close gives up the way, after the reader was closed.
+	Close() error
+}
+
 // Options is what a driver may be told when it opens a device.
 type Options struct {
 	Name   string       // the reader's name in the driver's table entry

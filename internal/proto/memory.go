@@ -21,6 +21,17 @@ type MemoryLink interface {
 	WriteMemory(ctx context.Context, p ID, addr uint16, data []byte) (int, error)
 }
 
+// MemoryEngine is the engine of a memory card, whose memory is read and written.
+type MemoryEngine interface {
+	Engine
+
+	// Read reads from addr on, and less than buf holds where the card ends.
+	Read(ctx context.Context, addr int, buf []byte) (int, error)
+
+	// Write writes data from addr on, and sees that the card keeps it.
+	Write(ctx context.Context, addr int, data []byte) error
+}
+
 // PSCLink is a MemoryLink that can present the programmable security code of a
 // 2-wire or 3-wire card, which opens the card for writing, and change it. Each call
 // is one try at most. The answer is a status word (ISO/IEC 7816-4, 5.6): 9000,
@@ -83,7 +94,7 @@ type Memory struct {
 	link MemoryLink
 }
 
-var _ Engine = (*Memory)(nil)
+var _ MemoryEngine = (*Memory)(nil)
 
 // NewMemory makes the engine of a memory card of a known kind.
 func NewMemory(link MemoryLink, p ID) *Memory { return &Memory{p, link} }

@@ -78,7 +78,8 @@ func (s *Slot) reset(ctx context.Context, power func(context.Context) ([]byte, e
 	s.asked = proto.Default
 
 	raw, err := power(ctx)
-	if err == nil && len(raw) == 0 {
+	_, relay := s.card.(ifd.Relay)
+	if err == nil && len(raw) == 0 && !relay {
 		err = ifd.ErrNoATR
 	}
 	if errors.Is(err, ifd.ErrNoATR) {
@@ -99,7 +100,7 @@ func (s *Slot) reset(ctx context.Context, power func(context.Context) ([]byte, e
 	}
 	log := s.reader.log.With("slot", s.index, "atr", fmt.Sprintf("% x", raw))
 	s.atr, err = atr.Parse(raw)
-	if err != nil {
+	if err != nil && !relay { // another handler has told it, or it is a memory card's
 		// C OpenCT never looked; a card that used to work goes on working
 		// where it can, and where it cannot the reason is kept.
 		log.Warn("card sent a questionable ATR", "error", err)
@@ -163,6 +164,9 @@ func (s *Slot) SetProtocol(ctx context.Context, p proto.ID) error {
 	if err := s.sameCard(); err != nil {
 		return fmt.Errorf("set protocol %d: %w", p, err)
 	}
+	if _, relay := s.card.(ifd.Relay); relay {
+		return s.choose(ctx, p) // clients of the other handler may have chosen meanwhile
+	}
 	if s.engine != nil && (p == s.engine.ID() || p == s.asked) {
 		return nil // a new engine would number the card's blocks anew
 	}
@@ -172,6 +176,11 @@ func (s *Slot) SetProtocol(ctx context.Context, p proto.ID) error {
 	if s.atr == nil {
 		return fmt.Errorf("set protocol %d: %w", p, s.reason)
 	}
+	return s.choose(ctx, p)
+}
+
+// choose has the driver change the protocol of the card.
+func (s *Slot) choose(ctx context.Context, p proto.ID) error {
 	e, err := s.card.Protocol(ctx, p, s.atr)
 	if err != nil {
 		return fmt.Errorf("set protocol %d: %w", p, err)
@@ -289,6 +298,12 @@ func (s *Slot) noteLimits(e proto.Engine) {
 	s.limits, s.limitsGen = proto.LimitsOf(e), s.resetGen
 }
 
+// Relay is the slot of the other handler that serves it, if one does.
+func (s *Slot) Relay() (ifd.Relay, bool) {
+	r, ok := s.card.(ifd.Relay)
+	return r, ok
+}
+
 // Present is what is known of the card without asking anybody.
 func (s *Slot) Present() bool {
 	s.mu.Lock()
@@ -376,14 +391,14 @@ func (s *Slot) WriteMemory(ctx context.Context, addr int, data []byte) error {
 }
 
 // memory returns the engine of the memory card that is in.
-func (s *Slot) memory() (*proto.Memory, error) {
+func (s *Slot) memory() (proto.MemoryEngine, error) {
 	if err := s.sameCard(); err != nil {
 		return nil, err
 	}
 	if s.engine == nil {
 		return nil, s.reason
 	}
-	m, ok := s.engine.(*proto.Memory)
+	m, ok := s.engine.(proto.MemoryEngine)
 	if !ok {
 		return nil, fmt.Errorf("no memory card is in: %w", ifd.ErrNotSupported)
 	}

@@ -247,49 +247,6 @@ func (c *Client) Output(ctx context.Context, message string) error {
 	return c.call(ctx, "output", CmdOutput, UnitReader, prompt(0, message), nil)
 }
 
-// PINRequest is a command with a PIN that the user types on the reader.
-type PINRequest struct {
-	Timeout time.Duration // for the user; 0: the reader's default
-	Message string        // prompt; empty: the reader's default
-	ASCII   bool          // PIN digits as characters, otherwise packed BCD
-	Length  int           // of a fixed-length PIN, 1 to 15; 0: variable
-	Offset  int           // of the PIN in the APDU, from 0
-	APDU    []byte
-}
-
-// Verify runs a PIN command on the reader's keypad and returns the card's
-// response. A wrong PIN is a response, not an error.
-func (c *Client) Verify(ctx context.Context, slot int, r PINRequest) ([]byte, error) {
-	return c.pin(ctx, "verify PIN", CmdVerify, slot, r)
-}
-
-// ChangePIN asks the keypad to change a PIN. C OpenCT's handler answers
-// InvalidCmd.
-func (c *Client) ChangePIN(ctx context.Context, slot int, r PINRequest) ([]byte, error) {
-	return c.pin(ctx, "change PIN", CmdChangePIN, slot, r)
-}
-
-func (c *Client) pin(ctx context.Context, op string, cmd Command, slot int, r PINRequest) (resp []byte, err error) {
-	if r.Length < 0 || r.Length > 15 || r.Offset < 0 || r.Offset > 254 || len(r.APDU) == 0 {
-		return nil, opError(op, InvalidArg)
-	}
-	data := make([]byte, 2, 2+len(r.APDU))
-	data[0] = byte(r.Length << 4)
-	if r.ASCII {
-		data[0] |= 1
-	}
-	data[1] = byte(r.Offset + 1)
-	data = append(data, r.APDU...)
-	ask := prompt(r.Timeout, r.Message)
-	err = c.call(ctx, op, cmd, slot, func(b *Builder) {
-		if ask != nil {
-			ask(b)
-		}
-		b.Bytes(TagPINData, data)
-	}, response(&resp))
-	return resp, err
-}
-
 // response copies the card's response out of a reply.
 func response(to *[]byte) func(TLV) error {
 	return func(t TLV) error {
@@ -365,7 +322,9 @@ func (c *Client) Transact(ctx context.Context, slot int, apdu []byte) ([]byte, e
 	if !ok {
 		return nil, opError(op, missing("card response"))
 	}
-	return append([]byte(nil), resp...), nil
+	out := append([]byte(nil), resp...)
+	clear(payload) // there may be a secret
+	return out, nil
 }
 
 // TransactOld is Transact with the old command, which heeds other clients'

@@ -441,10 +441,10 @@ func TestFail(t *testing.T) {
 }
 
 func TestWait(t *testing.T) {
-	entered := make(chan struct{})
+	entered := make(chan *Conn)
 	leave := make(chan struct{})
 	h := newHandler(func(ctx context.Context, c *Conn, req *Request, reply *Reply) Code {
-		entered <- struct{}{}
+		entered <- c
 		<-leave
 		if ctx.Err() != nil {
 			t.Error("the context ends before the reply")
@@ -455,10 +455,20 @@ func TestWait(t *testing.T) {
 	srv, path := start(t, h, Options{})
 	idle, busy := dial(t, path), dial(t, path)
 	send(t, busy, append(packet(Header{XID: 1}, []byte{0x10, 0}), packet(Header{XID: 2}, []byte{0x10, 0})...))
-	<-entered
+	conn := <-entered
 	waited := make(chan error, 1)
 	go func() { waited <- srv.Wait(context.Background()) }()
 	expectEnd(t, idle)
+	told := func() bool { // or it would get to the second request
+		conn.mu.Lock()
+		defer conn.mu.Unlock()
+		return conn.closing
+	}
+	for deadline := time.Now().Add(patience); !told(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the busy connection is not told to end")
+		}
+	}
 	close(leave)
 	if hd, p := receive(t, busy); hd.XID != 1 || hd.Error != Success || len(p) != 4003 {
 		t.Errorf("reply %+v, %d bytes", hd, len(p))

@@ -1,0 +1,81 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"openct/internal/ifd"
+)
+
+// Pauses between attempts to reach a reader that another handler serves, doubling.
+const (
+	minAway = time.Second
+	maxAway = time.Minute
+
+	// steady is how long a reader must have been there for the pauses to begin anew.
+	steady = 10 * time.Second
+)
+
+// relay serves a reader of another handler's, whenever that is there, until ctx
+// ends. While it is not there, it has no entry and no socket, as a token that is
+// unplugged: but nothing on this machine tells when it comes back.
+func (d *daemon) relay(ctx context.Context, connect func(string, ifd.Options) (ifd.Connector, error)) error {
+	way, err := connect(d.Target.Path, ReaderOptions(d.entry, d.Target, d.Config, d.Log))
+	if err != nil {
+		return fmt.Errorf("driver %s: %w", d.entry.Name, err)
+	}
+	defer d.bounded("way to the far reader", way.Close)
+	var once sync.Once
+	ready := func() { // whoever waits for this process goes on, reader or not
+		if d.Ready != nil {
+			once.Do(d.Ready)
+		}
+	}
+	told := ""
+	for pause := minAway; ; pause = min(2*pause, maxAway) {
+		rd, err := way.Connect(ctx)
+		switch {
+		case ctx.Err() != nil && err == nil:
+			return rd.Close()
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			if told != err.Error() {
+				told = err.Error()
+				d.Log.Warn("the far reader is not there", "error", err)
+			}
+			d.Notify.Ready("waits for the far reader: " + told)
+			ready()
+		default:
+			told = ""
+			begun := time.Now()
+			if err := d.serveOnce(ctx, rd, ready); err != nil || ctx.Err() != nil {
+				return err
+			}
+			if time.Since(begun) >= steady {
+				pause = minAway
+			}
+			d.Notify.Status("waits for the far reader, which has left")
+		}
+		select {
+		case <-time.After(pause + rand.N(pause/4)): // not all at the same time, where many wait
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// serveOnce serves a reader until it leaves or ctx ends, and returns nil for both.
+func (d *daemon) serveOnce(ctx context.Context, rd ifd.Reader, ready func()) error {
+	once := &daemon{Options: d.Options, file: d.file, entry: d.entry, opened: rd, gone: rd.Gone(), since: time.Now()}
+	once.Ready = ready
+	err := once.serve(ctx)
+	d.file = once.file // it may have been replaced, see claim
+	if err == nil && ctx.Err() == nil {
+		d.Log.Info("unplugged", "reader", once.index())
+	}
+	return err
+}
