@@ -85,15 +85,14 @@ func Run(ctx context.Context, o Options) (err error) {
 	if d.dev, d.entry, err = OpenDevice(o.Target, o.Openers, o.Config, o.Log); err != nil {
 		return err
 	}
-	if connect := d.entry.Connect[o.Target.Type]; connect != nil {
-		d.Log = d.identified(o.Log)
-		return d.relay(ctx, connect)
-	}
 	if d.dev != nil {
 		d.gone = d.dev.Gone()
 	}
 	d.nameDevice()
 	d.Log = d.identified(o.Log)
+	if connect := d.entry.Connect[o.Target.Type]; connect != nil {
+		return d.relay(ctx, connect)
+	}
 	err = d.serve(ctx)
 	if d.unplugged() {
 		d.Log.Info("unplugged", "reader", d.index())

@@ -46,6 +46,7 @@ func (d *daemon) relay(ctx context.Context, connect func(string, ifd.Options) (i
 			if told != err.Error() {
 				told = err.Error()
 				d.Log.Warn("the far reader is not there", "error", err)
+				d.lastWords(err)
 			}
 			d.Notify.Ready("waits for the far reader: " + told)
 			ready()
@@ -70,7 +71,9 @@ func (d *daemon) relay(ctx context.Context, connect func(string, ifd.Options) (i
 
 // serveOnce serves a reader until it leaves or ctx ends, and returns nil for both.
 func (d *daemon) serveOnce(ctx context.Context, rd ifd.Reader, ready func()) error {
-	once := &daemon{Options: d.Options, file: d.file, entry: d.entry, opened: rd, gone: rd.Gone(), since: time.Now()}
+	once := &daemon{
+		Options: d.Options, file: d.file, entry: d.entry, names: d.names, opened: rd, gone: rd.Gone(), since: time.Now(),
+	}
 	once.Ready = ready
 	err := once.serve(ctx)
 	d.file = once.file // it may have been replaced, see claim

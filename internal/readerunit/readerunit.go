@@ -104,6 +104,8 @@ func describe(instance string, t devname.Target, root machine.Root) (text, devic
 	}
 	node := filepath.Clean(t.Path)
 	switch {
+	case t.Type == devname.TypeRemote:
+		options = append(options, network...)
 	case !IsNode(t):
 	case t.Type == "serial" && inDev(node) && !isPseudo(node, root):
 		device = unit.UnitNamePathEscape(node) + ".device"
@@ -124,6 +126,17 @@ func describe(instance string, t devname.Target, root machine.Root) (text, devic
 	}
 	b, _ := io.ReadAll(unit.Serialize(options)) // it is in memory
 	return string(b), device
+}
+
+// network is what ssh needs of what openct-reader@.service takes away. It is for this
+// reader alone. Addresses that may be reached stand in a drop-in of the
+// administrator's, if anywhere (IPAddressAllow= in systemd.resource-control(5)).
+var network = []*unit.UnitOption{
+	unit.NewUnitOption("Unit", "Wants", "network-online.target"),
+	unit.NewUnitOption("Unit", "After", "network-online.target nss-lookup.target"),
+	unit.NewUnitOption("Service", "PrivateNetwork", "no"),
+	unit.NewUnitOption("Service", "IPAddressDeny", ""),
+	unit.NewUnitOption("Service", "RestrictAddressFamilies", "AF_INET AF_INET6"),
 }
 
 // IsNode says whether a reader's device is a node below /dev, or, of a serial

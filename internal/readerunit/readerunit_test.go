@@ -77,6 +77,8 @@ func TestMake(t *testing.T) {
 	}{
 		{"phoenix", "reader phoenix { driver = phoenix; device = serial:/dev/ttyUSB0; };"},
 		{"by-id", "reader sim { driver = phoenix; device = serial:/dev/serial/by-id/usb-FTDI_FT232R-if00-port0; };"},
+		{"remote", "reader desk { driver = openct; device = remote:ssh://alice@desk:2222/0; };"},
+		{"unix", "reader other { driver = openct; device = unix:/run/other/0; };"},
 		{"two", "reader a { driver = phoenix; device = serial:/dev/ttyUSB0; };\nreader b { driver = smartmouse; device = serial:/dev//ttyUSB1; };"},
 		{"same name, no name", "reader a { driver = phoenix; device = serial:/dev/ttyS0; };\nreader a { driver = phoenix; device = serial:/dev/ttyS1; };\n" +
 			"reader { driver = phoenix; device = serial:/dev/ttyS2; };"},
