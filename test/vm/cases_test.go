@@ -41,6 +41,7 @@ var cases = []struct {
 	{"reader units", testReaderUnits},
 	{"memory cards", testMemoryCards},
 	{"serial readers", testSerialReaders},
+	{"terminal server", testTerminalServer},
 	{"USB/IP", testUSBIP},
 	{"verify", testVerify},
 	{"upgrade", testUpgrade},
