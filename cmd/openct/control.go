@@ -24,7 +24,10 @@ commands:
                     usb:0529/0600/0100 usb /dev/bus/usb/001/004,
                     DRIVER TYPE PATH, or any of them escaped by systemd;
                   or --reader NAME: a reader of the configuration file
-  status          list the readers; --json tells all that is known
+  status          list the readers; --json tells all that is known, --watch
+                  keeps the list up to date
+  monitor         print a line for each thing that happens: plugged, ready, card,
+                  client, lock, conflict, fault, unplugged
   doctor          tell what is wrong, and what to do next; exit status 0 when
                   all is well
   check-config [FILE]
@@ -52,7 +55,8 @@ options:
       --card         verify: ask to take the card out and put it in
       --unplug       verify: ask to unplug the device and plug it in, and measure
       --force        release: also when a program holds a lock
-      --json         status, doctor: print JSON
+      --json         status, doctor, monitor: print JSON
+      --watch        status: go on, and show the list again when it changes
   -h, --help         print this text
   -v, --version      print the version
 `
@@ -61,12 +65,13 @@ options:
 // and tells how things are.
 func runControl(args []string, stdout, stderr io.Writer) int {
 	p := cli.New("openct-control", controlUsage, stdout, stderr)
-	c := &control.Control{Dir: socket.Dir(), Out: p.Out, Err: stderr, Root: machine.Here, Openers: openers}
+	c := &control.Control{Dir: socket.Dir(), Out: p.Out, Err: stderr, Terminal: control.TerminalOf(stdout), Root: machine.Here, Openers: openers}
 	p.Flags.StringVarP(&c.ConfigFile, "config", "f", cli.ConfigFile, "")
 	p.Flags.CountVarP(&c.Debug, "debug", "d", "")
 	p.Flags.BoolVarP(&c.Syslog, "syslog", "s", false, "")
 	noColdplug := p.Flags.BoolP("no-coldplug", "n", false, "")
 	asJSON := p.Flags.Bool("json", false, "")
+	again := p.Flags.Bool("watch", false, "")
 	reader := p.Flags.String("reader", "", "")
 	force := p.Flags.Bool("force", false, "")
 	var v control.VerifyOptions
@@ -114,7 +119,7 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 		}
 		named := p.Flags.Changed("reader")
 		takes := verb == "attach" && !named || verb == "udev"
-		if takes != (len(rest) > 0) || named && verb != "attach" {
+		if takes != (len(rest) > 0) || named && verb != "attach" || *again && verb != "status" {
 			return p.Misuse()
 		}
 		switch verb {
@@ -130,10 +135,16 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 			c.NameUnread()
 			c.WaitingReaders()
 			c.ReleasedReaders()
+			if *again {
+				return c.StatusWatch(*asJSON)
+			}
 			if *asJSON {
 				return c.StatusJSON()
 			}
 			return c.Status()
+		case "monitor":
+			c.NameUnread()
+			return c.Monitor(*asJSON)
 		case "watch":
 			c.NameUnread()
 			return c.Watch(*noColdplug)

@@ -9,13 +9,15 @@ complete -c openct-control -l force -d 'release: also when a program holds a loc
 complete -c openct-control -s s -l syslog -d 'log to syslog'
 complete -c openct-control -s d -l debug -d 'log more'
 complete -c openct-control -l json -d 'print JSON'
+complete -c openct-control -l watch -d 'status: go on, and show the list again when it changes'
 complete -c openct-control -s h -l help -d 'print help'
 complete -c openct-control -s v -l version -d 'print the version'
-set -l commands init attach watch status shutdown doctor check-config verify release take
+set -l commands init attach watch status monitor shutdown doctor check-config verify release take
 complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a init -d 'start OpenCT'
 complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a attach -d 'serve a device'
 complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a watch -d 'serve what is plugged in, without systemd'
 complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a status -d 'list the readers'
+complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a monitor -d 'tell what happens'
 complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a shutdown -d 'end all handlers'
 complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a doctor -d 'find what is wrong'
 complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a check-config -d 'find the mistakes in openct.conf'

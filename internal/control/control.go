@@ -38,6 +38,7 @@ type Control struct {
 	Syslog     bool
 	Dir        string // of status file and sockets
 	Out, Err   io.Writer
+	Terminal   io.Writer                // standard output without a filter, if it is a terminal; otherwise nil
 	Openers    map[string]daemon.Opener // of USB devices, by type
 
 	// Root is the file system's root, other than machine.Here in tests.

@@ -226,7 +226,17 @@ func clearEntry(entry []uint32) {
 }
 
 // Alive says whether a process has the pid, as clients ask it: only "no such
-// process" means no. Numbers that kill(2) would take for a group are not alive.
+// process" means no. Numbers that kill(2) would take for a group are not alive, nor
+// is a process that has ended, of which its parent has not taken note.
 func Alive(pid int) bool {
-	return pid > 0 && !errors.Is(unix.Kill(pid, 0), unix.ESRCH)
+	if pid <= 0 || errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+		return false
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return !errors.Is(err, unix.ESRCH)
+	}
+	defer unix.Close(fd)
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	return err != nil || n == 0
 }

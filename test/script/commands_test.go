@@ -18,6 +18,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
+	"openct/internal/socket"
 	"openct/internal/status"
 	"openct/internal/vusb/card"
 	"openct/internal/vusb/phoenix"
@@ -31,6 +32,7 @@ type world struct {
 
 	notify *net.UnixConn
 	served []io.Closer
+	client *socket.Client
 }
 
 type worldKey struct{}
@@ -42,6 +44,9 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"serve":         command(1, func(w *world, args []string) error { return w.serve(args[0]) }),
 	"phoenix":       phoenixReader,
 	"towitoko":      towitokoReader,
+	"client":        command(1, func(w *world, args []string) error { return w.lock(args[0]) }),
+	"leave":         command(0, func(w *world, _ []string) error { return w.client.Close() }),
+	"shown":         shown,
 	"notified":      command(1, func(w *world, args []string) error { return w.notified(args[0]) }),
 }
 
@@ -192,6 +197,42 @@ func (w *world) serve(device string) error {
 	}
 	w.served = append(w.served, closer(func() error { return errors.Join(slot.Release(), f.Close()) }))
 	return slot.Publish(status.Info{Name: "served elsewhere", Slots: 1})
+}
+
+// lock connects to a reader and locks the card in its first slot.
+func (w *world) lock(reader string) error {
+	n, err := strconv.Atoi(reader)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := deadline()
+	defer cancel()
+	if w.client, err = socket.DialReader(ctx, w.dir, n); err != nil {
+		return err
+	}
+	_, err = w.client.Lock(ctx, 0, true)
+	return err
+}
+
+// shown waits for a line of a file to which a program in the background writes.
+func shown(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("takes a file and an expression, and cannot be negated")
+	}
+	re, err := regexp.Compile("(?m)" + args[1])
+	ts.Check(err)
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		b, err := os.ReadFile(ts.MkAbs(args[0]))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			ts.Fatalf("%v", err)
+		}
+		if re.Match(b) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("no line of %s matches %q:\n%s", args[0], args[1], b)
+		}
+	}
 }
 
 // phoenixReader is a Phoenix reader with a PIV card in it, at the other end of a

@@ -12,6 +12,9 @@
 //	serve DEVICE         be the handler of a device, as far as the status file tells
 //	phoenix NAME         be a Phoenix reader at a pseudo-terminal, and put its path into a variable
 //	towitoko NAME CARD   be a Towitoko reader with a card, in the same way
+//	client N             be a client that has reader N's card locked
+//	leave                be that client no longer
+//	shown FILE REGEXP    wait for a line of a file that matches
 //	listen-notify FILE   be what systemd is to a service: listen on FILE
 //	notified REGEXP      wait for a notification that matches
 package script

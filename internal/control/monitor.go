@@ -1,0 +1,143 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"openct/internal/cli"
+	"openct/internal/daemon"
+	"openct/internal/machine"
+	"openct/internal/monitor"
+	"openct/internal/readerunit"
+	"openct/internal/status"
+	"openct/internal/uevent"
+)
+
+// Monitor prints a line for each thing that happens at the readers, until it is
+// asked to end.
+func (c *Control) Monitor(asJSON bool) error {
+	ctx, stop := untilSignal()
+	defer stop()
+	events, err := uevent.Listen()
+	if err != nil {
+		return err
+	}
+	daemon.Economise()
+	if !c.Root.Exists("proc/1/comm") {
+		c.say("openct-control: programs of other users have no name here: /proc hides them (hidepid, proc(5))")
+	}
+	c.sayStopped()
+	return c.monitor(ctx, events, asJSON)
+}
+
+// untilSignal ends when the user, or whoever has started this process, has enough.
+func untilSignal() (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+}
+
+// sayStopped says what a command waits for that would have nothing to tell now.
+func (c *Control) sayStopped() {
+	f, err := status.OpenReadOnly(c.Dir)
+	switch {
+	case err == nil:
+		f.Close()
+	case errors.Is(err, status.ErrNotInitialised):
+		c.say("openct-control: OpenCT is not started here; waiting for \"openct-control init\"")
+	}
+}
+
+func (c *Control) monitor(ctx context.Context, events monitor.Listener, asJSON bool) error {
+	emit := func(e monitor.Event) error {
+		_, err := io.WriteString(c.Out, eventLine(e)+"\n")
+		return err
+	}
+	switch {
+	case asJSON:
+		out := json.NewEncoder(c.Out)
+		out.SetEscapeHTML(false)
+		emit = func(e monitor.Event) error { return out.Encode(e) }
+	case c.Terminal != nil && coloured():
+		emit = func(e monitor.Event) error {
+			_, err := io.WriteString(c.Terminal, colour(e.Event, eventLine(e))+"\n")
+			return err
+		}
+	}
+	return monitor.Run(ctx, monitor.Options{
+		Dir: c.Dir, Root: c.Root, Devices: events, USB: c.serves, Lines: c.lines, Emit: emit, Blind: c.blind,
+	})
+}
+
+// blind says what cannot be seen.
+func (c *Control) blind(err error) {
+	c.say("openct-control: %v", err)
+	if errors.Is(err, fs.ErrPermission) {
+		c.say("openct-control: only what is plugged in and unplugged is told; readers, cards and clients are seen by root and by the group of %s (usually scard)", c.Dir)
+	}
+}
+
+// serves says with which driver a device is served that is plugged in.
+func (c *Control) serves(d machine.Device) (driver, id string, ok bool) {
+	choice, devid, err := c.choose(d)
+	if err != nil || !choice.Ours() {
+		return "", "", false
+	}
+	return choice.Entry.Name, devid.String(), true
+}
+
+// lines are the device nodes of the configured readers, with their drivers.
+func (c *Control) lines() map[string]string {
+	lines := map[string]string{}
+	for _, r := range c.Config.Readers {
+		t, err := r.Target()
+		if err != nil || !readerunit.IsNode(t) {
+			continue
+		}
+		node := t.Path
+		if real, err := filepath.EvalSymlinks(c.Root.Path(t.Path)); err == nil {
+			if rel, err := filepath.Rel(string(c.Root), real); err == nil {
+				node = "/" + rel
+			}
+		}
+		lines[node] = t.Driver
+	}
+	return lines
+}
+
+// StatusWatch keeps the list of readers on the terminal, or prints it each time
+// that something has changed, until it is asked to end.
+func (c *Control) StatusWatch(asJSON bool) error {
+	ctx, stop := untilSignal()
+	defer stop()
+	daemon.Economise()
+	return c.statusWatch(ctx, asJSON)
+}
+
+func (c *Control) statusWatch(ctx context.Context, asJSON bool) error {
+	s := screen{terminal: c.Terminal, out: c.Out}
+	if asJSON {
+		s.terminal = nil
+	}
+	defer s.restore()
+	err := monitor.Follow(ctx, c.Dir, func() error {
+		text, err := c.statusText(asJSON)
+		if err != nil {
+			return err
+		}
+		return s.show(text, !asJSON)
+	})
+	if errors.Is(err, fs.ErrPermission) {
+		return &cli.Hint{Err: err, Hint: "run it as root, or as a member of the group of " + c.Dir}
+	}
+	return err
+}
+
+// coloured says whether a terminal is to have colours (https://no-color.org).
+func coloured() bool { return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" }

@@ -1,0 +1,252 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"openct/internal/monitor"
+	"openct/internal/status"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// everyEvent has one of each kind.
+func everyEvent() []monitor.Event {
+	when := time.Date(2026, 11, 26, 11, 45, 1, 203_000_000, time.UTC)
+	reader, slot, exclusive, shared := 0, 0, true, false
+	anna := monitor.Client{PID: 812, UID: 1000, User: "anna", Program: "pkcs11-tool"}
+	nobody := monitor.Client{PID: 813, UID: 4000}
+	list := []monitor.Event{
+		{Event: monitor.Init},
+		{Event: monitor.Plugged, Name: "Aladdin eToken", Driver: "etoken64", ID: "usb:0529/0600/0100", Device: "/dev/bus/usb/001/004", Port: "1-2"},
+		{Event: monitor.Present, Reader: &reader, Slots: []monitor.Slot{{Slot: 0, Card: true}, {Slot: 1}}, Clients: []monitor.Client{anna, nobody},
+			Locks: []monitor.Lock{{Slot: 0, Exclusive: true, Client: anna}}, Driver: "kaan", Device: "/dev/ttyS0", Unit: "openct-reader@desk.service", Handler: 700},
+		{Event: monitor.Ready, Reader: &reader, Slots: []monitor.Slot{{Slot: 0, Card: true}}, Driver: "etoken64", ID: "usb:0529/0600/0100",
+			Device: "/dev/bus/usb/001/004", Port: "1-2", Serial: "0042", Unit: "openct-handler@001-004.service", Handler: 701},
+		{Event: monitor.CardIn, Reader: &reader, Slot: &slot},
+		{Event: monitor.CardOut, Reader: &reader, Slot: &slot},
+		{Event: monitor.Connected, Reader: &reader, Client: &anna},
+		{Event: monitor.Locked, Reader: &reader, Slot: &slot, Exclusive: &exclusive, Client: &anna},
+		{Event: monitor.Locked, Reader: &reader, Slot: &slot, Exclusive: &shared, Client: &nobody},
+		{Event: monitor.Conflict, Reader: &reader, Slot: &slot, Exclusive: &exclusive, Client: &nobody, Holder: &anna},
+		{Event: monitor.Unlocked, Reader: &reader, Slot: &slot, Exclusive: &exclusive, Client: &anna},
+		{Event: monitor.Disconnected, Reader: &reader, Client: &anna},
+		{Event: monitor.Failed, Reader: &reader, Error: "control transfer: stall"},
+		{Event: monitor.Missed, Reader: &reader, Missed: 12},
+		{Event: monitor.Fault, Error: "driver etoken64: reset: stall", Device: "/dev/bus/usb/001/004", Unit: "openct-handler@001-004.service", Handler: 702},
+		{Event: monitor.Fault, Reader: &reader, Error: "handler died (process 701)", Handler: 701},
+		{Event: monitor.Stopped, Reader: &reader, Driver: "etoken64", Device: "/dev/bus/usb/001/004"},
+		{Event: monitor.Unplugged, Reader: &reader, Driver: "etoken64", Device: "/dev/bus/usb/001/004", Port: "1-2"},
+		{Event: monitor.Shutdown},
+	}
+	for i := range list {
+		list[i].Time = when
+		if list[i].Reader != nil {
+			list[i].Name = "Reader\x1b[2J <1>"
+		}
+	}
+	return list
+}
+
+// Lines for people and for programs. Both are in openct-control(8).
+func TestEventLines(t *testing.T) {
+	var text, colours, lines strings.Builder
+	out := json.NewEncoder(&lines)
+	out.SetEscapeHTML(false)
+	for _, e := range everyEvent() {
+		text.WriteString(eventLine(e) + "\n")
+		colours.WriteString(colour(e.Event, eventLine(e)) + "\n")
+		if err := out.Encode(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	golden(t, "testdata/monitor.text", text.String())
+	golden(t, "testdata/monitor.json", lines.String())
+	plainText := colours.String()
+	for _, c := range []string{red, green, yellow, dim, plain} {
+		if !strings.Contains(plainText, c) {
+			t.Errorf("no line has the colour %q", c)
+		}
+		plainText = strings.ReplaceAll(plainText, c, "")
+	}
+	if diff := cmp.Diff(text.String(), plainText); diff != "" {
+		t.Errorf("the text without its colours (-want +got):\n%s", diff)
+	}
+}
+
+func golden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", path, diff)
+	}
+}
+
+func TestColoured(t *testing.T) {
+	for _, tt := range []struct {
+		name, noColor, term string
+		want                bool
+	}{
+		{"as it is", "", "xterm", true},
+		{"NO_COLOR", "1", "xterm", false},
+		{"a terminal without", "", "dumb", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Setenv("NO_COLOR", tt.noColor)
+			t.Setenv("TERM", tt.term)
+			if got := coloured(); got != tt.want {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+	if TerminalOf(&bytes.Buffer{}) != nil {
+		t.Error("a buffer is taken for a terminal")
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	if TerminalOf(null) != nil {
+		t.Error("/dev/null is taken for a terminal")
+	}
+}
+
+// sink passes on what is written to it, a text at a time.
+type sink chan string
+
+func (s sink) Write(b []byte) (int, error) {
+	s <- string(b)
+	return len(b), nil
+}
+
+func TestStatusWatch(t *testing.T) {
+	const heading = "No.   Name                         Info\n===================================================\n"
+	const empty, in = heading + "  0   Reader                       slot0: empty\n", heading + "  0   Reader                       slot0: card present\n"
+	lines := func(s string) string { return strings.ReplaceAll(s, "\n", "\x1b[K\n") }
+	for _, tt := range []struct {
+		name                 string
+		terminal             bool
+		asJSON               bool
+		stopped, none, ready string
+		card, end            string
+	}{
+		{name: "terminal", terminal: true, stopped: "\x1b[?25l\x1b[H\x1b[J" + lines("OpenCT is not started here; waiting for \"openct-control init\".\n") + "\x1b[J",
+			none: "\x1b[H" + lines("No readers.\n") + "\x1b[J", ready: "\x1b[H" + lines(empty) + "\x1b[J", card: "\x1b[H" + lines(in) + "\x1b[J", end: "\x1b[?25h"},
+		{name: "pipe", stopped: "OpenCT is not started here; waiting for \"openct-control init\".\n",
+			none: "\nNo readers.\n", ready: "\n" + empty, card: "\n" + in},
+		{name: "JSON", terminal: true, asJSON: true, stopped: "[]\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, out := t.TempDir(), make(sink)
+			var complaints bytes.Buffer
+			c := &Control{Dir: dir, Out: out, Err: &complaints}
+			if tt.terminal {
+				c.Terminal = out
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			done := make(chan error, 1)
+			go func() { done <- c.statusWatch(ctx, tt.asJSON) }()
+			sees := func(want string) {
+				t.Helper()
+				select {
+				case got := <-out:
+					if want == "" {
+						if !strings.HasPrefix(got, "[\n") {
+							t.Errorf("got %q", got)
+						}
+					} else if diff := cmp.Diff(want, got); diff != "" {
+						t.Errorf("(-want +got):\n%s", diff)
+					}
+				case err := <-done:
+					t.Fatalf("ended: %v", err)
+				case <-time.After(30 * time.Second):
+					t.Fatalf("never shown: %q", want)
+				}
+			}
+			sees(tt.stopped)
+			if err := status.Init(dir, status.Options{UID: -1, GID: -1}); err != nil {
+				t.Fatal(err)
+			}
+			if !tt.asJSON { // an empty list is what was shown before
+				sees(tt.none)
+			}
+			f, err := status.Open(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			// The entry is complete before the file has its name, as far as clients see.
+			s, err := status.Claim(f, status.Detail{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Release()
+			if err := s.Publish(status.Info{Name: "Reader", Slots: 1}); err != nil {
+				t.Fatal(err)
+			}
+			for !tt.asJSON { // it may have been claimed and without a name for a moment
+				got := <-out
+				if got == tt.ready {
+					break
+				}
+				if strings.Contains(got, "Reader") {
+					t.Fatalf("got %q, want %q", got, tt.ready)
+				}
+			}
+			if tt.asJSON {
+				for got := ""; !strings.Contains(got, `"name": "Reader"`); {
+					got = <-out
+				}
+			}
+			if err := s.SetCard(0, true, false); err != nil {
+				t.Fatal(err)
+			}
+			sees(tt.card)
+			cancel()
+			if tt.end != "" {
+				if got := <-out; got != tt.end {
+					t.Errorf("at the end: %q", got)
+				}
+			}
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			if complaints.Len() > 0 {
+				t.Errorf("complaints: %s", complaints.String())
+			}
+		})
+	}
+}
+
+// What has not changed is not shown again.
+func TestScreen(t *testing.T) {
+	var out bytes.Buffer
+	s := screen{out: &out}
+	for _, text := range []string{"", "", "one\n", "one\n", "two\n", "one\n"} {
+		if err := s.show(text, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.restore()
+	if want := "\none\n\ntwo\n\none\n"; out.String() != want {
+		t.Errorf("shown %q, want %q", out.String(), want)
+	}
+}
