@@ -35,6 +35,11 @@ func look(dir string, p *processes) (snapshot, error) {
 		return s, err
 	}
 	defer f.Close()
+	// A handler makes its socket when its entry is complete: look in the other order.
+	var sockets [status.Entries]bool
+	for n := range sockets {
+		sockets[n] = exists(dir, n)
+	}
 	entries, err := f.Entries()
 	if err != nil {
 		return s, err
@@ -54,7 +59,7 @@ func look(dir string, p *processes) (snapshot, error) {
 			continue
 		}
 		r.entry = e
-		r.ready = e.Name != "" && exists(dir, n)
+		r.ready = e.Name != "" && sockets[n]
 	}
 	p.keep(pids)
 	s.fault, _ = status.ReadFault(dir) // none, or none that makes sense
