@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -48,10 +49,16 @@ func relayed(t *testing.T, far string) *served {
 	return s
 }
 
-// await waits until the entry of reader 0 is as wanted.
+// await waits until the entry of reader 0 is as wanted, and until there is a socket
+// if it is in use: a handler takes the entry first.
 func (s *served) await(what string, good func(status.Entry) bool) {
 	s.t.Helper()
-	for deadline := time.Now().Add(patience); !good(entry(s.t, s.dir, 0)); time.Sleep(5 * time.Millisecond) {
+	is := func() bool {
+		e := entry(s.t, s.dir, 0)
+		_, err := os.Stat(socket.ReaderPath(s.dir, 0))
+		return good(e) && e.InUse() == (err == nil)
+	}
+	for deadline := time.Now().Add(patience); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			s.t.Fatalf("not %s: %+v", what, entry(s.t, s.dir, 0))
 		}
