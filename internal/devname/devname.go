@@ -112,6 +112,10 @@ func parseThree(driver, typ, device string) (Target, error) {
 			return t, err
 		}
 	}
+	if (typ == TypeRemote || typ == TypeUnix) != (driver == farDriver) {
+		return Target{}, fmt.Errorf("%w: driver %s and device type %s do not go together: driver %s is for the types %s and %s, and those are for it",
+			ErrName, printable(driver), printable(typ), farDriver, TypeRemote, TypeUnix)
+	}
 	switch typ {
 	case TypeRemote:
 		if _, err := ParseRemote(device); err != nil {

@@ -14,6 +14,9 @@ const (
 	TypeUnix   = "unix"   // at a socket of this machine
 )
 
+// farDriver is the driver of both.
+const farDriver = "openct"
+
 // Remote is a reader's socket on another machine.
 type Remote struct {
 	User   string // empty: ssh's choice

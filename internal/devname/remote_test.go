@@ -72,6 +72,29 @@ func TestParseRemoteRefuses(t *testing.T) {
 	}
 }
 
+// A reader of openct.conf, by driver and device.
+func TestFarDevices(t *testing.T) {
+	tests := []struct {
+		driver, device string
+		ok             bool
+	}{
+		{"openct", "remote:ssh://alice@desk/0", true},
+		{"openct", "unix:/run/other/0", true},
+		{"openct", "remote:ssh://-oX/0", false},
+		{"openct", "unix:run/0", false},
+		{"openct", "serial:/dev/ttyS0", false},
+		{"phoenix", "remote:ssh://desk/0", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.driver+" "+tt.device, func(t *testing.T) {
+			got, err := ParseDevice(tt.driver, tt.device)
+			if (err == nil) != tt.ok || err != nil && !errors.Is(err, ErrName) {
+				t.Errorf("%+v, %v", got, err)
+			}
+		})
+	}
+}
+
 func TestParseSocket(t *testing.T) {
 	tests := []struct {
 		name, device string

@@ -107,6 +107,9 @@ func checkReaderServed(f *Facts, c *Configured) []Finding {
 		return nil // told already
 	}
 	attach := fmt.Sprintf("openct-control attach --reader '%s'", c.Name)
+	if !c.served() && c.Far != nil && c.Unit.Active == "active" {
+		return c.farAway()
+	}
 	if !c.served() {
 		next := attach
 		if c.Unit.Load == "loaded" {

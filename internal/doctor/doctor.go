@@ -81,6 +81,7 @@ var (
 	}
 	eachReader = []readerCheck{
 		{"device", checkReaderDevice},
+		{"ssh", checkReaderSSH},
 		{"holder", checkReaderHolder},
 		{"node", checkReaderNode},
 		{"unit", checkReaderUnit},

@@ -156,6 +156,8 @@ type Configured struct {
 
 	Released *status.Released // nil: it was not let go
 
+	Far *Far // nil: the reader is this machine's
+
 	real    string // the node that Device is a link to
 	noModem bool   // udev's record tells ModemManager to leave it alone
 }

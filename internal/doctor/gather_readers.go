@@ -28,6 +28,7 @@ func (o Options) configured(f *Facts, cfg *config.Config) {
 				c.Reader = &f.Readers[j]
 			}
 		}
+		c.Far = o.far(t)
 		if readerunit.IsNode(t) {
 			c.Node = &Node{Path: t.Path}
 			c.Released = o.released(t.Path)

@@ -44,6 +44,15 @@ func idle() *Facts {
 	return f
 }
 
+// away is a machine whose configured reader, on another machine, is not there.
+func away() *Facts {
+	f := idle()
+	c := &f.Configured[0]
+	c.Driver, c.Device, c.Node, c.Getty, c.Far = "openct", "ssh://desk/0", nil, Unit{}, &Far{SSH: true}
+	c.Unit.Active, c.Unit.StatusText = "active", "waits for the far reader: desk: ssh: Permission denied (publickey).; put the key there"
+	return f
+}
+
 func TestReaderFindings(t *testing.T) {
 	tests := []struct {
 		name  string
@@ -54,6 +63,26 @@ func TestReaderFindings(t *testing.T) {
 		text  string
 		next  string
 	}{
+		{
+			name: "far reader that is not there", from: away, spoil: func(*Facts, *Configured) {},
+			check: "served", level: Warn, text: "waits for the far reader: desk: ssh: Permission denied (publickey).", next: "put the key there",
+		},
+		{
+			name: "no ssh", from: away, spoil: func(_ *Facts, c *Configured) { c.Far.NoSSH = true },
+			check: "ssh", level: Fail, text: "not installed", next: "openssh-client",
+		},
+		{
+			name: "no folder for keys", from: away, spoil: func(_ *Facts, c *Configured) { c.Far.NoDir = true },
+			check: "ssh", level: Fail, text: "there is no /etc/openct/ssh", next: "A reader on another machine",
+		},
+		{
+			name: "no key", from: away, spoil: func(_ *Facts, c *Configured) { c.Far.NoKey = true },
+			check: "ssh", level: Fail, text: "no key in /etc/openct/ssh", next: "A reader on another machine",
+		},
+		{
+			name: "no host keys", from: away, spoil: func(_ *Facts, c *Configured) { c.Far.NoHosts = true },
+			check: "ssh", level: Fail, text: "no known_hosts", next: "A reader on another machine",
+		},
 		{
 			name: "a driver that C OpenCT had", from: healthy,
 			spoil: func(f *Facts, c *Configured) {

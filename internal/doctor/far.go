@@ -1,0 +1,81 @@
+package doctor
+
+import (
+	"cmp"
+	"errors"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"openct/internal/devname"
+	"openct/internal/remote"
+)
+
+// Far is what a reader needs that another OpenCT serves.
+type Far struct {
+	SSH     bool // it is on another machine
+	NoSSH   bool // there is no ssh
+	NoDir   bool // nor what the handlers' ssh finds its files in
+	NoKey   bool // in there
+	NoHosts bool // no keys of other machines in there
+}
+
+// sshPrograms are where a handler finds ssh, which has systemd's PATH
+// (systemd.exec(5), "Environment Variables in Spawned Processes").
+var sshPrograms = []string{"/usr/local/sbin/ssh", "/usr/local/bin/ssh", "/usr/sbin/ssh", "/usr/bin/ssh", "/sbin/ssh", "/bin/ssh"}
+
+// far looks at what a reader at another OpenCT needs; nil for other readers. What
+// this user may not see is taken to be there.
+func (o Options) far(t devname.Target) *Far {
+	switch t.Type {
+	case devname.TypeUnix:
+		return &Far{}
+	case devname.TypeRemote:
+	default:
+		return nil
+	}
+	f := &Far{SSH: true, NoSSH: !slices.ContainsFunc(sshPrograms, o.Root.Exists)}
+	entries, err := os.ReadDir(o.Root.Path(remote.SSHDir))
+	if err != nil {
+		f.NoDir = errors.Is(err, fs.ErrNotExist)
+		return f
+	}
+	has := func(match func(string) bool) bool {
+		return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == "config" || match(e.Name()) })
+	}
+	f.NoKey = !has(func(name string) bool { return strings.HasPrefix(name, "id_") && path.Ext(name) != ".pub" })
+	f.NoHosts = !has(func(name string) bool { return name == "known_hosts" })
+	return f
+}
+
+const farManual = `man 7 openct, "A reader on another machine", tells how`
+
+func checkReaderSSH(_ *Facts, c *Configured) []Finding {
+	f := c.Far
+	switch {
+	case f == nil || !f.SSH:
+		return nil
+	case f.NoSSH:
+		return found(Fail, "install OpenSSH's client (Debian: openssh-client)", "it is reached over ssh, which is not installed")
+	case f.NoDir && c.Unit.Load == "loaded":
+		return found(Fail, "put a key and the other machine's key into "+remote.SSHDir+"; "+farManual, "there is no %s, where %s has its keys", remote.SSHDir, c.Unit.Name)
+	case f.NoKey:
+		return found(Fail, farManual, "there is no key in %s", remote.SSHDir)
+	case f.NoHosts:
+		return found(Fail, farManual, "there is no known_hosts in %s, so no other machine is trusted", remote.SSHDir)
+	}
+	return fine("it is reached over ssh")
+}
+
+// farAway is about a reader whose handler waits for it. Behind the last semicolon
+// the handler may have said what to do next.
+func (c *Configured) farAway() []Finding {
+	why, next := c.Unit.StatusText, ""
+	if i := strings.LastIndex(why, "; "); i >= 0 {
+		why, next = why[:i], why[i+2:]
+	}
+	return found(Warn, cmp.Or(next, "openct-control status on the other machine tells which readers there are"),
+		"%s", cmp.Or(why, "its handler waits for the far reader"))
+}
