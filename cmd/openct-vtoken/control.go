@@ -34,11 +34,11 @@ const (
 func listen(path string) (net.Listener, error) {
 	switch st, err := os.Lstat(path); {
 	case err == nil && st.Mode().Type() != os.ModeSocket:
-		return nil, fmt.Errorf("control socket: %s is there and is no socket", path)
+		return nil, fmt.Errorf("control socket: %s exists and is not a socket", path)
 	case err == nil:
 		if conn, err := net.Dial("unix", path); err == nil {
 			conn.Close()
-			return nil, fmt.Errorf("control socket: %s is in use", path)
+			return nil, fmt.Errorf("control socket: another program uses %s", path)
 		}
 	}
 	l, err := socket.Listen(path, socket.ListenOptions{Mode: 0o600, UID: -1, GID: -1})
@@ -122,7 +122,7 @@ func call(path, order string) (string, error) {
 func (t *token) order(ctx context.Context, line string) (string, error) {
 	words := strings.Fields(line)
 	if len(words) == 0 {
-		return "", errors.New("an empty order")
+		return "", errors.New("the order is empty")
 	}
 	if len(words) == 1 {
 		switch words[0] {

@@ -153,7 +153,7 @@ func plug(o options, stdout, stderr io.Writer) error {
 			json.NewEncoder(stdout).Encode(p)
 		},
 		lost: func() {
-			fmt.Fprintln(stderr, "openct-vtoken: the token is out")
+			fmt.Fprintln(stderr, "openct-vtoken: the host has detached the token")
 		},
 	}
 	defer t.unplug()

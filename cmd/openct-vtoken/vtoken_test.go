@@ -109,7 +109,7 @@ func TestOrders(t *testing.T) {
 		{"remove", "", "this device's card cannot be taken out"},
 		{"insert", "", "this device's card cannot be taken out"},
 		{"jump", "", `unknown order "jump"`},
-		{"", "", "an empty order"},
+		{"", "", "the order is empty"},
 		{"unplug", "ok", ""},
 		{"status", "unplugged", ""},
 		{"plug", strings.Replace(first, "002", "003", 1), ""},

@@ -145,7 +145,7 @@ func hexArgs(args []string) ([][]byte, error) {
 		case len(b) < 4:
 			return nil, fmt.Errorf("APDU %d has %d bytes; the shortest one has 4", i+1, len(b))
 		case len(b) > socket.MaxAPDU:
-			return nil, fmt.Errorf("APDU %d has %d bytes; the socket carries %d", i+1, len(b), socket.MaxAPDU)
+			return nil, fmt.Errorf("APDU %d has %d bytes; at most %d can be sent", i+1, len(b), socket.MaxAPDU)
 		}
 		apdus[i] = b
 	}

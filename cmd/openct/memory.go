@@ -51,7 +51,7 @@ func (t *tool) withMemory(ctx context.Context, f func(context.Context, *card) er
 		}
 		err := f(ctx, c)
 		if _, rerr := c.client.Reset(ctx, c.slot); rerr != nil {
-			err = errors.Join(err, fmt.Errorf("card may go on without its PSC, it could not be reset: %w", rerr))
+			err = errors.Join(err, fmt.Errorf("the card could not be reset, and may still be writable without its PSC: %w", rerr))
 		}
 		return err
 	})
@@ -93,7 +93,7 @@ func readPSC(in *os.File, prompt io.Writer) ([]byte, error) {
 	case err != nil:
 		return nil, fmt.Errorf("PSC: %w", err)
 	case len(psc) == 0 || len(psc) > maxPSC:
-		return nil, fmt.Errorf("PSC of %d bytes: a card has 1 to %d", len(psc), maxPSC)
+		return nil, fmt.Errorf("the PSC has %d bytes; a card's PSC has 1 to %d", len(psc), maxPSC)
 	}
 	return psc, nil
 }
@@ -109,8 +109,8 @@ func (c *card) present(ctx context.Context, psc []byte) error {
 	switch {
 	case errors.Is(err, socket.NotSupported):
 		return &cli.Hint{
-			Err:  fmt.Errorf("the card takes no PSC: %w", err),
-			Hint: "without --psc, if it is a card that has none, such as a SLE 4432, a SLE 4418 or an I2C card",
+			Err:  fmt.Errorf("the card does not accept a PSC: %w", err),
+			Hint: "leave out --psc for a card without a PSC, such as SLE 4432, SLE 4418 or an I2C card",
 		}
 	case err != nil:
 		return fmt.Errorf("failed to present the PSC: %w", err)
@@ -124,17 +124,17 @@ func pscError(sw uint16) error {
 	case sw == 0x9000:
 		return nil
 	case sw == 0x63C0:
-		return errors.New("wrong PSC, and that was the last try: the card is blocked for ever")
+		return errors.New("wrong PSC: no try is left, the card is permanently blocked")
 	case sw == 0x63C1:
-		return errors.New("wrong PSC: one try is left, after which the card is blocked for ever")
+		return errors.New("wrong PSC: one try is left; another wrong PSC blocks the card permanently")
 	case sw&0xFFF0 == 0x63C0:
 		return fmt.Errorf("wrong PSC: %d tries are left", tries)
 	case sw == 0x6983:
-		return errors.New("the card is blocked for ever: no try is left for its PSC")
+		return errors.New("the card is permanently blocked: no try is left for its PSC")
 	case sw == 0x6700:
-		return errors.New("PSC has not as many bytes as the card's, which was not tried")
+		return errors.New("the PSC was not tried: the card's PSC has another length")
 	}
-	return fmt.Errorf("card answers %04x to its PSC", sw)
+	return fmt.Errorf("the card answers the PSC with status word %04x", sw)
 }
 
 // memoryError says what went wrong, and what to do next where that is known.
@@ -142,11 +142,11 @@ func (c *card) memoryError(doing string, err error) error {
 	failed := fmt.Errorf("failed to %s memory card: %w", doing, err)
 	switch {
 	case errors.Is(err, socket.NotSupported) && memoryCard(c.atr) == "":
-		return &cli.Hint{Err: failed, Hint: "openct-tool apdu: the card is no memory card, it takes commands"}
+		return &cli.Hint{Err: failed, Hint: "the card is a processor card, not a memory card: use openct-tool apdu"}
 	case errors.Is(err, socket.InvalidArg):
-		return &cli.Hint{Err: failed, Hint: "an address in the card: its memory ends before this one"}
+		return &cli.Hint{Err: failed, Hint: "use a smaller address: the card's memory ends before this one"}
 	case errors.Is(err, socket.Generic) && doing == "write":
-		return &cli.Hint{Err: failed, Hint: "--psc, if the card has a PSC; otherwise it is write-protected there, and keeps what it has"}
+		return &cli.Hint{Err: failed, Hint: "use --psc if the card has a PSC; otherwise these bytes are write-protected"}
 	}
 	return failed
 }

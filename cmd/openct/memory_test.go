@@ -16,10 +16,10 @@ func TestPSCError(t *testing.T) {
 		{0x9000, ""},
 		{0x63C7, "7 tries are left"},
 		{0x63C1, "one try is left"},
-		{0x63C0, "that was the last try"},
-		{0x6983, "no try is left"},
+		{0x63C0, "the card is permanently blocked"},
+		{0x6983, "the card is permanently blocked"},
 		{0x6700, "not tried"},
-		{0x6D00, "answers 6d00"},
+		{0x6D00, "status word 6d00"},
 	} {
 		err := pscError(tt.sw)
 		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {

@@ -23,7 +23,7 @@ func (c *Control) CheckConfig(file string) error {
 	case named && err != nil:
 		return fmt.Errorf("configuration: %w", err)
 	case errors.Is(err, fs.ErrNotExist):
-		fmt.Fprintf(c.Out, "%s: there is no such file, so the defaults apply\n", file)
+		fmt.Fprintf(c.Out, "%s does not exist: the defaults apply\n", file)
 	}
 	cfg, warnings, err := config.Load(file, driver.Names())
 	if err != nil {
@@ -41,7 +41,7 @@ func (c *Control) CheckConfig(file string) error {
 	if len(warnings) > 0 {
 		return cli.ErrExit(1)
 	}
-	fmt.Fprintf(c.Out, "%s: no mistakes\n", file)
+	fmt.Fprintf(c.Out, "%s: no errors\n", file)
 	return nil
 }
 

@@ -92,11 +92,11 @@ func (c *Control) explainInit(err error) error {
 	case errors.Is(err, unix.ENOENT):
 		hint = fmt.Sprintf("make the directory: systemd-tmpfiles --create openct.conf (or: mkdir -m 755 %s)", c.Dir)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		hint = "run it as root, or as the owner of " + c.Dir
+		hint = "run openct-control as root, or as the owner of " + c.Dir
 	case errors.Is(err, unix.EROFS):
-		hint = fmt.Sprintf("%s must be writable; %s names another directory", c.Dir, socket.EnvDir)
+		hint = fmt.Sprintf("make %s writable, or name another directory with %s", c.Dir, socket.EnvDir)
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		hint = "make room in " + c.Dir
+		hint = "free space in the file system of " + c.Dir
 	}
 	if hint == "" {
 		return err
@@ -166,7 +166,7 @@ func (c *Control) complain(what string, err error) {
 func (c *Control) Attach(operands []string) error {
 	t, err := devname.Parse(operands, os.DirFS(c.Root.Path("/")))
 	if errors.Is(err, fs.ErrNotExist) && mainProcess() {
-		c.say("%v: it has been unplugged", err)
+		c.say("%v: the device was unplugged", err)
 		return nil
 	}
 	if err != nil {
@@ -182,7 +182,7 @@ func (c *Control) AttachReader(name string) error {
 	if !ok {
 		return &cli.Hint{
 			Err:  fmt.Errorf("%s has no reader %q", c.ConfigFile, name),
-			Hint: "openct-control check-config tells the mistakes in it",
+			Hint: "openct-control check-config lists the errors in the file",
 		}
 	}
 	t, err := r.Target()
@@ -207,7 +207,7 @@ func (c *Control) serve(t devname.Target) error {
 	}
 	// To systemd, a service that ends before it is ready has failed.
 	notify.FromEnv(slog.New(slog.DiscardHandler)).Ready("unplugged")
-	c.say("%s: unplugged before it was served", t.Path)
+	c.say("%s: the device was unplugged before its handler was ready", t.Path)
 	return nil
 }
 

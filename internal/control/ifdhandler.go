@@ -25,10 +25,8 @@ options:
   -d, --debug        log more; may be repeated
   -s, --syslog       log to syslog
   -f, --config FILE  configuration file
-      --id ID        do not serve another device than this, usb:0529/0600
-  -H, -p, -r N       accepted for C OpenCT's sake; unplugging is always noticed,
-                     readers that can tell are never polled, the first free
-                     number is taken
+      --id ID        serve the device only if it has this id, such as usb:0529/0600
+  -H, -p, -r N       options of C OpenCT, accepted and ignored
   -h, --help         print this text
   -v, --version      print the version
 `

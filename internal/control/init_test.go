@@ -18,9 +18,9 @@ func TestInitHint(t *testing.T) {
 		hint string
 	}{
 		{"missing", unix.ENOENT, "systemd-tmpfiles --create"},
-		{"forbidden", unix.EACCES, "run it as root"},
-		{"read-only", unix.EROFS, "must be writable"},
-		{"full", unix.ENOSPC, "make room"},
+		{"forbidden", unix.EACCES, "run openct-control as root"},
+		{"read-only", unix.EROFS, "make /run/openct writable"},
+		{"full", unix.ENOSPC, "free space"},
 		{"something else", unix.EIO, ""},
 	}
 	for _, tt := range tests {

@@ -28,7 +28,7 @@ func (c *Control) startReaders() {
 		case (units[unit] || c.watches()) && readerunit.IsNode(t) && !c.Root.Exists(t.Path):
 			// It is started when the device comes. systemd, told to start the unit
 			// now, would wait for the device, and give up after a while.
-			c.say("reader %s waits for its device: there is no %s", instance, t.Path)
+			c.say("reader %s waits for its device: %s does not exist", instance, t.Path)
 		case !units[unit]:
 			err = c.start(t)
 		default:
@@ -58,7 +58,7 @@ func (c *Control) readerUnits() map[string]bool {
 		before := have.Units()
 		c.complain("systemd", reloadUnits())
 		have = readerunit.Read(dir)
-		c.complain("readers that are no longer configured", stopUnits(slices.DeleteFunc(before, func(unit string) bool {
+		c.complain("stopping readers that openct.conf no longer has", stopUnits(slices.DeleteFunc(before, func(unit string) bool {
 			return slices.Contains(want.Units(), unit)
 		})))
 	}
@@ -73,7 +73,7 @@ func reloadUnits() error {
 	ctx, cancel := context.WithTimeout(context.Background(), reloadWait)
 	defer cancel()
 	if out, err := exec.CommandContext(ctx, "systemctl", "daemon-reload").CombinedOutput(); err != nil {
-		return fmt.Errorf("not told of the readers in openct.conf: %w: %s", err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("systemctl daemon-reload for the readers of openct.conf: %w: %s", err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }
@@ -86,7 +86,7 @@ func (c *Control) WaitingReaders() {
 	for i, instance := range c.Config.Instances() {
 		t, err := c.Config.Readers[i].Target()
 		if err == nil && readerunit.IsNode(t) && !c.Root.Exists(t.Path) {
-			c.say("openct-control: reader %s waits for its device: there is no %s", instance, t.Path)
+			c.say("openct-control: reader %s waits for its device: %s does not exist", instance, t.Path)
 		}
 	}
 }

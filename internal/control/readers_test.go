@@ -48,7 +48,7 @@ func TestStartReaders(t *testing.T) {
 			[]string{"systemctl daemon-reload", "systemctl stop --no-block -- openct-reader@phoenix.service"}, ""},
 		{"no readers", "", "", "", true, true, "", nil, ""},
 		{"a device is not there", two, two, "ttyUSB0", true, true, "",
-			[]string{"systemctl start --no-block -- openct-reader@phoenix.service"}, "reader my sim waits for its device: there is no /dev/ttyUSB1\n"},
+			[]string{"systemctl start --no-block -- openct-reader@phoenix.service"}, "reader my sim waits for its device: /dev/ttyUSB1 does not exist\n"},
 		{"systemd has no generator", one, "", "ttyUSB0", true, false, "",
 			[]string{"systemctl daemon-reload", handler + "phoenix serial /dev/ttyUSB0"}, ""},
 		{"another configuration file", one, "", "ttyUSB0", true, true, "/root/my.conf",
@@ -58,7 +58,7 @@ func TestStartReaders(t *testing.T) {
 		{"no systemd, and a device is not there", two, "", "ttyUSB0", false, false, "",
 			[]string{handler + "phoenix serial /dev/ttyUSB0", handler + "smartmouse serial /dev/ttyUSB1"}, ""},
 		{"no systemd, and watch will see it come", "hotplug = yes;\n" + two, "", "ttyUSB0", false, false, "",
-			[]string{handler + "phoenix serial /dev/ttyUSB0"}, "reader my sim waits for its device: there is no /dev/ttyUSB1\n"},
+			[]string{handler + "phoenix serial /dev/ttyUSB0"}, "reader my sim waits for its device: /dev/ttyUSB1 does not exist\n"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

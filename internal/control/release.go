@@ -21,8 +21,8 @@ import (
 
 // Errors of readers that are let go.
 var (
-	errReleased = errors.New("it is released")
-	errInUse    = errors.New("it is in use")
+	errReleased = errors.New("the device is released")
+	errInUse    = errors.New("a program has locked the card")
 	errAsRoot   = errors.New("only root may release and take readers")
 )
 
@@ -46,12 +46,12 @@ func (c *Control) Release(name string, force bool) error {
 	d.Connections = slices.DeleteFunc(d.Connections, func(p status.Connection) bool { return ended(p.PID) })
 	switch {
 	case err != nil:
-		return fmt.Errorf("reader %d: its device is not known: %w", e.Index, err)
+		return fmt.Errorf("reader %d: the device of this reader is not known: %w", e.Index, err)
 	case d.Type == "virtual" || d.Device == "":
-		return fmt.Errorf("reader %d has no device that another program could open: it is a virtual one", e.Index)
+		return fmt.Errorf("reader %d is virtual: it has no device that another program could open", e.Index)
 	case len(d.Locks) > 0 && !force:
 		return &cli.Hint{Err: fmt.Errorf("reader %d: %w: %s", e.Index, errInUse, c.lockHolders(d.Locks)),
-			Hint: fmt.Sprintf("end the program, or: openct-control release --force %s", name)}
+			Hint: fmt.Sprintf("end that program, or release the reader all the same: openct-control release --force %s", name)}
 	case !f.IsDaemon(e.Index):
 		return fmt.Errorf("reader %d: process %d: %w", e.Index, e.PID, status.ErrNotDaemon)
 	}
@@ -69,10 +69,10 @@ func (c *Control) Release(name string, force bool) error {
 		err = waitServing(context.Background(), f, d.Device, false, pauseWait)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("reader %d: its handler does not end: %w", e.Index, err), status.RemoveReleased(c.Dir, node))
+		return errors.Join(fmt.Errorf("reader %d: the handler does not end: %w", e.Index, err), status.RemoveReleased(c.Dir, node))
 	}
 	for _, p := range d.Connections {
-		c.say("%s was connected", c.processName(p.PID, p.UID))
+		c.say("%s was connected to the reader and has lost the connection", c.processName(p.PID, p.UID))
 	}
 	fmt.Fprintf(c.Out, "reader %d is released: other programs can open %s\n", e.Index, d.Device)
 	return nil
@@ -86,7 +86,7 @@ func (c *Control) lockHolders(locks []status.Lock) string {
 		if l.Exclusive {
 			kind = "an exclusive lock"
 		}
-		all = append(all, fmt.Sprintf("%s has had %s since %s", c.processName(l.PID, l.UID), kind, l.Since.Local().Format(time.TimeOnly)))
+		all = append(all, fmt.Sprintf("%s has held %s since %s", c.processName(l.PID, l.UID), kind, l.Since.Local().Format(time.TimeOnly)))
 	}
 	return strings.Join(all, "; ")
 }
@@ -95,7 +95,7 @@ func (c *Control) lockHolders(locks []status.Lock) string {
 // written.
 func (c *Control) explainReleased(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
-		return &cli.Hint{Err: fmt.Errorf("%w: %w", errAsRoot, err), Hint: "run it as root"}
+		return &cli.Hint{Err: fmt.Errorf("%w: %w", errAsRoot, err), Hint: "run openct-control as root"}
 	}
 	return err
 }
@@ -160,11 +160,11 @@ func findReleased(all []status.Released, name string) (status.Released, error) {
 		return found[0], nil
 	case len(found) > 1:
 		return status.Released{}, &cli.Hint{Err: fmt.Errorf("reader %q: %w", name, status.ErrAmbiguous),
-			Hint: "name its device: " + found[0].Device + " or " + found[1].Device}
+			Hint: "name the device of the reader: " + found[0].Device + " or " + found[1].Device}
 	case len(all) == 0:
-		return status.Released{}, fmt.Errorf("reader %q is not released; no reader is", name)
+		return status.Released{}, fmt.Errorf("reader %q is not released; no reader is released", name)
 	}
-	return status.Released{}, fmt.Errorf("reader %q is not released; released are %s", name, strings.Join(there, ", "))
+	return status.Released{}, fmt.Errorf("reader %q is not released; the released readers are %s", name, strings.Join(there, ", "))
 }
 
 // released is a released reader for people: 0 (office, /dev/bus/usb/001/004).
@@ -178,7 +178,7 @@ func released(r status.Released) string {
 // take serves one released reader. Where that fails, it stays released.
 func (c *Control) take(r status.Released) error {
 	if euid := os.Geteuid(); r.UID != euid && r.UID != 0 {
-		return fmt.Errorf("the file that says so is user %d's: %w", r.UID, fs.ErrPermission)
+		return fmt.Errorf("the file that records the release belongs to user %d: %w", r.UID, fs.ErrPermission)
 	}
 	t, err := c.releasedTarget(r)
 	if err != nil {
@@ -221,7 +221,7 @@ func (c *Control) releasedTarget(r status.Released) (devname.Target, error) {
 			return target(d, choice, id), nil
 		}
 	}
-	return t, &cli.Hint{Err: fmt.Errorf("neither the driver table nor %s has it", c.ConfigFile),
+	return t, &cli.Hint{Err: fmt.Errorf("neither the driver table nor %s has a driver for the device", c.ConfigFile),
 		Hint: fmt.Sprintf("rm %s; openct-control attach %s %s %s", r.File(), r.Driver, r.Type, r.Device)}
 }
 
@@ -247,7 +247,7 @@ func (c *Control) refuse(r status.Released) error {
 // ReleasedReaders names the readers that were let go.
 func (c *Control) ReleasedReaders() {
 	for _, r := range status.AllReleased(c.Dir, string(c.Root)) {
-		c.say("openct-control: reader %s is released; openct-control take %d serves it again", released(r), r.Reader)
+		c.say("openct-control: reader %s is released; to serve it again: openct-control take %d", released(r), r.Reader)
 	}
 }
 

@@ -50,11 +50,11 @@ func TestReleaseRefuses(t *testing.T) {
 		want   error
 		tells  string
 	}{
-		{"a locked one", status.Detail{Type: "usb", Device: "/dev/null", Locks: []status.Lock{lock}}, false, errInUse, "has had an exclusive lock since 10:11:12"},
+		{"a locked one", status.Detail{Type: "usb", Device: "/dev/null", Locks: []status.Lock{lock}}, false, errInUse, "has held an exclusive lock since 10:11:12"},
 		{"one that a program had locked that has ended", status.Detail{Type: "usb", Device: "/dev/null", Locks: []status.Lock{{PID: 1 << 30}}}, false, status.ErrNotDaemon, ""},
 		// This process is no handler that could be ended.
 		{"a locked one, with force", status.Detail{Type: "usb", Device: "/dev/null", Locks: []status.Lock{lock}}, true, status.ErrNotDaemon, "reader 0: process"},
-		{"a virtual one", status.Detail{Type: "virtual"}, true, nil, "it is a virtual one"},
+		{"a virtual one", status.Detail{Type: "virtual"}, true, nil, "reader 0 is virtual"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -75,7 +75,7 @@ func TestReleaseAsRoot(t *testing.T) {
 	c, _ := releaser(t, status.Detail{})
 	err := c.explainReleased(&fs.PathError{Op: "open", Path: "x", Err: fs.ErrPermission})
 	var hint *cli.Hint
-	if !errors.Is(err, errAsRoot) || !errors.As(err, &hint) || hint.Hint != "run it as root" {
+	if !errors.Is(err, errAsRoot) || !errors.As(err, &hint) || hint.Hint != "run openct-control as root" {
 		t.Errorf("error %v", err)
 	}
 }
@@ -89,8 +89,8 @@ func TestTakeForged(t *testing.T) {
 		want string
 	}{
 		{"another user's file", status.Released{UID: os.Geteuid() + 1, Driver: "phoenix", Type: "serial", Device: "/dev/null"}, "permission denied"},
-		{"a device that openct.conf does not name", status.Released{UID: os.Geteuid(), Driver: "phoenix", Type: "serial", Device: "/dev/null"}, "neither the driver table nor openct.conf has it"},
-		{"a USB device that is none of ours", status.Released{UID: os.Geteuid(), Driver: "etoken64", Type: "usb", Device: "/dev/bus/usb/999/127"}, "neither the driver table nor openct.conf has it"},
+		{"a device that openct.conf does not name", status.Released{UID: os.Geteuid(), Driver: "phoenix", Type: "serial", Device: "/dev/null"}, "neither the driver table nor openct.conf has a driver for the device"},
+		{"a USB device that is none of ours", status.Released{UID: os.Geteuid(), Driver: "etoken64", Type: "usb", Device: "/dev/bus/usb/999/127"}, "neither the driver table nor openct.conf has a driver for the device"},
 		{"no device", status.Released{UID: os.Geteuid(), Driver: "etoken64", Type: "usb", Device: "/etc/passwd"}, "not a device name"},
 	}
 	for _, tt := range tests {
@@ -167,7 +167,7 @@ func TestAttachReleased(t *testing.T) {
 			var said bytes.Buffer
 			c := &Control{Root: machine.Root(root), Dir: root, Config: config.Default(), ConfigFile: cli.ConfigFile, Err: &said}
 			err := c.Attach([]string{"001/004"})
-			if !errors.Is(err, tt.want) || (tt.want == nil) != strings.Contains(said.String(), "it is released") {
+			if !errors.Is(err, tt.want) || (tt.want == nil) != strings.Contains(said.String(), "the device is released") {
 				t.Errorf("error %v, said %q", err, &said)
 			}
 		})

@@ -17,7 +17,7 @@ import (
 )
 
 // errLent is why a device of this machine is not served.
-var errLent = errors.New("the device is lent to another machine by USB/IP")
+var errLent = errors.New("the device is exported to another machine by USB/IP")
 
 // choose picks the driver for a plugged device.
 func (c *Control) choose(d machine.Device) (driver.Choice, devname.ID, error) {
@@ -102,7 +102,7 @@ func (c *Control) settle() error {
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "udevadm", "settle", fmt.Sprintf("--timeout=%d", settleTime/time.Second)).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("still processing devices; serving those that it has not given to systemd: %w: %s",
+		return fmt.Errorf("still processing devices; openct-control starts the handlers of devices without a unit: %w: %s",
 			err, strings.TrimSpace(string(out)))
 	}
 	return nil

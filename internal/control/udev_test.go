@@ -386,7 +386,7 @@ func TestAttachFindsTheDriver(t *testing.T) {
 		{"by number", "", []string{"001/004"}, "-H etoken64 usb /dev/bus/usb/001/004", ""},
 		{"as openct.conf says", "driver etoken { ids = { usb:0529/0600, }; };", []string{"001/004"}, "-H etoken usb /dev/bus/usb/001/004", ""},
 		{"with the id that it has", "", []string{"usb:0529/0600", "usb", "/dev/bus/usb/001/004"}, "-H etoken64 usb /dev/bus/usb/001/004", ""},
-		{"with another id", "", []string{"usb:0529/0700", "usb", "/dev/bus/usb/001/004"}, "", "another device took its place"},
+		{"with another id", "", []string{"usb:0529/0700", "usb", "/dev/bus/usb/001/004"}, "", "another device is at this place now"},
 		{"a reader of the class, asked for by hand", "ccid = off;", []string{"001/005"}, "-H ccid usb /dev/bus/usb/001/005", ""},
 		{"a mouse", "", []string{"001/006"}, "", "no driver for this device"},
 	}
@@ -421,9 +421,9 @@ func TestAttachGone(t *testing.T) {
 		ok       bool
 		says     string
 	}{
-		{"by systemd, node", []string{"/dev/bus/usb/001/099"}, true, true, "/dev/bus/usb/001/099: unplugged before it was served"},
-		{"by systemd, classic operands", []string{"usb:0529/0600/0100 usb /dev/bus/usb/001/099"}, true, true, "unplugged before it was served"},
-		{"by systemd, sysfs path", []string{"/sys/devices/pci0000:00/0000:00:14.0/usb1/1-9"}, true, true, "it has been unplugged"},
+		{"by systemd, node", []string{"/dev/bus/usb/001/099"}, true, true, "/dev/bus/usb/001/099: the device was unplugged before its handler was ready"},
+		{"by systemd, classic operands", []string{"usb:0529/0600/0100 usb /dev/bus/usb/001/099"}, true, true, "the device was unplugged before its handler was ready"},
+		{"by systemd, sysfs path", []string{"/sys/devices/pci0000:00/0000:00:14.0/usb1/1-9"}, true, true, "the device was unplugged"},
 		{"by hand, node", []string{"/dev/bus/usb/001/099"}, false, false, ""},
 		{"by hand, sysfs path", []string{"/sys/devices/pci0000:00/0000:00:14.0/usb1/1-9"}, false, false, ""},
 	} {

@@ -58,7 +58,7 @@ func (c *Control) tellUdev() error {
 	out, err := exec.CommandContext(ctx, "udevadm", "trigger", "--action=change", "--subsystem-match=usb",
 		"--property-match=OPENCT_DRIVER=?*").CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("udev keeps its old properties of the devices that are plugged in: %w: %s", err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("the devices that are plugged in keep their old properties: %w: %s", err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }

@@ -47,7 +47,7 @@ func (c *Control) Verify(operands []string, o VerifyOptions) error {
 	}
 	r, path, err := c.examine(ctx, t, o)
 	if rerr := resume(); rerr != nil {
-		err = errors.Join(err, fmt.Errorf("the handler was stopped for the checks and does not start again: %w", rerr))
+		err = errors.Join(err, fmt.Errorf("the handler was stopped for the checks and cannot be started again: %w", rerr))
 	}
 	if r == nil {
 		return err
@@ -65,8 +65,8 @@ func (c *Control) verifyTarget(operands []string) (devname.Target, error) {
 	}
 	f, live, err := c.entries()
 	if err != nil {
-		return devname.Target{}, &cli.Hint{Err: errors.New("which reader is meant is not known"),
-			Hint: "name the device, as for attach: openct-control verify 001/004"}
+		return devname.Target{}, &cli.Hint{Err: errors.New("the status file cannot be read, so no reader is known"),
+			Hint: "name the device (lsusb prints bus and device number), such as: openct-control verify 001/004"}
 	}
 	defer f.Close()
 	var found []status.Entry
@@ -77,21 +77,21 @@ func (c *Control) verifyTarget(operands []string) (devname.Target, error) {
 	}
 	switch {
 	case len(found) == 0 && len(operands) == 1:
-		return devname.Target{}, fmt.Errorf("there is no reader %s", operands[0])
+		return devname.Target{}, fmt.Errorf("reader %s does not exist", operands[0])
 	case len(found) == 0:
-		return devname.Target{}, &cli.Hint{Err: errors.New("there is no reader"),
-			Hint: "plug it in, or name the device, as for attach: openct-control verify 001/004"}
+		return devname.Target{}, &cli.Hint{Err: errors.New("no reader is served"),
+			Hint: "plug the device in, or name it (lsusb prints bus and device number), such as: openct-control verify 001/004"}
 	case len(found) > 1:
-		return devname.Target{}, &cli.Hint{Err: fmt.Errorf("there are %d readers", len(found)),
-			Hint: "name one by its number: openct-control verify " + strconv.Itoa(found[0].Index)}
+		return devname.Target{}, &cli.Hint{Err: fmt.Errorf("%d readers are served, and none is named", len(found)),
+			Hint: "name one of them by its number, such as: openct-control verify " + strconv.Itoa(found[0].Index)}
 	}
 	d, err := f.ReadDetail(found[0])
 	if err != nil {
 		return devname.Target{}, fmt.Errorf("reader %d: %w", found[0].Index, err)
 	}
 	if d.Device == "" {
-		return devname.Target{}, &cli.Hint{Err: fmt.Errorf("reader %d is a virtual one", found[0].Index),
-			Hint: "name a fresh one in its place, such as: openct-control verify " + d.Driver + " virtual piv"}
+		return devname.Target{}, &cli.Hint{Err: fmt.Errorf("reader %d is virtual: it has no device to check", found[0].Index),
+			Hint: "have verify make a virtual reader of its own, such as: openct-control verify " + d.Driver + " virtual piv"}
 	}
 	return devname.Parse([]string{d.Driver, d.Type, d.Device}, os.DirFS(c.Root.Path("/")))
 }
@@ -140,7 +140,7 @@ func (c *Control) pause(t *devname.Target) (resume func() error, err error) {
 		return nil, err
 	}
 	if err := waitServing(context.Background(), f, t.Path, false, pauseWait); err != nil {
-		return nil, fmt.Errorf("reader %d: its handler does not end: %w", e.Index, err)
+		return nil, fmt.Errorf("reader %d: the handler does not end: %w", e.Index, err)
 	}
 	again := *t
 	again.Driver = d.Driver
@@ -234,7 +234,7 @@ func (c *Control) examine(ctx context.Context, t devname.Target, o VerifyOptions
 		if dev != nil {
 			_ = dev.Close()
 		}
-		return nil, "", &cli.Hint{Err: fmt.Errorf("%s: %w", path, fs.ErrExist), Hint: "take the old report away, or name another file with -o"}
+		return nil, "", &cli.Hint{Err: fmt.Errorf("%s: %w", path, fs.ErrExist), Hint: "remove the old report, or name another file with -o"}
 	}
 	show := newShow(c.Out, c.Err)
 	run.Progress, run.Verdict = show.progress, show.verdict
@@ -259,7 +259,7 @@ func (c *Control) finish(r *verify.Report, path string, failed error) error {
 	}
 	fmt.Fprintf(c.Out, "report: %s\n", path)
 	if why := r.Unplayable(); why != "" {
-		fmt.Fprintf(c.Err, "note: no test can be made of the report: %s\n", why)
+		fmt.Fprintf(c.Err, "note: no test can be made from the report: %s\n", why)
 	}
 	if failed != nil {
 		return failed

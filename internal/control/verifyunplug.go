@@ -34,16 +34,16 @@ func (c *Control) unplug(ctx context.Context, t devname.Target, r *verify.Report
 		add(verify.Odd, "not done: the device was not unplugged and plugged in within %v", unplugWait)
 	case err != nil:
 		show.ask("note: " + err.Error())
-		add(verify.Wrong, "the handler does not follow within %v", pauseWait)
+		add(verify.Wrong, "the handler does not end or start within %v", pauseWait)
 	default:
-		add(verify.OK, "handler gone after %d ms, ready after the plug in %d ms", gone.Milliseconds(), ready.Milliseconds())
+		add(verify.OK, "the handler ended %d ms after the unplug; the next one was ready %d ms after the plug", gone.Milliseconds(), ready.Milliseconds())
 	}
 }
 
 // Why nothing was measured.
 var (
 	errNotServed = errors.New("no handler serves the device")
-	errNoNews    = errors.New("no news of the device from the kernel")
+	errNoNews    = errors.New("the kernel reported no unplug or plug of the device")
 )
 
 // measureUnplug does what unplug says.
@@ -74,7 +74,7 @@ func (c *Control) measureUnplug(ctx context.Context, t devname.Target, ask func(
 		return 0, 0, err
 	}
 	gone = time.Since(begin)
-	ask("plug it in again")
+	ask("plug the device in again")
 	node, err := nextNode(events, "add", "")
 	if err != nil {
 		return 0, 0, err

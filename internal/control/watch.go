@@ -73,7 +73,7 @@ func (c *Control) Watch(noColdplug bool) error {
 		return nil // it runs already
 	}
 	if err != nil {
-		return &cli.Hint{Err: err, Hint: "openct-control shutdown ends the process that watches for devices"}
+		return &cli.Hint{Err: err, Hint: "end the running one with: openct-control shutdown"}
 	}
 	defer lock.Close()
 	events, err := uevent.Listen()
@@ -130,7 +130,7 @@ func (c *Control) watch(ctx context.Context, events listener, log *slog.Logger, 
 		case err == nil:
 			w.take(e)
 		case errors.Is(err, uevent.ErrOverflow):
-			log.Warn("looking at all devices", "error", err)
+			log.Warn("device events were lost; looking at all devices", "error", err)
 			w.run(w.scan)
 		case ctx.Err() != nil:
 			log.Info("no longer watching for devices")
@@ -160,7 +160,7 @@ func (w *watcher) end() {
 	select {
 	case <-ended:
 	case <-time.After(handlersEnd):
-		w.log.Warn("handlers that do not end are left alone")
+		w.log.Warn("some handlers do not end; no longer waiting for them")
 	}
 }
 
@@ -200,7 +200,7 @@ func (w *watcher) readers() { w.readersAt("") }
 func (w *watcher) devices() {
 	devices, err := w.Root.USBDevices()
 	if err != nil {
-		w.log.Error("devices are not served", "error", err)
+		w.log.Error("cannot list the devices that are plugged in", "error", err)
 	}
 	for _, d := range devices {
 		w.device(d)
@@ -262,7 +262,7 @@ func (w *watcher) failed(what string, err error) {
 	if err == nil || errors.As(err, &exit) {
 		return
 	}
-	w.log.Error(what+" is not served", "error", err)
+	w.log.Error("cannot serve "+what, "error", err)
 }
 
 // serveChild starts a handler and leaves a goroutine behind that waits for its end
@@ -275,7 +275,7 @@ func (w *watcher) serveChild(t devname.Target) error {
 	if err != nil || child == nil {
 		return err
 	}
-	w.log.Info("served", "device", t.Path, "pid", child.Pid)
+	w.log.Info("handler is ready", "device", t.Path, "pid", child.Pid)
 	w.run(func() {
 		// One that has ended needs no signal.
 		stop := context.AfterFunc(w.ctx, func() { _ = child.Signal(unix.SIGTERM) })
@@ -283,7 +283,7 @@ func (w *watcher) serveChild(t devname.Target) error {
 		state, err := child.Wait()
 		switch {
 		case err != nil:
-			w.log.Error("handler's end is not known", "device", t.Path, "error", err)
+			w.log.Error("cannot wait for the handler", "device", t.Path, "error", err)
 		case !state.Success():
 			w.log.Error("handler has failed", "device", t.Path, "error", state.String())
 			if w.again(t) {
@@ -354,7 +354,7 @@ func (c *Control) startWatch() error {
 	case child != nil:
 		return child.Release()
 	case errors.As(err, &exit):
-		return fmt.Errorf("devices that are plugged in later are not served: openct-control watch: %w", err)
+		return fmt.Errorf("openct-control watch failed, so devices that are plugged in later are not served: %w", err)
 	}
 	return err
 }

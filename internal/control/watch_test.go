@@ -315,8 +315,8 @@ func TestWatchEnds(t *testing.T) {
 			go func() { ended <- c.watch(ctx, from, slog.New(slog.NewTextHandler(log, nil))) }()
 
 			// The fake handlers know nothing of a device that is served.
-			log.wait(t, "msg=served")
-			log.wait(t, "msg=served")
+			log.wait(t, "msg=\"handler is ready\"")
+			log.wait(t, "msg=\"handler is ready\"")
 			children := childrenOf(t)
 			if len(children) != 2 {
 				t.Fatalf("children %v, want two", children)
@@ -333,7 +333,7 @@ func TestWatchEnds(t *testing.T) {
 				}
 			}
 			// It is started again.
-			log.wait(t, "msg=served")
+			log.wait(t, "msg=\"handler is ready\"")
 			if again := childrenOf(t); len(again) != 2 {
 				t.Errorf("children %v, want two", again)
 			}

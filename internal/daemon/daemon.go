@@ -29,8 +29,8 @@ import (
 // status.ErrNotInitialised, status.ErrNoFreeSlot, *status.ServedError,
 // driver.ErrNoDriver and driver.ErrUnknownDriver.
 var (
-	ErrUnknownType = errors.New("not a device type this program serves")
-	ErrOtherDevice = errors.New("another device took its place")
+	ErrUnknownType = errors.New("unknown device type (usb, serial, pcmcia, pcmcia_block and virtual exist)")
+	ErrOtherDevice = errors.New("another device is at this place now")
 )
 
 // Times a daemon allows itself.
@@ -111,7 +111,7 @@ func (d *daemon) lastWords(err error) {
 		Time: time.Now(), Device: d.Target.Path, Driver: cmp.Or(d.entry.Name, d.Target.Driver), Unit: d.Notify.Unit(), Error: err.Error(),
 	})
 	if werr != nil {
-		d.Log.Debug("the error is not left beside the status file", "error", werr)
+		d.Log.Debug("cannot write the error file beside the status file", "error", werr)
 	}
 }
 
@@ -366,7 +366,7 @@ func (d *daemon) drain() {
 		cancel()
 	}
 	if err := d.server.Wait(wait); err != nil {
-		d.Log.Debug("requests were cut off", "error", err)
+		d.Log.Debug("requests did not end in time", "error", err)
 	}
 }
 
@@ -397,6 +397,6 @@ func (d *daemon) bounded(what string, closer func() error) {
 			d.Log.Debug("closing the "+what, "error", err)
 		}
 	case <-time.After(closeWait):
-		d.Log.Debug(what + " does not close; leaving it to the kernel")
+		d.Log.Debug(what + " does not close in time")
 	}
 }

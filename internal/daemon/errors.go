@@ -91,15 +91,15 @@ func Explain(err error) error {
 	case errors.Is(err, status.ErrNotInitialised):
 		hint = "start OpenCT with: openct-control init (or: systemctl start openct.service)"
 	case errors.Is(err, usb.ErrAccess):
-		hint = "the device node must be readable and writable for this user; see: openct-control doctor"
+		hint = "give this user read and write access to the device node; see: openct-control doctor"
 	case errors.Is(err, fs.ErrPermission):
-		hint = "run it as root, or as the owner of OpenCT's directory; see: openct-control doctor"
+		hint = "run the command as root, or as the owner of OpenCT's directory; see: openct-control doctor"
 	case errors.Is(err, usb.ErrBusy):
-		hint = "stop the program that uses the device, or keep it off with a udev rule; see: openct-control doctor"
+		hint = "end the program that uses the device; openct-control doctor names it"
 	case errors.Is(err, driver.ErrNoDriver):
-		hint = "if it is a sibling of a supported device, add its id to openct.conf: driver NAME { ids = { usb:VVVV/PPPP, }; };"
+		hint = "if the device works like a supported one, add its id to openct.conf: driver NAME { ids = { usb:VVVV/PPPP, }; };"
 	case errors.Is(err, usb.ErrNotFound):
-		hint = "lsusb shows what is plugged in, and where"
+		hint = "lsusb lists the USB devices with bus and device number"
 	}
 	if hint == "" {
 		return err

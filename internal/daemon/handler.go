@@ -76,7 +76,7 @@ func (c *client) Disconnect() {
 		}
 	}
 	if len(released) > 0 {
-		c.log.Debug("released the locks of a client that left", "locks", len(released), "pid", c.who.PID, "uid", c.who.UID)
+		c.log.Debug("released the locks of a client that disconnected", "locks", len(released), "pid", c.who.PID, "uid", c.who.UID)
 	}
 	c.note(status.Event{Event: status.Disconnected, Client: clientOf(c.who)})
 }
@@ -140,10 +140,10 @@ func (c *client) afterLeft(ctx context.Context, cmd *command, r request, left *a
 		left.Store(err != nil)
 		return err
 	}
-	c.log.Debug("the card is reset: the client that had locked it has left", "slot", r.Unit)
+	c.log.Debug("card reset: the client that held the exclusive lock has disconnected", "slot", r.Unit)
 	if _, err := r.slot.Reset(ctx); err != nil && !errors.Is(err, ifd.ErrNoCard) {
 		left.Store(true)
-		return fmt.Errorf("reset after a client that left: %w", err)
+		return fmt.Errorf("card reset after a client with an exclusive lock disconnected: %w", err)
 	}
 	return cmd.run(c, ctx, r)
 }
@@ -181,7 +181,7 @@ func answer(resp []byte, err error, put func([]byte)) error {
 		return err
 	}
 	if len(resp) == 0 {
-		return fmt.Errorf("card answered nothing: %w", ifd.ErrComm)
+		return fmt.Errorf("the card sent an empty answer: %w", ifd.ErrComm)
 	}
 	put(resp)
 	return nil

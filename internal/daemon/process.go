@@ -128,7 +128,7 @@ func (p *Process) StartChild(credential *syscall.Credential) (*os.Process, error
 	case errors.As(err, &exit):
 		return nil, fmt.Errorf("%s: handler: %w", p.Target.Path, err)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, fmt.Errorf("%s: not ready after %v: %w", p.Target.Path, readyWait, err)
+		return nil, fmt.Errorf("%s: the handler is not ready after %v: %w", p.Target.Path, readyWait, err)
 	}
 	return nil, err
 }

@@ -37,7 +37,7 @@ func checkAliases(f *Facts) []Finding {
 	var all []Finding
 	for _, a := range f.Aliases {
 		if a.Port == "" {
-			all = append(all, fine("no device is plugged in that %s names %s", a.Where, a.Name)...)
+			all = append(all, fine("the device that %s names %s is not plugged in", a.Where, a.Name)...)
 			continue
 		}
 		all = append(all, fine("the device at port %s is named %s by %s", a.Port, a.Name, a.Where)...)

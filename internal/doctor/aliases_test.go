@@ -18,7 +18,7 @@ func TestAliases(t *testing.T) {
 	f := m.gather(silent)
 	want := []Finding{
 		{Level: OK, Text: "the device at port 1-1 is named office by " + conf + ":1"},
-		{Level: OK, Text: "no device is plugged in that " + conf + ":2 names spare"},
+		{Level: OK, Text: "the device that " + conf + ":2 names spare is not plugged in"},
 		{Level: OK, Text: "the device at port 1-3 is named other by " + conf + ":3"},
 	}
 	if diff := cmp.Diff(want, checkAliases(f)); diff != "" {

@@ -17,16 +17,16 @@ func checkConfig(f *Facts) []Finding {
 	var all []Finding
 	switch {
 	case c.Err != "":
-		all = found(Fail, "correct "+c.File+" where the error is", "%s", c.Err)
+		all = found(Fail, "correct "+c.File+" at the line that the message names", "%s", c.Err)
 	case c.Missing:
-		all = fine("there is no %s, so the defaults apply", c.File)
+		all = fine("%s does not exist: the defaults apply", c.File)
 	case len(c.Warnings) == 0:
-		all = fine("%s has no mistakes", c.File)
+		all = fine("%s has no errors", c.File)
 	}
 	for _, w := range c.Warnings {
-		next := "correct " + c.File + " there"
+		next := "correct " + c.File + " at this line"
 		if len(c.NotYet) > 0 && strings.Contains(w, config.ErrUnknownDriver.Error()) {
-			next += "; ifdhandler -i lists the drivers; of C OpenCT's these are not there: " + strings.Join(c.NotYet, ", ")
+			next += "; ifdhandler -i lists the drivers; these drivers of C OpenCT do not exist here: " + strings.Join(c.NotYet, ", ")
 		}
 		all = append(all, found(Warn, next, "%s", w)...)
 	}
@@ -48,13 +48,13 @@ func checkDirectory(f *Facts) []Finding {
 	}
 	switch {
 	case d.Missing && d.FromEnv:
-		return found(Fail, "make the directory "+d.Path+", or unset OPENCT_SOCKETDIR", "there is no directory %s%s", d.Path, named)
+		return found(Fail, "make the directory "+d.Path+", or unset OPENCT_SOCKETDIR", "the directory %s does not exist%s", d.Path, named)
 	case d.Missing && f.Systemd:
-		return found(Fail, "systemd-tmpfiles --create openct.conf", "there is no directory %s", d.Path)
+		return found(Fail, "systemd-tmpfiles --create openct.conf", "the directory %s does not exist", d.Path)
 	case d.Missing:
-		return found(Fail, "as root: openct-control init", "there is no directory %s", d.Path)
+		return found(Fail, "as root: openct-control init", "the directory %s does not exist", d.Path)
 	case d.Err != "":
-		return found(Fail, "put "+d.Path+" right", "%s", d.Err)
+		return found(Fail, "correct "+d.Path, "%s", d.Err)
 	}
 	return fine("%s%s belongs to %s, group %s, mode %04o", d.Path, named, d.Owner, d.Group, d.Mode)
 }
@@ -68,7 +68,7 @@ func checkAccess(f *Facts) []Finding {
 		return fine("you (%s) may use the readers in %s", c.Name, d.Path)
 	case c.IsMember && !c.InGroup:
 		return found(Fail, "log out and in again (or, for one shell: newgrp "+d.Group+")",
-			"you (%s) are in group %s, but were not yet when you logged in", c.Name, d.Group)
+			"you (%s) are a member of group %s, but your session began before you became one", c.Name, d.Group)
 	case d.Mode&0o010 != 0 && d.Group != "root":
 		return found(Fail, fmt.Sprintf("as root: usermod -aG %s %s; then log out and in again", d.Group, c.Name),
 			"you (%s) are not in group %s, whose members may use the readers", c.Name, d.Group)
@@ -100,7 +100,7 @@ func checkStarted(f *Facts) []Finding {
 			n++
 		}
 	}
-	return fine("started, %d of %d readers in use", n, entries)
+	return fine("OpenCT is started: %d of %d reader numbers are in use", n, entries)
 }
 
 func checkService(f *Facts) []Finding {
@@ -113,7 +113,7 @@ func checkService(f *Facts) []Finding {
 		return nil // it did not answer
 	case s.Load == "not-found":
 		return found(Warn, "install openct.service and openct-handler@.service (make install), then: systemctl daemon-reload",
-			"systemd knows no openct.service: nothing starts OpenCT at boot")
+			"systemd has no unit file for openct.service: OpenCT is not started at boot")
 	case s.Load == "masked":
 		return found(Warn, "systemctl unmask openct.service", "openct.service is masked")
 	case s.Load != "loaded":
@@ -130,25 +130,25 @@ func checkService(f *Facts) []Finding {
 // (packaging/udev).
 const noSystemdRules = "61-openct-no-systemd.rules"
 
-// checkHotplug looks for who serves what is plugged in where systemd does not run.
+// checkHotplug looks for the program that starts handlers where systemd does not run.
 func checkHotplug(f *Facts) []Finding {
 	var all []Finding
 	for _, p := range f.Watch {
-		all = append(all, fine("%s serves what is plugged in; systemd does not run here", p)...)
+		all = append(all, fine("%s starts a handler for each device that is plugged in; systemd does not run here", p)...)
 	}
 	runs := slices.IndexFunc(f.Rules.current(), func(r RulesFile) bool { return r.Runs > 0 })
 	switch {
 	case len(all) > 0:
 		return all
 	case f.Rules.Running && runs >= 0:
-		return fine("udev starts a handler for what is plugged in (%s); systemd does not run here", f.Rules.current()[runs].Path)
+		return fine("udev starts a handler for each device that is plugged in (%s); systemd does not run here", f.Rules.current()[runs].Path)
 	case f.Mdev:
-		return fine("mdev starts a handler for what is plugged in (/etc/mdev.conf), if mdev runs; systemd does not run here")
+		return fine("mdev, if it runs, starts a handler for each device that is plugged in (/etc/mdev.conf); systemd does not run here")
 	case f.Config.Hotplug:
-		return found(Warn, "openct-control init", "nothing serves what is plugged in: systemd does not run here, nor does openct-control watch")
+		return found(Warn, "openct-control init", "no program starts a handler for a device that is plugged in: neither systemd nor openct-control watch runs here")
 	}
 	return found(Warn, "in "+f.Config.File+", hotplug = yes; then: openct-control init",
-		"nothing serves what is plugged in: systemd does not run here, nor does openct-control watch")
+		"no program starts a handler for a device that is plugged in: neither systemd nor openct-control watch runs here")
 }
 
 // install is how to get the rules there.
@@ -174,14 +174,14 @@ func checkRules(f *Facts) []Finding {
 		switch {
 		case r.Masked != "" && r.Starts:
 			all = append(all, found(Warn, "remove "+r.Masked+", then: udevadm control --reload",
-				"%s has no effect: %s takes its place", r.Path, r.Masked)...)
+				"%s has no effect: udev reads %s in its place", r.Path, r.Masked)...)
 		case r.Masked != "":
 		case r.Runs > 0 && f.Systemd && path.Base(r.Path) != noSystemdRules:
 			all = append(all, found(Warn, fmt.Sprintf("in %s, use SYSTEMD_WANTS in place of RUN, as 60-openct.rules does", r.Path),
-				"%s:%d starts handlers with RUN: udev kills them", r.Path, r.Runs)...)
+				"%s:%d starts handlers with RUN: udev kills them after the event", r.Path, r.Runs)...)
 		case r.NoSuch:
-			all = append(all, found(Fail, "systemd-sysusers (or, as root: groupadd --system "+r.Group+"); then: "+restartUdev+"; then plug the tokens in anew",
-				"%s gives the nodes of tokens to group %s, which there is not", r.Path, r.Group)...)
+			all = append(all, found(Fail, "systemd-sysusers (or, as root: groupadd --system "+r.Group+"); then: "+restartUdev+"; then unplug the tokens and plug them in again",
+				"%s assigns the nodes of tokens to group %s, which does not exist", r.Path, r.Group)...)
 		default:
 			paths = append(paths, r.Path)
 		}
@@ -190,10 +190,10 @@ func checkRules(f *Facts) []Finding {
 		all = append(all, fine("udev rules: %s", strings.Join(paths, ", "))...)
 	}
 	if len(all) == 0 && !f.Systemd {
-		return fine("no udev rule is about OpenCT")
+		return fine("no udev rule for OpenCT is installed")
 	}
 	if len(all) == 0 {
-		all = found(Warn, install, "no udev rule is about OpenCT: what is plugged in is not served by itself")
+		all = found(Warn, install, "no udev rule for OpenCT is installed: no handler is started for a device that is plugged in")
 	}
 	return all
 }
@@ -209,10 +209,10 @@ func checkReaders(f *Facts) []Finding {
 		}
 		if r.SocketErr != "" {
 			all = append(all, found(Fail, r.serveAgain("attach the reader again"),
-				"process %d serves reader %d (%s), but does not answer: %s", r.PID, r.Index, r.Name, r.SocketErr)...)
+				"the handler of reader %d (%s), process %d, does not answer: %s", r.Index, r.Name, r.PID, r.SocketErr)...)
 			continue
 		}
-		all = append(all, fine("process %d serves reader %d (%s) on %s", r.PID, r.Index, r.Name, r.Socket)...)
+		all = append(all, fine("the handler of reader %d (%s), process %d, answers on %s", r.Index, r.Name, r.PID, r.Socket)...)
 	}
 	return all
 }
@@ -247,8 +247,8 @@ func checkRoom(f *Facts) []Finding {
 	}
 	for i := range f.Devices {
 		if d := &f.Devices[i]; d.Ours() && d.Reader == nil {
-			return found(Fail, "unplug a reader, or stop one: systemctl stop openct-handler@...",
-				"all %d reader numbers are in use, and %s waits for one", entries, d.Port)
+			return found(Fail, "unplug a device, or stop the unit of one: systemctl stop openct-handler@...",
+				"all %d reader numbers are in use, and none is free for the device at port %s", entries, d.Port)
 		}
 	}
 	return nil
@@ -258,8 +258,8 @@ func checkStale(f *Facts) []Finding {
 	var all []Finding
 	for _, r := range f.Readers {
 		if !r.Alive {
-			all = append(all, found(Warn, "openct-control init (it clears the entry; readers that run are not disturbed)",
-				"reader %d (%s) belongs to process %d, which has died", r.Index, r.Name, r.PID)...)
+			all = append(all, found(Warn, "openct-control init (removes the entry; other readers are not interrupted)",
+				"the handler of reader %d (%s), process %d, has crashed: its entry in the status file is left", r.Index, r.Name, r.PID)...)
 		}
 	}
 	return all
@@ -270,14 +270,14 @@ func checkPrograms(f *Facts) []Finding {
 	for _, p := range f.Others {
 		switch {
 		case p.Name != "pcscd":
-			all = append(all, fine("%s runs; it may want the same devices", p)...)
+			all = append(all, fine("%s runs, and may open the same devices", p)...)
 		case !f.Bundle:
-			all = append(all, fine("%s runs, without a driver for OpenCT's readers (package openct-pcsc)", p)...)
+			all = append(all, fine("%s runs, but the PC/SC driver for OpenCT's readers is not installed (package openct-pcsc)", p)...)
 		case slices.Contains(f.ShutOut, p):
-			all = append(all, found(Warn, "systemctl edit pcscd.service, and there [Service] SupplementaryGroups="+f.Dir.Group+"; then systemctl restart pcscd.service",
-				"%s may not enter %s: PC/SC programs see no card in OpenCT's readers", p, f.Dir.Path)...)
+			all = append(all, found(Warn, "systemctl edit pcscd.service, add [Service] and SupplementaryGroups="+f.Dir.Group+"; then: systemctl restart pcscd.service",
+				"%s may not open the sockets in %s: PC/SC programs see no card in OpenCT's readers", p, f.Dir.Path)...)
 		default:
-			all = append(all, fine("%s runs; PC/SC programs find OpenCT's readers there, by its driver for them", p)...)
+			all = append(all, fine("%s runs with the PC/SC driver for OpenCT's readers", p)...)
 		}
 	}
 	return all
@@ -302,7 +302,7 @@ func checkPlugged(f *Facts) []Finding {
 	}
 	next := "plug the token in; lsusb must list it"
 	if len(strangers) > 0 {
-		next += fmt.Sprintf(" (if it is %s: openct.conf can give it to a driver)", strings.Join(strangers, " or "))
+		next += fmt.Sprintf(" (if the token is %s: openct.conf can assign it to a driver)", strings.Join(strangers, " or "))
 	}
-	return found(Warn, next, "no device is plugged in that OpenCT has a driver for")
+	return found(Warn, next, "no device with an OpenCT driver is plugged in")
 }

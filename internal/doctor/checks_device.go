@@ -14,20 +14,20 @@ func checkDriver(_ *Facts, d *Device) []Finding {
 	}
 	switch {
 	case d.Lent:
-		return fine("%s is lent to another machine by USB/IP; usbip unbind --busid=%s takes it back", name, d.Port)
+		return fine("%s is exported to another machine by USB/IP; usbip unbind --busid=%s takes it back", name, d.Port)
 	case d.DriverErr != "":
 		return found(Fail, "correct openct.conf; ifdhandler -i lists the drivers", "%s: %s", name, d.DriverErr)
 	case d.Left != "":
-		return fine("%s is left to %s, as all readers of the smart card class (ccid in openct.conf)", name, d.Left)
+		return fine("%s is left to %s, as all readers of the USB smart card class (option ccid in openct.conf)", name, d.Left)
 	case d.Driver == "":
-		return fine("%s is not an OpenCT device: no driver lists its id (openct.conf can assign it to one)", name)
+		return fine("%s has no OpenCT driver: no driver lists its id (openct.conf can assign the id to one)", name)
 	}
-	return fine("%s has driver %s, %s; the driver was verified by %s", name, d.Driver, d.Why, d.Verified)
+	return fine("%s has driver %s (%s); the driver was verified by %s", name, d.Driver, d.Why, d.Verified)
 }
 
 // retrigger makes udev look at a device again.
 func (d *Device) retrigger() string {
-	return "udevadm trigger --action=add /sys/bus/usb/devices/" + d.Port + " (or plug it in anew)"
+	return "udevadm trigger --action=add /sys/bus/usb/devices/" + d.Port + " (or unplug the device and plug it in again)"
 }
 
 func checkNode(f *Facts, d *Device) []Finding {
@@ -41,27 +41,27 @@ func checkNode(f *Facts, d *Device) []Finding {
 	}
 	switch {
 	case n.Missing && f.Rules.Running:
-		return found(Fail, "udevadm trigger --action=add /sys/bus/usb/devices/"+d.Port, "there is no node %s", n.Path)
+		return found(Fail, "udevadm trigger --action=add /sys/bus/usb/devices/"+d.Port, "the device node %s does not exist", n.Path)
 	case n.Missing:
-		return found(Fail, "in a container, give it /dev/bus/usb; else start udev", "there is no node %s", n.Path)
+		return found(Fail, "in a container: pass /dev/bus/usb to it; otherwise start udev", "the device node %s does not exist", n.Path)
 	case n.UserMay:
-		return fine("%s belongs to %s, group %s, mode %04o: %s may open it", n.Path, n.Owner, n.Group, n.Mode, user)
+		return fine("%s belongs to %s, group %s, mode %04o: %s may open the node", n.Path, n.Owner, n.Group, n.Mode, user)
 	case d.Reader != nil && d.Reader.Alive:
-		return fine("%s belongs to %s, group %s, mode %04o: its handler has it open", n.Path, n.Owner, n.Group, n.Mode)
+		return fine("%s belongs to %s, group %s, mode %04o: the handler has the node open", n.Path, n.Owner, n.Group, n.Mode)
 	}
-	next := fmt.Sprintf("run it as root, or as a user who may open %s", n.Path)
+	next := fmt.Sprintf("start the handler as root, or as a user who may open %s", n.Path)
 	switch {
 	case n.User == "" || !f.Rules.Running:
 	case len(f.Rules.current()) == 0:
 		next = install
 	case f.groupLost(d):
 		return found(Fail, restartUdev+"; then: "+d.retrigger(),
-			"%s belongs to %s, group %s, mode %04o: %s may not open it; udev has read its rule before there was a group for it, and keeps the rule without",
+			"%s belongs to %s, group %s, mode %04o: %s may not open the node: udev read its rules before that group existed, and applies them without the group",
 			n.Path, n.Owner, n.Group, n.Mode, user)
 	default:
 		next = d.retrigger()
 	}
-	return found(Fail, next, "%s belongs to %s, group %s, mode %04o: %s may not open it", n.Path, n.Owner, n.Group, n.Mode, user)
+	return found(Fail, next, "%s belongs to %s, group %s, mode %04o: %s may not open the node", n.Path, n.Owner, n.Group, n.Mode, user)
 }
 
 // groupLost says whether udev has applied the rule to a device, but not the
@@ -82,16 +82,16 @@ func checkRecord(f *Facts, d *Device) []Finding {
 	}
 	switch {
 	case len(f.Rules.current()) == 0:
-		return found(level, install, "udev has no rule for it")
+		return found(level, install, "udev has no rule for the device")
 	case d.Udev.Driver == "none":
-		return found(level, d.retrigger(), "udev's record leaves it alone (OPENCT_DRIVER=none), as openct.conf did when it was plugged in")
+		return found(level, d.retrigger(), "udev's record excludes the device (OPENCT_DRIVER=none): so did openct.conf when the device was plugged in")
 	case len(d.Udev.Wants) == 0:
-		return found(level, d.retrigger(), "udev does not ask for a handler: it was plugged in before the rule was there, or no rule matches")
+		return found(level, d.retrigger(), "udev's record names no unit: the device was plugged in before the rule was installed, or no rule matches")
 	case !d.Udev.Tagged:
 		return found(level, "add TAG+=\"systemd\" to the rule that sets SYSTEMD_WANTS, then: "+d.retrigger(),
-			"udev asks for %s, but without the tag that makes systemd look", strings.Join(d.Udev.Wants, " "))
+			"udev's record names %s, but lacks the tag \"systemd\": systemd does not start the unit", strings.Join(d.Udev.Wants, " "))
 	}
-	return fine("udev asks for %s", strings.Join(d.Udev.Wants, " "))
+	return fine("udev has systemd start %s", strings.Join(d.Udev.Wants, " "))
 }
 
 // served says whether a living handler has the device.
@@ -106,21 +106,21 @@ func checkHolder(_ *Facts, d *Device) []Finding {
 		var next string
 		switch p.Name {
 		case "pcscd":
-			next = "pcsc = ignore in openct.conf, or, if PC/SC is not needed: systemctl stop pcscd.socket pcscd.service; then plug the token in anew"
+			next = "pcsc = ignore in openct.conf, or, if PC/SC is not needed: systemctl stop pcscd.socket pcscd.service; then unplug the token and plug it in again"
 		case "scdaemon":
 			next = "gpgconf --kill scdaemon, and disable-ccid in ~/.gnupg/scdaemon.conf"
 		default:
-			next = fmt.Sprintf("end %s, or plug the token in anew", p)
+			next = fmt.Sprintf("end %s, or unplug the token and plug it in again", p)
 		}
-		all = append(all, found(Fail, next, "%s has it open", p)...)
+		all = append(all, found(Fail, next, "%s has the device open", p)...)
 	}
 	switch {
 	case len(all) > 0:
 	case d.Claimed:
-		return found(Fail, "run openct-control doctor as root, to see which one", "a program has claimed its interface")
+		return found(Fail, "run openct-control doctor as root, which tells the program's name", "a program has claimed the device's interface")
 	case d.Kernel != "":
-		return found(Fail, fmt.Sprintf("keep the kernel's driver off: echo 'blacklist %s' >/etc/modprobe.d/openct.conf; modprobe -r %s", d.Kernel, d.Kernel),
-			"the kernel's driver %s has its interface", d.Kernel)
+		return found(Fail, fmt.Sprintf("keep the kernel driver from loading: echo 'blacklist %s' >/etc/modprobe.d/openct.conf; modprobe -r %s", d.Kernel, d.Kernel),
+			"the kernel driver %s has claimed the device's interface", d.Kernel)
 	}
 	return all
 }
@@ -155,12 +155,12 @@ func unitFinding(u Unit, served bool) []Finding {
 	case u.Active == "active":
 		return fine("%s is active", u.Name)
 	case u.Active == "failed":
-		return found(level, fmt.Sprintf("journalctl -u %s -n 20; when that is mended: systemctl restart %s", u.Name, u.Name),
+		return found(level, fmt.Sprintf("journalctl -u %s -n 20 shows the error; when it is corrected: systemctl restart %s", u.Name, u.Name),
 			"%s has failed (%s)", u.Name, u.Result)
 	case u.Active == "activating":
-		return found(level, "wait a moment; then, if it stays so: journalctl -u "+u.Name+" -n 20", "%s is starting", u.Name)
+		return found(level, "wait 30 seconds; if the unit is still starting then: journalctl -u "+u.Name+" -n 20", "%s is starting", u.Name)
 	case served:
-		return found(Warn, "openct-control shutdown; systemctl restart openct.service", "%s is %s: the handler was started by hand", u.Name, u.Active)
+		return found(Warn, "openct-control shutdown; systemctl restart openct.service", "%s is %s: the handler was started outside the unit", u.Name, u.Active)
 	}
 	return found(Fail, "systemctl start "+u.Name, "%s was stopped (%s)", u.Name, u.Active)
 }
@@ -170,13 +170,13 @@ func checkServed(f *Facts, d *Device) []Finding {
 		return nil // told already
 	}
 	if !d.served() {
-		return found(Fail, "openct-control attach "+d.Instance(), "no handler serves it")
+		return found(Fail, "openct-control attach "+d.Instance(), "no handler serves the device")
 	}
 	r := d.Reader
 	if r.SocketErr != "" {
-		return found(Fail, r.serveAgain("openct-control attach "+d.Instance()), "process %d serves it as reader %d, but does not answer: %s", r.PID, r.Index, r.SocketErr)
+		return found(Fail, r.serveAgain("openct-control attach "+d.Instance()), "the handler of the device (process %d, reader %d) does not answer: %s", r.PID, r.Index, r.SocketErr)
 	}
-	return fine("process %d serves it as reader %d on %s", r.PID, r.Index, r.Socket)
+	return fine("the handler of the device (process %d, reader %d) answers on %s", r.PID, r.Index, r.Socket)
 }
 
 // recent is how long ago an error may have been that is still worth a look.
@@ -189,8 +189,8 @@ func checkLastError(f *Facts, d *Device) []Finding {
 	r := d.Reader
 	ago := f.Now.Sub(r.ErrorTime).Round(time.Second)
 	if ago > recent {
-		return fine("its last error was %v ago: %s", ago, r.LastError)
+		return fine("the reader's last error, %v ago: %s", ago, r.LastError)
 	}
-	next := fmt.Sprintf("openct-tool -r %d mf; if that fails, plug the token in anew", r.Index)
-	return found(Warn, next, "its last error was %v ago: %s", ago, r.LastError)
+	next := fmt.Sprintf("openct-tool -r %d mf; if that fails, unplug the token and plug it in again", r.Index)
+	return found(Warn, next, "the reader's last error, %v ago: %s", ago, r.LastError)
 }

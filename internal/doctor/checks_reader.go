@@ -17,15 +17,15 @@ func checkReaderDevice(_ *Facts, c *Configured) []Finding {
 	switch {
 	case c.Same != "":
 		return found(Fail, fmt.Sprintf("remove one of the two from %s", file(c.Where)),
-			"%s is the device of reader %s, by another link", c.Device, c.Same)
+			"%s is also the device of reader %s, which names it by another path", c.Device, c.Same)
 	case !c.there() && strings.HasPrefix(c.Device, "/dev/serial/"):
-		return found(Warn, fmt.Sprintf("plug its adapter in, or correct the device at %s; ls %s lists those that are there", c.Where, parent(c.Device)),
-			"it has driver %s, and waits for its device: there is no %s", c.Driver, c.Device)
+		return found(Warn, fmt.Sprintf("plug in the reader's adapter, or correct the device at %s; ls %s lists the adapters that are plugged in", c.Where, parent(c.Device)),
+			"the device %s does not exist; the reader (driver %s) starts when it appears", c.Device, c.Driver)
 	case !c.there():
-		return found(Warn, fmt.Sprintf("plug its adapter in, or correct the device at %s", c.Where),
-			"it has driver %s, and waits for its device: there is no %s", c.Driver, c.Device)
+		return found(Warn, fmt.Sprintf("plug in the reader's adapter, or correct the device at %s", c.Where),
+			"the device %s does not exist; the reader (driver %s) starts when it appears", c.Device, c.Driver)
 	}
-	return fine("it has driver %s and device %s, as %s says", c.Driver, c.Device, c.Where)
+	return fine("driver %s, device %s (%s)", c.Driver, c.Device, c.Where)
 }
 
 // file is FILE of FILE:LINE.
@@ -34,25 +34,25 @@ func file(where string) string { return where[:max(0, strings.LastIndexByte(wher
 func parent(path string) string { return path[:strings.LastIndexByte(path, '/')] }
 
 // modemRule keeps ModemManager off a serial adapter.
-const modemRule = `tell ModemManager to leave it alone: ENV{ID_MM_PORT_IGNORE}="1" in a rule for the adapter (openct(7) has one)`
+const modemRule = `exclude the adapter from ModemManager: ENV{ID_MM_PORT_IGNORE}="1" in a udev rule (openct(7) has an example)`
 
 func checkReaderHolder(f *Facts, c *Configured) []Finding {
 	var all []Finding
 	if c.Getty.Active == "active" {
-		all = append(all, found(Fail, "systemctl disable --now "+c.Getty.Name+"; and no console=... for it on the kernel's command line",
-			"%s offers a login on it", c.Getty.Name)...)
+		all = append(all, found(Fail, "systemctl disable --now "+c.Getty.Name+"; and remove console=... for the device from the kernel's command line",
+			"%s runs a login prompt on the device", c.Getty.Name)...)
 	}
 	for _, p := range c.Holders {
 		switch {
 		case p.Name == "ModemManager":
-			all = append(all, found(Fail, modemRule+"; then: systemctl restart ModemManager.service", "%s has it open", p)...)
+			all = append(all, found(Fail, modemRule+"; then: systemctl restart ModemManager.service", "%s has the device open", p)...)
 		case strings.HasSuffix(p.Name, "getty") && len(all) > 0:
 		default:
-			all = append(all, found(Fail, fmt.Sprintf("end %s", p), "%s has it open", p)...)
+			all = append(all, found(Fail, fmt.Sprintf("end %s", p), "%s has the device open", p)...)
 		}
 	}
 	if len(all) == 0 && f.ModemManager != nil && c.Node != nil && c.there() && !c.noModem {
-		return found(Warn, modemRule, "%s runs, and may take it for a modem's", f.ModemManager)
+		return found(Warn, modemRule, "%s runs, and may open the device as a modem", f.ModemManager)
 	}
 	return all
 }
@@ -68,19 +68,19 @@ func checkReaderNode(_ *Facts, c *Configured) []Finding {
 	}
 	switch {
 	case n.UserMay:
-		return fine("%s belongs to %s, group %s, mode %04o: %s may open it", n.Path, n.Owner, n.Group, n.Mode, user)
+		return fine("%s belongs to %s, group %s, mode %04o: %s may open the node", n.Path, n.Owner, n.Group, n.Mode, user)
 	case c.served():
-		return fine("%s belongs to %s, group %s, mode %04o: its handler has it open", n.Path, n.Owner, n.Group, n.Mode)
+		return fine("%s belongs to %s, group %s, mode %04o: the handler has the node open", n.Path, n.Owner, n.Group, n.Mode)
 	case c.Unit.Load != "" && n.Group != "root":
 		return found(Fail, "systemctl restart openct.service, which asks for the node's group",
-			"%s belongs to %s, group %s, mode %04o: %s, as %s runs, may not open it", n.Path, n.Owner, n.Group, n.Mode, user, c.Unit.Name)
+			"%s belongs to %s, group %s, mode %04o: %s, the user of %s, may not open the node", n.Path, n.Owner, n.Group, n.Mode, user, c.Unit.Name)
 	case c.Unit.Load != "":
-		return found(Fail, fmt.Sprintf("give it to a group, in /etc/udev/rules.d/59-openct.rules: SUBSYSTEM==\"tty\", KERNEL==\"%s\", GROUP=\"openctd\", MODE=\"0660\"; then: udevadm control --reload; udevadm trigger --action=change %s",
+		return found(Fail, fmt.Sprintf("assign the node to a group, in /etc/udev/rules.d/59-openct.rules: SUBSYSTEM==\"tty\", KERNEL==\"%s\", GROUP=\"openctd\", MODE=\"0660\"; then: udevadm control --reload; udevadm trigger --action=change %s",
 			base(n.Path), n.Path),
-			"%s belongs to %s, group %s, mode %04o: %s, as %s runs, may not open it", n.Path, n.Owner, n.Group, n.Mode, user, c.Unit.Name)
+			"%s belongs to %s, group %s, mode %04o: %s, the user of %s, may not open the node", n.Path, n.Owner, n.Group, n.Mode, user, c.Unit.Name)
 	}
 	return found(Warn, fmt.Sprintf("run openct-control as root, or as a user who may open %s", n.Path),
-		"%s belongs to %s, group %s, mode %04o: %s may not open it", n.Path, n.Owner, n.Group, n.Mode, user)
+		"%s belongs to %s, group %s, mode %04o: %s may not open the node", n.Path, n.Owner, n.Group, n.Mode, user)
 }
 
 func base(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
@@ -93,11 +93,11 @@ func checkReaderUnit(_ *Facts, c *Configured) []Finding {
 	case u.Load == "not-found":
 		return found(Fail, "install openct-reader@.service (make install), then: systemctl restart openct.service", "systemd has no unit file for %s", u.Name)
 	case c.Stale:
-		return found(Warn, "systemctl restart openct.service", "openct.conf has changed since systemd was told of %s", u.Name)
+		return found(Warn, "systemctl restart openct.service", "openct.conf has changed since systemd read the unit %s", u.Name)
 	case u.Active == "inactive" && !c.there():
-		return fine("%s is inactive until the device comes", u.Name)
+		return fine("%s is inactive until the device appears", u.Name)
 	case u.Active == "inactive" && !c.served():
-		return found(Fail, "systemctl start "+u.Name, "%s is inactive (%s), though the device is there", u.Name, u.Result)
+		return found(Fail, "systemctl start "+u.Name, "%s is inactive (%s), though the device exists", u.Name, u.Result)
 	}
 	return unitFinding(u, c.served())
 }
@@ -115,13 +115,13 @@ func checkReaderServed(f *Facts, c *Configured) []Finding {
 		if c.Unit.Load == "loaded" {
 			next = "systemctl restart " + c.Unit.Name
 		}
-		return found(Fail, next, "no handler serves it")
+		return found(Fail, next, "no handler serves the device")
 	}
 	r := c.Reader
 	if r.SocketErr != "" {
-		return found(Fail, r.serveAgain(attach), "process %d serves it as reader %d, but does not answer: %s", r.PID, r.Index, r.SocketErr)
+		return found(Fail, r.serveAgain(attach), "the handler of the device (process %d, reader %d) does not answer: %s", r.PID, r.Index, r.SocketErr)
 	}
-	return fine("process %d serves it as reader %d on %s", r.PID, r.Index, r.Socket)
+	return fine("the handler of the device (process %d, reader %d) answers on %s", r.PID, r.Index, r.Socket)
 }
 
 func checkReaderError(f *Facts, c *Configured) []Finding {
@@ -130,10 +130,10 @@ func checkReaderError(f *Facts, c *Configured) []Finding {
 	}
 	ago := f.Now.Sub(c.Reader.ErrorTime).Round(time.Second)
 	if ago > recent {
-		return fine("its last error was %v ago: %s", ago, c.Reader.LastError)
+		return fine("the reader's last error, %v ago: %s", ago, c.Reader.LastError)
 	}
-	return found(Warn, fmt.Sprintf("see that a card is in, the right way round, and that the reader's clock is the one at %s; then: openct-tool -r %d atr", c.Where, c.Reader.Index),
-		"its last error was %v ago: %s", ago, c.Reader.LastError)
+	return found(Warn, fmt.Sprintf("check that a card is inserted the right way round and that the clock at %s is the reader's; then: openct-tool -r %d atr", c.Where, c.Reader.Index),
+		"the reader's last error, %v ago: %s", ago, c.Reader.LastError)
 }
 
 func checkReaderCard(_ *Facts, c *Configured) []Finding {
@@ -141,7 +141,7 @@ func checkReaderCard(_ *Facts, c *Configured) []Finding {
 	case !c.served() || c.Reader.SocketErr != "" || !c.Reader.Empty:
 		return nil
 	case !c.NoSwitch && (c.Driver == "phoenix" || c.Driver == "smartmouse"):
-		return fine("no card is in it, as it tells by CTS; if there is one, it needs switch = off at %s", c.Where)
+		return fine("the card switch (CTS) says that no card is inserted; if one is, set switch = off at %s", c.Where)
 	}
-	return fine("no card is in it")
+	return fine("no card is inserted")
 }

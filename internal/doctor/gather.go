@@ -243,11 +243,11 @@ func pick(d *Device, p machine.Device, cfg *config.Config) {
 	d.Driver, d.Verified, d.Left = choice.Entry.Name, string(choice.Entry.Verified), choice.Left
 	switch choice.Why {
 	case driver.WhyConfig:
-		d.Why = "as openct.conf says"
+		d.Why = "assigned in openct.conf"
 	case driver.WhyID:
-		d.Why = "whose table lists it"
+		d.Why = "which lists the id"
 	case driver.WhyClass:
-		d.Why = "for its class"
+		d.Why = "for the USB smart card class"
 	}
 }
 

@@ -117,11 +117,11 @@ func TestGatherDevices(t *testing.T) {
 		}
 	}
 	want := []device{
-		{"1-1", "etoken64", "whose table lists it", "", "", false},
-		{"1-2", "etoken", "as openct.conf says", "", "", false},
+		{"1-1", "etoken64", "which lists the id", "", "", false},
+		{"1-2", "etoken", "assigned in openct.conf", "", "", false},
 		{"1-3", "", "", "", "", false}, // the statement is skipped
 		{"1-5", "", "", "", "", false}, // could be a token
-		{"1-7", "", "whose table lists it", "", "", true},
+		{"1-7", "", "which lists the id", "", "", true},
 	}
 	if diff := cmp.Diff([]string{m.root + `/etc/openct.conf:1: "driver": driver "nosuch": there is no such driver; the statement is skipped`}, f.Config.Warnings); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)

@@ -89,52 +89,52 @@ func TestReaderFindings(t *testing.T) {
 				f.Config.Warnings = []string{`/etc/openct.conf:1: "reader": driver "towitoko": there is no such driver yet; C OpenCT had it`}
 				f.Config.NotYet = []string{"acr30u", "towitoko"}
 			},
-			check: "configuration", level: Warn, text: "no such driver yet", next: "of C OpenCT's these are not there: acr30u, towitoko",
+			check: "configuration", level: Warn, text: "no such driver yet", next: "these drivers of C OpenCT do not exist here: acr30u, towitoko",
 		},
 		{
 			name: "the device is not there", from: idle,
 			spoil: func(f *Facts, c *Configured) { c.Node.Missing = true },
-			check: "device", level: Warn, text: "it has driver phoenix, and waits for its device: there is no /dev/ttyUSB0",
-			next: "plug its adapter in, or correct the device at /etc/openct.conf:7",
+			check: "device", level: Warn, text: "the device /dev/ttyUSB0 does not exist; the reader (driver phoenix) starts when it appears",
+			next: "plug in the reader's adapter, or correct the device at /etc/openct.conf:7",
 		},
 		{
 			name: "a link that is not there", from: idle,
 			spoil: func(f *Facts, c *Configured) { c.Device, c.Node.Missing = "/dev/serial/by-id/usb-x", true },
-			check: "device", level: Warn, text: "there is no /dev/serial/by-id/usb-x", next: "ls /dev/serial/by-id lists those that are there",
+			check: "device", level: Warn, text: "the device /dev/serial/by-id/usb-x does not exist", next: "ls /dev/serial/by-id lists the adapters that are plugged in",
 		},
 		{
 			name: "two links to one node", from: withReader,
 			spoil: func(f *Facts, c *Configured) { c.Same = "desk" },
-			check: "device", level: Fail, text: "/dev/ttyUSB0 is the device of reader desk, by another link", next: "remove one of the two from /etc/openct.conf",
+			check: "device", level: Fail, text: "/dev/ttyUSB0 is also the device of reader desk, which names it by another path", next: "remove one of the two from /etc/openct.conf",
 		},
 		{
 			name: "a getty", from: idle,
 			spoil: func(f *Facts, c *Configured) { c.Getty.Active, c.Holders = "active", []Process{{9, "agetty"}} },
-			check: "holder", level: Fail, text: "serial-getty@ttyUSB0.service offers a login on it", next: "systemctl disable --now serial-getty@ttyUSB0.service",
+			check: "holder", level: Fail, text: "serial-getty@ttyUSB0.service runs a login prompt on the device", next: "systemctl disable --now serial-getty@ttyUSB0.service",
 		},
 		{
 			name: "ModemManager has it", from: idle,
 			spoil: func(f *Facts, c *Configured) {
 				f.ModemManager, c.Holders = &Process{9, "ModemManager"}, []Process{{9, "ModemManager"}}
 			},
-			check: "holder", level: Fail, text: "ModemManager (pid 9) has it open", next: `ENV{ID_MM_PORT_IGNORE}="1"`,
+			check: "holder", level: Fail, text: "ModemManager (pid 9) has the device open", next: `ENV{ID_MM_PORT_IGNORE}="1"`,
 		},
 		{
 			name: "ModemManager may take it", from: withReader,
 			spoil: func(f *Facts, c *Configured) { f.ModemManager = &Process{9, "ModemManager"} },
-			check: "holder", level: Warn, text: "ModemManager (pid 9) runs, and may take it for a modem's", next: `ENV{ID_MM_PORT_IGNORE}="1"`,
+			check: "holder", level: Warn, text: "ModemManager (pid 9) runs, and may open the device as a modem", next: `ENV{ID_MM_PORT_IGNORE}="1"`,
 		},
 		{
 			name: "another program has it", from: idle,
 			spoil: func(f *Facts, c *Configured) { c.Holders = []Process{{9, "minicom"}} },
-			check: "holder", level: Fail, text: "minicom (pid 9) has it open", next: "end minicom (pid 9)",
+			check: "holder", level: Fail, text: "minicom (pid 9) has the device open", next: "end minicom (pid 9)",
 		},
 		{
 			name: "the unit has not the node's group", from: idle,
 			spoil: func(f *Facts, c *Configured) {
 				c.Node.UserMay, c.Node.Group, c.Unit.Active, c.Unit.Result = false, "uucp", "failed", "exit-code"
 			},
-			check: "node", level: Fail, text: "openctd, as openct-reader@sim.service runs, may not open it", next: "systemctl restart openct.service",
+			check: "node", level: Fail, text: "openctd, the user of openct-reader@sim.service, may not open the node", next: "systemctl restart openct.service",
 		},
 		{
 			name: "root's node", from: idle,
@@ -146,7 +146,7 @@ func TestReaderFindings(t *testing.T) {
 			spoil: func(f *Facts, c *Configured) {
 				f.Systemd, c.Unit, c.Node.User, c.Node.UserMay = false, Unit{}, "", false
 			},
-			check: "node", level: Warn, text: "you may not open it", next: "openct-control attach --reader 'sim'",
+			check: "node", level: Warn, text: "you may not open the node", next: "openct-control attach --reader 'sim'",
 		},
 		{
 			name: "no unit file", from: idle,
@@ -160,7 +160,7 @@ func TestReaderFindings(t *testing.T) {
 		},
 		{
 			name: "the unit was stopped", from: idle, spoil: func(f *Facts, c *Configured) {},
-			check: "unit", level: Fail, text: "openct-reader@sim.service is inactive (success), though the device is there", next: "systemctl start openct-reader@sim.service",
+			check: "unit", level: Fail, text: "openct-reader@sim.service is inactive (success), though the device exists", next: "systemctl start openct-reader@sim.service",
 		},
 		{
 			name: "the unit has failed", from: idle,
@@ -170,19 +170,19 @@ func TestReaderFindings(t *testing.T) {
 		{
 			name: "nobody serves it, without systemd", from: idle,
 			spoil: func(f *Facts, c *Configured) { f.Systemd, c.Unit = false, Unit{} },
-			check: "served", level: Fail, text: "no handler serves it", next: "openct-control attach --reader 'sim'",
+			check: "served", level: Fail, text: "no handler serves the device", next: "openct-control attach --reader 'sim'",
 		},
 		{
 			name: "the handler does not answer", from: withReader,
 			spoil: func(f *Facts, c *Configured) { c.Reader.SocketErr = "timeout" },
-			check: "served", level: Fail, text: "process 72 serves it as reader 0, but does not answer: timeout", next: "systemctl restart openct-reader@sim.service",
+			check: "served", level: Fail, text: "the handler of the device (process 72, reader 0) does not answer: timeout", next: "systemctl restart openct-reader@sim.service",
 		},
 		{
 			name: "the card does not answer", from: withReader,
 			spoil: func(f *Facts, c *Configured) {
 				c.Reader.LastError, c.Reader.ErrorTime = "card does not answer to reset", f.Now.Add(-time.Minute)
 			},
-			check: "error", level: Warn, text: "its last error was 1m0s ago: card does not answer to reset", next: "the right way round, and that the reader's clock is the one at /etc/openct.conf:7",
+			check: "error", level: Warn, text: "the reader's last error, 1m0s ago: card does not answer to reset", next: "the right way round and that the clock at /etc/openct.conf:7 is the reader's",
 		},
 	}
 	for _, tt := range tests {
@@ -222,18 +222,18 @@ func TestReaderNoAlarm(t *testing.T) {
 		spoil func(f *Facts, c *Configured)
 		text  string // said all the same
 	}{
-		{"served", func(f *Facts, c *Configured) {}, "process 72 serves it as reader 0 on /run/openct/0"},
+		{"served", func(f *Facts, c *Configured) {}, "the handler of the device (process 72, reader 0) answers on /run/openct/0"},
 		{"its unit's line", func(f *Facts, c *Configured) {}, "openct-reader@sim.service: Phoenix reader, reader 0, card present"},
-		{"what openct.conf says", func(f *Facts, c *Configured) {}, "it has driver phoenix and device /dev/ttyUSB0, as /etc/openct.conf:7 says"},
-		{"no card", func(f *Facts, c *Configured) { c.Reader.Empty = true }, "no card is in it, as it tells by CTS; if there is one, it needs switch = off at /etc/openct.conf:7"},
-		{"no card, and it has no switch", func(f *Facts, c *Configured) { c.Reader.Empty, c.NoSwitch = true, true }, "no card is in it"},
-		{"ModemManager leaves it alone", func(f *Facts, c *Configured) { f.ModemManager, c.noModem = &Process{9, "ModemManager"}, true }, "may open it"},
-		{"its handler opened it before", func(f *Facts, c *Configured) { c.Node.UserMay = false }, "its handler has it open"},
-		{"virtual", func(f *Facts, c *Configured) { c.Node, c.Device = nil, "echo" }, "process 72 serves it"},
+		{"what openct.conf says", func(f *Facts, c *Configured) {}, "driver phoenix, device /dev/ttyUSB0 (/etc/openct.conf:7)"},
+		{"no card", func(f *Facts, c *Configured) { c.Reader.Empty = true }, "the card switch (CTS) says that no card is inserted; if one is, set switch = off at /etc/openct.conf:7"},
+		{"no card, and it has no switch", func(f *Facts, c *Configured) { c.Reader.Empty, c.NoSwitch = true, true }, "no card is inserted"},
+		{"ModemManager leaves it alone", func(f *Facts, c *Configured) { f.ModemManager, c.noModem = &Process{9, "ModemManager"}, true }, "may open the node"},
+		{"its handler opened it before", func(f *Facts, c *Configured) { c.Node.UserMay = false }, "the handler has the node open"},
+		{"virtual", func(f *Facts, c *Configured) { c.Node, c.Device = nil, "echo" }, "(process 72, reader 0)"},
 		{"no systemd", func(f *Facts, c *Configured) {
 			f.Systemd, c.Unit, c.Getty = false, Unit{}, Unit{}
 			f.Watch = []Process{{5, "openct-watch"}}
-		}, "process 72 serves it"},
+		}, "(process 72, reader 0)"},
 		{"an error of yesterday", func(f *Facts, c *Configured) {
 			c.Reader.LastError, c.Reader.ErrorTime = "timeout", f.Now.Add(-24*time.Hour)
 		}, "24h0m0s ago: timeout"},

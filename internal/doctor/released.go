@@ -13,5 +13,5 @@ func (o Options) released(node string) *status.Released {
 // checkReleased stands for all other checks of a device that was let go and is
 // served by nothing: that is as somebody wanted it.
 func checkReleased(r *status.Released) []Finding {
-	return fine("%s is released since %s; openct-control take %d serves it again", r.Device, r.Time.Local().Format("2006-01-02 15:04"), r.Reader)
+	return fine("%s is released since %s; to serve it again: openct-control take %d", r.Device, r.Time.Local().Format("2006-01-02 15:04"), r.Reader)
 }

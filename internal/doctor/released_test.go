@@ -17,10 +17,10 @@ func TestReleased(t *testing.T) {
 		want  string // a finding that is there; with -, one that is not
 	}{
 		{"a token", Facts{Devices: []Device{{Port: "1-2", Driver: "etoken64", Released: r}}}, "/dev/null is released since"},
-		{"a token, and nothing else is said", Facts{Devices: []Device{{Port: "1-2", Driver: "etoken64", Released: r}}}, "-no handler serves it"},
-		{"a token that is served all the same", Facts{Devices: []Device{{Port: "1-2", Driver: "etoken64", Released: r, Reader: &Reader{Alive: true}}}}, "serves it as reader 0"},
-		{"a configured reader", Facts{Configured: []Configured{{Name: "sim", Device: "/dev/null", Released: r}}}, "openct-control take 2 serves it again"},
-		{"a configured reader, and nothing else is said", Facts{Configured: []Configured{{Name: "sim", Device: "/dev/null", Released: r}}}, "-no handler serves it"},
+		{"a token, and nothing else is said", Facts{Devices: []Device{{Port: "1-2", Driver: "etoken64", Released: r}}}, "-no handler serves the device"},
+		{"a token that is served all the same", Facts{Devices: []Device{{Port: "1-2", Driver: "etoken64", Released: r, Reader: &Reader{Alive: true}}}}, "reader 0) answers"},
+		{"a configured reader", Facts{Configured: []Configured{{Name: "sim", Device: "/dev/null", Released: r}}}, "to serve it again: openct-control take 2"},
+		{"a configured reader, and nothing else is said", Facts{Configured: []Configured{{Name: "sim", Device: "/dev/null", Released: r}}}, "-no handler serves the device"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

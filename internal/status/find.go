@@ -9,7 +9,7 @@ import (
 
 // What keeps Find from finding one reader.
 var (
-	ErrNoReader  = errors.New("there is no such reader")
+	ErrNoReader  = errors.New("no such reader")
 	ErrAmbiguous = errors.New("more than one reader has that name")
 )
 
@@ -58,7 +58,7 @@ func (f *File) Find(name string) (Entry, error) {
 	case len(found) > 1:
 		return Entry{}, fmt.Errorf("reader %q: %w: %s; name one by its number", name, ErrAmbiguous, strings.Join(numbers, ", "))
 	case len(readers) == 0:
-		return Entry{}, fmt.Errorf("reader %q: %w; there are none", name, ErrNoReader)
+		return Entry{}, fmt.Errorf("reader %q: %w; no reader is served", name, ErrNoReader)
 	}
-	return Entry{}, fmt.Errorf("reader %q: %w; there are %s", name, ErrNoReader, strings.Join(readers, ", "))
+	return Entry{}, fmt.Errorf("reader %q: %w; the readers are %s", name, ErrNoReader, strings.Join(readers, ", "))
 }

@@ -39,7 +39,7 @@ func TestFind(t *testing.T) {
 			}
 		})
 	}
-	if _, err := mustOpen(t, initDir(t)).Find("office"); !errors.Is(err, ErrNoReader) || !strings.HasSuffix(err.Error(), "there are none") {
+	if _, err := mustOpen(t, initDir(t)).Find("office"); !errors.Is(err, ErrNoReader) || !strings.HasSuffix(err.Error(), "no reader is served") {
 		t.Errorf("without readers: %v", err)
 	}
 }

@@ -23,31 +23,31 @@ func (r *runner) exchangeCard(ctx context.Context) {
 	defer cancel()
 	rd, err := r.again()
 	if err != nil {
-		r.verdict(Wrong, name, "the reader cannot be opened a second time: %s", kindOf(err))
+		r.verdict(Wrong, name, "the reader cannot be opened again: %s", kindOf(err))
 		return
 	}
 	defer rd.Close()
 	slot := rd.Slots()[0]
 	p, ok := slot.(ifd.Presence)
 	if !ok {
-		r.verdict(OK, name, "the card cannot be taken out, or the reader does not tell")
+		r.verdict(OK, name, "not done: the card cannot be removed, or the reader does not report card presence")
 		return
 	}
 	for _, do := range []struct {
 		ask  string
 		want bool
-	}{{"take the card out", false}, {"put the card in", true}} {
+	}{{"remove the card", false}, {"insert the card", true}} {
 		r.Ask(do.ask)
 		if err := waitCard(ctx, p, do.want); err != nil {
-			r.verdict(Wrong, name, "the reader was asked to tell after \"%s\": %s", do.ask, kindOf(err))
+			r.verdict(Wrong, name, "the reader did not report the change after \"please %s\": %s", do.ask, kindOf(err))
 			return
 		}
 	}
 	if _, err := slot.Reset(ctx); err != nil {
-		r.verdict(Wrong, name, "the reader tells both, but the card does not answer then: %s", kindOf(err))
+		r.verdict(Wrong, name, "the reader reports removal and insertion, but the card does not answer a reset afterwards: %s", kindOf(err))
 		return
 	}
-	r.verdict(OK, name, "the reader tells both, and the card answers")
+	r.verdict(OK, name, "the reader reports removal and insertion, and the card answers a reset")
 }
 
 // again opens the reader without a recorder.

@@ -58,17 +58,17 @@ var (
 func commands() []command {
 	return []command{
 		{"short", "SELECT of the master file", selectMF},
-		{"short, again", "the same", selectMF},
+		{"short, again", "SELECT of the master file again", selectMF},
 		{"application", "SELECT of the PIV application", short(selectName, pivAID, true)},
 		{"data", "GET DATA of a short object", short(getData, chuid, true)},
 		{"long answer", "GET DATA of a long object", short(getData, certificate, true)},
-		{"long answer, again", "the same", short(getData, certificate, true)},
-		{"long command", "SELECT of a name of 255 bytes, which no card has", short(selectName, make([]byte, 255), false)},
+		{"long answer, again", "GET DATA of the long object again", short(getData, certificate, true)},
+		{"long command", "SELECT of an application name of 255 bytes, which no card has", short(selectName, make([]byte, 255), false)},
 		{"extended", "SELECT with extended lengths", extended(selectName, pivAID, true)},
 		{"extended answer", "GET DATA with extended lengths", extended(getData, certificate, true)},
-		{"extended command", "SELECT of a name of 512 bytes, which no card has", extended(selectName, make([]byte, 512), false)},
-		{"chain, first", "SELECT in two commands, the first", short(selectChain, pivAID[:5], false)},
-		{"chain, second", "the second", short(selectName, pivAID[5:], true)},
+		{"extended command", "SELECT of an application name of 512 bytes, which no card has", extended(selectName, make([]byte, 512), false)},
+		{"chain, first", "SELECT in a chain of two commands, the first", short(selectChain, pivAID[:5], false)},
+		{"chain, second", "SELECT in a chain of two commands, the second", short(selectName, pivAID[5:], true)},
 	}
 }
 
@@ -113,18 +113,18 @@ func (r *runner) commands(ctx context.Context) {
 	for i, c := range commands() {
 		r.progress("command %d of %d: %s", i+1, len(commands()), c.what)
 		if len(c.apdu) > limits.Command || strings.HasPrefix(c.name, "extended") && limits.Command <= proto.ShortAPDU.Command {
-			r.verdict(OK, c.name, "not sent: the reader takes commands of up to %d bytes", limits.Command)
+			r.verdict(OK, c.name, "not sent: the reader accepts commands of at most %d bytes", limits.Command)
 			continue
 		}
 		if r.broken {
 			if _, err := r.reset(ctx); err == nil {
 				err = r.choose(ctx, proto.Default)
 				if err != nil {
-					r.verdict(Wrong, c.name, "not sent: no protocol after a reset: %s", kindOf(err))
+					r.verdict(Wrong, c.name, "not sent: after the failure before, the card was reset, but its protocol cannot be chosen: %s", kindOf(err))
 					return
 				}
 			} else {
-				r.verdict(Wrong, c.name, "not sent: no reset after the failure: %s", kindOf(err))
+				r.verdict(Wrong, c.name, "not sent: after the failure before, the card cannot be reset: %s", kindOf(err))
 				return
 			}
 		}
@@ -134,7 +134,7 @@ func (r *runner) commands(ctx context.Context) {
 		before, again := last[key]
 		switch {
 		case errors.Is(err, proto.ErrInvalidAPDU):
-			r.verdict(OK, c.name, "%s: the reader does not carry it", c.what)
+			r.verdict(OK, c.name, "%s: the reader does not support such commands", c.what)
 		case err != nil:
 			r.broken = true
 			r.verdict(Wrong, c.name, "%s: %s; %s", c.what, kindOf(err), times)
@@ -144,7 +144,7 @@ func (r *runner) commands(ctx context.Context) {
 		case len(resp) < 2 || !isStatus(resp[len(resp)-2]):
 			r.verdict(Wrong, c.name, "%s: %s; %s", c.what, ResponseText(resp), times)
 		case again && !bytes.Equal(before, resp):
-			r.verdict(Wrong, c.name, "%s: another answer than before; %s", c.what, times)
+			r.verdict(Wrong, c.name, "%s: the answer differs from the first one; %s", c.what, times)
 		case took > slowCommand:
 			r.verdict(Odd, c.name, "%s: %s; slow: %s", c.what, ResponseText(resp), times)
 		default:

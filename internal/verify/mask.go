@@ -82,12 +82,12 @@ func (r *Report) Unplayable() string {
 		case r.Driver == "cm4000":
 			at = "in a PCMCIA slot"
 		}
-		return fmt.Sprintf("the exchange is left out: verify does not know where a reader of driver %s %s has what the card says, and so cannot remove it", r.Driver, at)
+		return fmt.Sprintf("the exchange is left out: verify does not know where in the answers of driver %s %s the card's data is, and so cannot remove the data", r.Driver, at)
 	}
 	for i := range r.Steps {
 		// The checksum that no card uses is not computed anew.
 		if a, _ := atr.Parse(r.Steps[i].atr()); a != nil && a.Offers(proto.T1) && a.CRC() {
-			return "the card uses CRC checksums, which verify does not compute anew for blocks without the card's data"
+			return "the card uses CRC checksums, which verify cannot compute for blocks whose card data is removed"
 		}
 	}
 	return ""

@@ -129,7 +129,7 @@ func (r *Report) WriteTo(w io.Writer) (int64, error) {
 	}
 	b.WriteString("\n[exchange]\n")
 	if why := r.Unplayable(); why != "" {
-		fmt.Fprintf(&b, "# No test can be made of this report: %s.\n", why)
+		fmt.Fprintf(&b, "# No test can be made from this report: %s.\n", why)
 	}
 	for i := range r.Steps {
 		r.Steps[i].write(&b)
@@ -248,7 +248,7 @@ func dateForm(value string) error {
 }
 
 func spellingError(value string) error {
-	return fmt.Errorf("%.40q has not the form of such a value", value)
+	return fmt.Errorf("%.40q is not a valid value", value)
 }
 
 func (p *parser) head(words []string) error {
@@ -315,7 +315,7 @@ func (p *parser) head(words []string) error {
 
 func (p *parser) device(words []string) error {
 	if len(words) != 2 || len(words[0]) != 9 || words[0][4] != ':' {
-		return fmt.Errorf("not an id and a release")
+		return fmt.Errorf("not a device id and a release")
 	}
 	n, err := numbers([]string{words[0][:4], words[0][5:], words[1]}, 16, 16, 16, 16)
 	if err != nil {
@@ -329,7 +329,7 @@ func (p *parser) device(words []string) error {
 // numbers reads a number of so many bits for each base.
 func numbers(words []string, bits int, bases ...int) ([]uint64, error) {
 	if len(words) != len(bases) {
-		return nil, fmt.Errorf("%d values where %d belong", len(words), len(bases))
+		return nil, fmt.Errorf("%d values instead of %d", len(words), len(bases))
 	}
 	var all []uint64
 	for i, w := range words {
@@ -361,7 +361,7 @@ func (p *parser) exchange(line string) error {
 	switch {
 	case strings.HasPrefix(line, "  "):
 		if p.step == nil {
-			return fmt.Errorf("it belongs to no step")
+			return fmt.Errorf("the line belongs to no step")
 		}
 		p.script.WriteString(line + "\n")
 		return nil
@@ -386,7 +386,7 @@ func (p *parser) exchange(line string) error {
 			return fmt.Errorf("not a command")
 		}
 	default:
-		return fmt.Errorf("%.40q is no step", do)
+		return fmt.Errorf("%.40q is not a step", do)
 	}
 	if len(p.r.Steps) == maxSteps {
 		return fmt.Errorf("more than %d steps", maxSteps)
@@ -411,7 +411,7 @@ func (p *parser) result(text string) error {
 	switch {
 	case err != nil:
 	case strings.Contains(script, "*"):
-		err = fmt.Errorf("a report repeats no bytes with *") // a short text of these is long
+		err = fmt.Errorf("a report must not repeat bytes with *") // a short text of these is long
 	case p.r.Device != nil:
 		s.USB, err = record.ParseScript(script)
 	default:
@@ -426,11 +426,11 @@ func (p *parser) result(text string) error {
 func (p *parser) end() error {
 	switch {
 	case p.step != nil:
-		return fmt.Errorf("%w: it ends within a step", ErrReport)
+		return fmt.Errorf("%w: the exchange ends in an incomplete step", ErrReport)
 	case p.r.Driver == "" || p.r.Version == "" || p.r.Date == "":
-		return fmt.Errorf("%w: it names no driver, no version or no date", ErrReport)
+		return fmt.Errorf("%w: the driver, version or date is missing", ErrReport)
 	case len(p.r.Steps) == 0:
-		return fmt.Errorf("%w: it holds no exchange", ErrReport)
+		return fmt.Errorf("%w: the exchange is missing", ErrReport)
 	}
 	return nil
 }

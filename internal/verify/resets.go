@@ -54,14 +54,14 @@ func (r *runner) resets(ctx context.Context) error {
 	}
 	switch {
 	case len(took) == 0:
-		r.verdict(Wrong, "reset", "the card does not answer: %s", kindOf(lost))
+		r.verdict(Wrong, "reset", "the card does not answer to a reset: %s", kindOf(lost))
 		return lost
 	case lost != nil:
-		r.verdict(Wrong, "reset", "%d of %d succeed; else: %s", len(took), resets, kindOf(lost))
+		r.verdict(Wrong, "reset", "%d of %d resets succeed; the others fail: %s", len(took), resets, kindOf(lost))
 	case slices.Max(took) > slowReset:
-		r.verdict(Odd, "reset", "%d of %d, slow: %s", len(took), resets, span(took))
+		r.verdict(Odd, "reset", "%d of %d resets succeed, slowly: %s", len(took), resets, span(took))
 	default:
-		r.verdict(OK, "reset", "%d of %d, %s", len(took), resets, span(took))
+		r.verdict(OK, "reset", "%d of %d resets succeed, %s", len(took), resets, span(took))
 	}
 	r.answerToReset(first, different)
 	if r.raw == nil {
@@ -76,11 +76,11 @@ func (r *runner) answerToReset(raw []byte, different bool) {
 	text := strings.TrimPrefix(atrText(raw), atrWord)
 	switch {
 	case different:
-		r.verdict(Odd, "ATR", "not always the same; the first is %s", text)
+		r.verdict(Odd, "ATR", "the ATR differs between resets; the first is %s", text)
 	case errors.Is(err, atr.ErrInvalid):
-		r.verdict(Wrong, "ATR", "%d bytes that are none", len(raw))
+		r.verdict(Wrong, "ATR", "%d bytes, which are not a valid ATR", len(raw))
 	case err != nil:
-		r.verdict(Odd, "ATR", "%s: it breaks ISO/IEC 7816-3", text)
+		r.verdict(Odd, "ATR", "%s: the ATR violates ISO/IEC 7816-3", text)
 	default:
 		r.verdict(OK, "ATR", "%s", text)
 	}
@@ -113,25 +113,25 @@ func (r *runner) protocols(ctx context.Context) {
 			err := r.choose(ctx, p)
 			switch {
 			case errors.Is(err, ifd.ErrNotSupported):
-				r.verdict(OK, "protocol "+p.String(), "the card offers it, the reader does not carry it")
+				r.verdict(OK, "protocol "+p.String(), "the card offers this protocol, the reader does not support it")
 			case err != nil:
-				r.verdict(Odd, "protocol "+p.String(), "the card offers it, to choose it fails: %s", kindOf(err))
+				r.verdict(Odd, "protocol "+p.String(), "the card offers this protocol, but choosing it fails: %s", kindOf(err))
 			default:
 				s, _, err := r.transmit(ctx, selectMF)
 				if err != nil {
 					r.verdict(Wrong, "protocol "+p.String(), "%s", kindOf(err))
 				} else {
-					r.verdict(OK, "protocol "+p.String(), "chosen, %s", s.Result)
+					r.verdict(OK, "protocol "+p.String(), "chosen; SELECT: %s", s.Result)
 				}
 			}
 			if _, err := r.reset(ctx); err != nil {
-				r.verdict(Wrong, "protocol "+p.String(), "no reset after it: %s", kindOf(err))
+				r.verdict(Wrong, "protocol "+p.String(), "the card cannot be reset after this protocol: %s", kindOf(err))
 				return
 			}
 		}
 	}
 	if err := r.choose(ctx, proto.Default); err != nil {
-		r.verdict(Wrong, "protocol", "the card was reset, but no command can be sent: %s", kindOf(err))
+		r.verdict(Wrong, "protocol", "the card was reset, but its protocol cannot be chosen: %s", kindOf(err))
 		return
 	}
 	r.verdict(OK, "protocol", "%v", r.engine.ID())

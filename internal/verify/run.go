@@ -64,7 +64,7 @@ type runner struct {
 }
 
 // ErrGone: the device has left in the middle of the checks.
-var ErrGone = errors.New("the device has left")
+var ErrGone = errors.New("the device was unplugged")
 
 // Run opens the reader, checks it and closes it. The report holds what was seen
 // also where the checks ended early; then there is an error beside it.
@@ -116,7 +116,7 @@ func (r *runner) left(ctx context.Context) error {
 	}
 	select {
 	case <-r.reader.Gone():
-		r.verdict(Wrong, "device", "it has left in the middle of the checks")
+		r.verdict(Wrong, "device", "the device was unplugged during the checks")
 		return ErrGone
 	default:
 		return nil
@@ -187,7 +187,7 @@ func (r *runner) open(ctx context.Context) error {
 		return Success, err
 	})
 	if err != nil {
-		r.verdict(Wrong, "open", "the driver does not take the device: %s", kindOf(err))
+		r.verdict(Wrong, "open", "the driver cannot open the device: %s", kindOf(err))
 		if dev != nil {
 			_ = dev.Close()
 		}
@@ -219,11 +219,11 @@ func (r *runner) present(ctx context.Context) bool {
 	})
 	switch {
 	case err != nil:
-		r.verdict(Wrong, "card", "the reader does not tell whether a card is in: %s", kindOf(err))
+		r.verdict(Wrong, "card", "the reader does not report whether a card is inserted: %s", kindOf(err))
 	case !present:
-		r.verdict(Odd, "card", "none is in: put one in, and run the checks again")
+		r.verdict(Odd, "card", "no card is inserted: insert one, and run verify again")
 	default:
-		r.verdict(OK, "card", "a card is in")
+		r.verdict(OK, "card", "a card is inserted")
 	}
 	return err == nil && present
 }

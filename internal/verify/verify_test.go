@@ -540,15 +540,15 @@ func TestMisbehaviour(t *testing.T) {
 		{"every answer is garbage", vusb.Fault{On: block, Times: -1, Mangle: vusb.Garbage(30)},
 			[]string{"wrong  short ", "card does not follow the protocol"}, nil},
 		{"one reset in ten fails", vusb.Fault{On: reset, Skip: 3, Stall: true},
-			[]string{"wrong  reset               9 of 10 succeed; else: device refused the transfer (stall)"}, nil},
+			[]string{"wrong  reset               9 of 10 resets succeed; the others fail: device refused the transfer (stall)"}, nil},
 		{"no reset succeeds", vusb.Fault{On: reset, Times: -1, Mangle: vusb.Short(0)},
-			[]string{"wrong  reset               the card does not answer: card does not answer to reset", "= error: card does not answer to reset"}, nil},
+			[]string{"wrong  reset               the card does not answer to a reset: card does not answer to reset", "= error: card does not answer to reset"}, nil},
 		{"the ATR changes", vusb.Fault{On: reset, Skip: 5, Mangle: func(b []byte) []byte { b = bytes.Clone(b); b[len(b)-2] ^= 1; b[len(b)-1] ^= 1; return b }},
-			[]string{"odd    ATR                 not always the same"}, nil},
+			[]string{"odd    ATR                 the ATR differs between resets"}, nil},
 		{"resets are slow", vusb.Fault{On: vusb.Transfer{Control: true, Code: 0x83}, Times: -1, Delay: 6 * time.Second},
-			[]string{"odd    reset               10 of 10, slow: 6000 to 6000 ms"}, nil},
+			[]string{"odd    reset               10 of 10 resets succeed, slowly: 6000 to 6000 ms"}, nil},
 		{"the device leaves", vusb.Fault{On: block, Skip: 7, Unplug: true},
-			[]string{"wrong  device              it has left", "UNPLUG\n= error: device was unplugged"}, verify.ErrGone},
+			[]string{"wrong  device              the device was unplugged", "UNPLUG\n= error: device was unplugged"}, verify.ErrGone},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := benchNamed(t, "etoken64")
@@ -596,7 +596,7 @@ func TestCardOutAndIn(t *testing.T) {
 			var asked []string
 			o.Ask = func(what string) {
 				asked = append(asked, what)
-				out := what == "take the card out"
+				out := what == "remove the card"
 				switch {
 				case r != nil && out:
 					r.Remove()
@@ -609,13 +609,13 @@ func TestCardOutAndIn(t *testing.T) {
 				}
 			}
 			text, err := run(t, o)
-			if err != nil || !strings.Contains(text, "ok     card out and in     the reader tells both, and the card answers") || len(asked) != 2 {
+			if err != nil || !strings.Contains(text, "ok     card out and in     the reader reports removal and insertion, and the card answers a reset") || len(asked) != 2 {
 				t.Errorf("%v, asked %q:\n%s", err, asked, verdicts(text))
 			}
 		})
 	}
 	text, err := run(t, benchNamed(t, "CCID reader").options(nil))
-	if err != nil || !strings.Contains(text, "odd    card                none is in") {
+	if err != nil || !strings.Contains(text, "odd    card                no card is inserted") {
 		t.Errorf("%v, without a card:\n%s", err, verdicts(text))
 	}
 }
@@ -638,7 +638,7 @@ func TestUnknownForm(t *testing.T) {
 	if _, err := r.WriteTo(&out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"# No test can be made of this report: ", "driver cm4000", "the exchange is left out", "transmit 00 A4"} {
+	for _, want := range []string{"# No test can be made from this report: ", "driver cm4000", "the exchange is left out", "transmit 00 A4"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing:\n%s", want, out.String())
 		}

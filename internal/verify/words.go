@@ -29,7 +29,7 @@ func kindOf(err error) string {
 			return k.Error()
 		}
 	}
-	return "of a kind that has no name"
+	return "an error of another kind"
 }
 
 func hexText(b []byte) string { return fmt.Sprintf("% X", b) }

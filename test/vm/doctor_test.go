@@ -50,8 +50,8 @@ func testDoctor(t *testing.T, g *guest) {
 		text  string // part of the finding's
 		next  string // part of the next step's
 	}{
-		{name: "all is well", plugged: true, ok: true, check: "served", text: "serves it as reader 0"},
-		{name: "nothing is plugged", check: "plugged", text: "no device is plugged in", next: "plug the token in"},
+		{name: "all is well", plugged: true, ok: true, check: "served", text: "reader 0) answers"},
+		{name: "nothing is plugged", check: "plugged", text: "no device with an OpenCT driver is plugged in", next: "plug the token in"},
 		{
 			name: "openct.conf has an error", plugged: true,
 			make: "cp /etc/openct.conf /run/kept && echo 'debug = = 1;' >>/etc/openct.conf", undo: "cp /run/kept /etc/openct.conf",
@@ -60,7 +60,7 @@ func testDoctor(t *testing.T, g *guest) {
 		{
 			name: "directory is missing", make: "systemctl stop openct && rm -rf /run/openct",
 			undo:  "systemd-tmpfiles --create openct.conf && systemctl start openct",
-			check: "directory", text: "no directory /run/openct", next: "systemd-tmpfiles --create openct.conf",
+			check: "directory", text: "the directory /run/openct does not exist", next: "systemd-tmpfiles --create openct.conf",
 		},
 		{
 			name: "caller is not in the group", plugged: true, make: "useradd -M caller", undo: "userdel caller",
@@ -70,7 +70,7 @@ func testDoctor(t *testing.T, g *guest) {
 		{
 			name: "caller was put in the group after login", plugged: true, make: "useradd -M -G scard caller", undo: "userdel caller",
 			as:    "setpriv --reuid caller --regid caller --clear-groups",
-			check: "access", text: "not yet when you logged in", next: "log out",
+			check: "access", text: "your session began before you became one", next: "log out",
 		},
 		{
 			name: "not started", make: "systemctl stop openct", undo: "systemctl start openct",
@@ -85,7 +85,7 @@ func testDoctor(t *testing.T, g *guest) {
 			make: "mv /lib/udev/rules.d/60-openct.rules /run/kept.rules && udevadm control --reload",
 			undo: "mv /run/kept.rules /lib/udev/rules.d/60-openct.rules && udevadm control --reload",
 
-			check: "rules", text: "no udev rule is about OpenCT", next: "60-openct.rules",
+			check: "rules", text: "no udev rule for OpenCT is installed", next: "60-openct.rules",
 		},
 		{
 			name:  "rules start it with RUN",
@@ -98,7 +98,7 @@ func testDoctor(t *testing.T, g *guest) {
 			make: `systemctl stop $unit; chgrp root $node; sed 's/^GROUP:="openctd"/GROUP:="latecomer"/' /lib/udev/rules.d/60-openct.rules >/etc/udev/rules.d/60-openct.rules
 udevadm control --reload; udevadm trigger --settle --action=add $sys; groupadd --system latecomer; udevadm control --reload; udevadm trigger --settle --action=add $sys`,
 			undo:  "rm /etc/udev/rules.d/60-openct.rules; groupdel latecomer; systemctl restart systemd-udevd; udevadm trigger --settle --action=add $sys",
-			check: "node", text: "keeps the rule without", next: "systemctl restart systemd-udevd.service",
+			check: "node", text: "applies them without the group", next: "systemctl restart systemd-udevd.service",
 		},
 		{
 			name: "unit was stopped", plugged: true, make: "systemctl stop $unit",
@@ -110,7 +110,7 @@ udevadm control --reload; udevadm trigger --settle --action=add $sys; groupadd -
 		},
 		{
 			name: "node belongs to somebody else", plugged: true, make: "systemctl stop $unit && chown root:root $node && chmod 600 $node",
-			check: "node", text: "openctd may not open it", next: "udevadm trigger",
+			check: "node", text: "openctd may not open the node", next: "udevadm trigger",
 		},
 		{
 			name: "another program has it", plugged: true,
@@ -125,11 +125,11 @@ udevadm control --reload; udevadm trigger --settle --action=add $sys; groupadd -
 		{
 			name: "handler was killed and left its entry", make: "cd /; ifdhandler etoken64 virtual piv && kill -KILL $(ps -eo comm,pid | awk '$1 == \"ifdhandler\" {print $2}')",
 			undo:  "openct-control init",
-			check: "stale", text: "which has died", next: "openct-control init",
+			check: "stale", text: "has crashed", next: "openct-control init",
 		},
 		{
 			name: "last error", plugged: true, make: "$ctl stall 1; openct-tool mf >/dev/null 2>&1; true",
-			check: "error", text: "its last error was", next: "openct-tool -r 0 mf",
+			check: "error", text: "the reader's last error", next: "openct-tool -r 0 mf",
 		},
 		{
 			name: "unit has failed", plugged: true,
@@ -142,7 +142,7 @@ udevadm control --reload; udevadm trigger --settle --action=add $sys; groupadd -
 printf '[Service]\nCapabilityBoundingSet=\n' >/run/systemd/system/pcscd.service.d/zz.conf
 systemctl daemon-reload; systemctl restart pcscd`,
 			undo:  "systemctl stop pcscd.socket pcscd.service; rm -r /run/systemd/system/pcscd.service.d; systemctl daemon-reload; rmdir --ignore-fail-on-non-empty /usr/lib/pcsc/drivers/openct-ifd.bundle",
-			check: "programs", text: "may not enter /run/openct", next: "SupplementaryGroups=scard",
+			check: "programs", text: "may not open the sockets in /run/openct", next: "SupplementaryGroups=scard",
 		},
 		{
 			name: "readers of the class are left to pcscd", reader: true, check: "driver", text: "left to pcscd",

@@ -77,10 +77,10 @@ func testReaderUnits(t *testing.T, g *guest) {
 		if jobs := g.sh(t, "systemctl list-jobs --no-legend"); jobs != "" {
 			t.Errorf("systemd waits:\n%s", jobs)
 		}
-		if out := g.sh(t, "openct-control status 2>&1 >/dev/null"); !strings.Contains(out, "phoenix waits for its device: there is no /dev/ttyUSB0") {
+		if out := g.sh(t, "openct-control status 2>&1 >/dev/null"); !strings.Contains(out, "phoenix waits for its device: /dev/ttyUSB0 does not exist") {
 			t.Errorf("status says %q", out)
 		}
-		if _, findings, _ := doctor(t, g, ""); !tells(findings, "device", "waits for its device") {
+		if _, findings, _ := doctor(t, g, ""); !tells(findings, "device", "starts when it appears") {
 			t.Errorf("doctor finds %+v", findings)
 		}
 	})
@@ -115,7 +115,7 @@ func testReaderUnits(t *testing.T, g *guest) {
 	})
 	t.Run("doctor", func(t *testing.T) {
 		ok, findings, next := doctor(t, g, "")
-		if !ok || !tells(findings, "served", "serves it as reader") {
+		if !ok || !tells(findings, "served", "answers on") {
 			t.Errorf("next: %s, %+v", next, findings)
 		}
 	})

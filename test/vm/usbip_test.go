@@ -36,11 +36,11 @@ func testUSBIP(t *testing.T, g *guest) {
 	t.Cleanup(func() { g.try(t, "usbip unbind --busid="+far.busid+"; systemctl stop usbipd; modprobe -r usbip-host") })
 	g.sh(t, "usbip bind --busid="+far.busid+" 2>&1") // taken from the handler that serves it
 	far.gone(t, n)
-	if _, findings, _ := doctor(t, g, ""); !tells(findings, "driver", "is lent to another machine") {
+	if _, findings, _ := doctor(t, g, ""); !tells(findings, "driver", "is exported to another machine") {
 		t.Errorf("doctor finds %+v", findings)
 	}
 	g.sh(t, "systemctl restart openct; udevadm trigger --action=change "+"/sys/bus/usb/devices/"+far.busid+"; udevadm settle")
-	if out := g.sh(t, "openct-control status; openct-control attach "+far.node+" 2>&1 || :"); !strings.Contains(out, "is lent to another machine by USB/IP") || strings.Contains(out, "QEMU") {
+	if out := g.sh(t, "openct-control status; openct-control attach "+far.node+" 2>&1 || :"); !strings.Contains(out, "is exported to another machine by USB/IP") || strings.Contains(out, "QEMU") {
 		t.Errorf("what is lent is served:\n%s", out)
 	}
 

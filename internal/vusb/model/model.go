@@ -187,7 +187,7 @@ func serialModel(name, words string, newReader func(card.Card) serialline.Reader
 			instant = true
 		case "serial":
 		default:
-			return model{}, fmt.Errorf("virtual device %q: there is no variant %q; there are: t0, inverse, instant, serial", name, w)
+			return model{}, fmt.Errorf("virtual device %q has no variant %q; the variants are t0, inverse, instant, serial", name, w)
 		}
 	}
 	m.make = func(c card.Card) vusb.Model {
@@ -220,5 +220,5 @@ func find(driver string) (model, error) {
 		}
 		known = append(known, m.driver)
 	}
-	return model{}, fmt.Errorf("no virtual device for driver %q; there are: %s", driver, strings.Join(known, ", "))
+	return model{}, fmt.Errorf("no virtual device for driver %q; drivers with a virtual device: %s", driver, strings.Join(known, ", "))
 }
