@@ -208,6 +208,9 @@ func (c *Control) examine(ctx context.Context, t devname.Target, o VerifyOptions
 	if err != nil {
 		return nil, "", daemon.Explain(err)
 	}
+	if entry.Connect != nil {
+		return nil, "", fmt.Errorf("%v: another OpenCT serves it; verify checks a reader where that is plugged in", t)
+	}
 	first := dev
 	run := verify.Options{
 		Entry: entry, Version: cli.Version, Date: time.Now(), Type: t.Type, Path: t.Path,
