@@ -29,50 +29,49 @@ const usage = `usage: openct-vtoken plug [options]
 
 Plugs a virtual token into this machine's kernel (module vhci-hcd, as root).
 
-plug stays in the foreground and is the token; SIGTERM pulls it. It prints a
-line of JSON each time the kernel has taken it:
+plug stays in the foreground and emulates the token; SIGTERM unplugs it. Each
+time the kernel has attached the token, plug prints a line of JSON:
 
   {"driver":"etoken64","card":"piv","port":0,"busid":"1-1","devnode":"/dev/bus/usb/001/002"}
 
 options of plug:
-  --driver NAME     what it is (default etoken64); ccid:P1 to ccid:P14 are CCID
-                    readers that differ in what they do themselves; kaan
-                    and b1 are terminals at a USB-serial adapter, at which
-                    PIN 123456 is typed; phoenix, smartmouse, smartboard,
-                    towitoko and gempc are at such an adapter, too, with a card
-                    of T=0 (phoenix:t0) or of the inverse convention
-                    (phoenix:inverse) where that is not the card's own, and at
-                    once in place of at the line's speed (phoenix:instant);
-                    pertosmart1030:serial is at one, too, and on USB otherwise
-  --card NAME       the card in it: piv, echo, cardos, sim (default piv); in
-                    towitoko, kaan and b1 also 24c02, 24c16, 24c32,
+  --driver NAME     the driver whose device is emulated (default etoken64).
+                    ccid:P1 to ccid:P14 are CCID readers with different
+                    features; kaan and b1 are card terminals at a USB-serial
+                    adapter, at whose keypad PIN 123456 is typed; phoenix,
+                    smartmouse, smartboard, towitoko, gempc and
+                    pertosmart1030:serial are readers at such an adapter.
+                    After a colon: t0 or inverse, a card of T=0 or of the
+                    inverse convention; instant, bytes take no time on the line
+  --card NAME       the card in the token: piv, echo, cardos, sim (default piv);
+                    in towitoko, kaan and b1 also 24c02, 24c16, 24c32,
                     sle4432, sle4442, sle4418, sle4428, eurochip (not in
                     towitoko)
   --id VENDOR:PRODUCT
-                    its USB ids, in place of those of its kind
-  --serial TEXT     its USB serial number (default none)
-  --control SOCKET  take orders on this socket
+                    USB ids, instead of those of the real device
+  --serial TEXT     USB serial number (default none)
+  --control SOCKET  accept the orders of ctl on this socket
   -h, --help        print this text
   -v, --version     print the version
 
-serve is the token for the USB/IP host at the other end of the socket that is its
-standard input: so it is a reader of the device type virtual.
+serve emulates the token for a USB/IP host that is connected to its standard
+input, a socket: the handler of a reader of the device type virtual starts it.
 
 orders:
-  unplug, plug      pull it; plug it in again, the same card in it
-  remove, insert    take the card out; put it in again
-  stall [N]         refuse the Nth transfer from now (default 1, the next)
-  hang [N]          do not answer it
-  drop [N]          be pulled in the middle of it
-  remove N          take the card out ahead of it
-  delay MS [N]      answer it so much later
-  short BYTES [N]   cut the answer to that length
-  garbage BYTES [N] answer with nonsense of that length
-  heal              forget the faults that have not happened
+  unplug, plug      unplug the token; plug it in again with the same card
+  remove, insert    remove the card; insert it again
+  stall [N]         refuse the Nth transfer from now (default 1, the next one)
+  hang [N]          do not answer the transfer
+  drop [N]          unplug the token during the transfer
+  remove N          remove the card before the transfer
+  delay MS [N]      delay the answer by MS milliseconds
+  short BYTES [N]   cut the answer to this length
+  garbage BYTES [N] answer with this number of meaningless bytes
+  heal              cancel the faults that have not happened yet
   status            print the line of JSON, or "unplugged"
 
-A fault takes two more words: times=T hits T transfers in a row (-1: for
-ever), on=CODE counts only control requests with that bRequest (on=c86) or
+Orders for faults accept two more words: times=T affects T transfers in a row
+(-1: all), on=CODE counts only control requests with that bRequest (on=c86) or
 transfers on that endpoint (on=e82); both are hexadecimal.
 `
 

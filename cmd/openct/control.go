@@ -17,52 +17,52 @@ const controlUsage = `usage: openct-control [options] command [argument...]
 Starts and stops OpenCT, which serves smart card readers and USB tokens.
 
 commands:
-  init            make the status file, attach configured readers and what is
-                  plugged in
+  init            make the status file, attach configured readers and the
+                  devices that are plugged in
   attach DEVICE   serve a device; one of
                     001/004, /dev/bus/usb/001/004, a sysfs path,
                     usb:0529/0600/0100 usb /dev/bus/usb/001/004,
                     DRIVER TYPE PATH, or any of them escaped by systemd;
                   or --reader NAME: a reader of the configuration file
-  status          list the readers; --json tells all that is known, --watch
+  status          list the readers; --json prints all details, --watch
                   keeps the list up to date
-  monitor         print a line for each thing that happens: plugged, ready, card,
+  monitor         print a line for each event: plugged, ready, card,
                   client, lock, conflict, fault, unplugged
-  doctor          tell what is wrong, and what to do next; exit status 0 when
-                  all is well
+  doctor          find errors and say what to do next; exit status 0 when
+                  there are none
   check-config [FILE]
-                  tell the mistakes in openct.conf; exit status 0 when there
+                  list the errors in openct.conf; exit status 0 when there
                   are none
-  watch           serve what is plugged in, now and later, where systemd does not
-                  do that; init starts it if openct.conf says hotplug = yes
+  watch           serve all devices that are plugged in, now and later, where
+                  systemd does not; init starts it if openct.conf says
+                  hotplug = yes
   verify [READER|DEVICE]
                   check a reader and the card in it, and write a report that can
-                  be sent to OpenCT's makers: no PIN, no key and no serial number
-                  is in it; READER is a number or a name, DEVICE as for attach
-  release READER  let a reader go: end its handler, so that another program can
+                  be published: it contains no PIN, no key and no serial number; READER is a number or a name, DEVICE as for attach
+  release READER  stop the handler of a reader, so that another program can
                   open the device; READER is a number or a name in openct.conf
   take [READER]...
-                  serve released readers again; without READER, all
-  shutdown        end all handlers and watch, take the status file away
+                  serve released readers again; without READER, all of them
+  shutdown        end all handlers and watch, remove the status file
 
 options:
   -f, --config FILE  configuration file
-  -n, --no-coldplug  init, watch: leave alone what is plugged in
+  -n, --no-coldplug  init, watch: do not serve devices that are plugged in already
       --reader NAME  attach: the reader of this name in the configuration file
   -s, --syslog       log to syslog
   -d, --debug        log more; may be repeated
   -o, --output FILE  verify: the report (default openct-report-DRIVER-...txt)
-      --card         verify: ask to take the card out and put it in
-      --unplug       verify: ask to unplug the device and plug it in, and measure
-      --force        release: also when a program holds a lock
+      --card         verify: ask the user to remove and insert the card
+      --unplug       verify: ask the user to unplug the device and plug it in again
+      --force        release: even if a program holds a lock
       --json         status, doctor, monitor: print JSON
-      --watch        status: go on, and show the list again when it changes
+      --watch        status: keep running, print the list when it changes
   -h, --help         print this text
   -v, --version      print the version
 `
 
 // runControl is openct-control, which starts and stops OpenCT, attaches devices
-// and tells how things are.
+// and shows their state.
 func runControl(args []string, stdout, stderr io.Writer) int {
 	p := cli.New("openct-control", controlUsage, stdout, stderr)
 	c := &control.Control{Dir: socket.Dir(), Out: p.Out, Err: stderr, Terminal: control.TerminalOf(stdout), Root: machine.Here, Openers: openers}

@@ -25,7 +25,7 @@ OpenCT's commands in one executable. A link to it that has a command's name is
 that command.
 
 commands:
-  openct-control    start and stop OpenCT, attach devices, tell how things are
+  openct-control    start and stop OpenCT, attach devices, find errors
   ifdhandler        serve one reader or token
   openct-tool       look at readers and cards
   openct-generator  tell systemd of the readers in openct.conf

@@ -1,8 +1,8 @@
 complete -c openct-vtoken -f
-complete -c openct-vtoken -l driver -x -a "(ifdhandler -i 2>/dev/null | sed -n '/^Reader/,/^Protocols/{/:\$/d;s/[ ,][ ,]*/\n/g;p}')" -d 'what it is'
-complete -c openct-vtoken -l card -x -a 'piv echo cardos sim rutoken 24c02 24c16 24c32 sle4432 sle4442 sle4418 sle4428 eurochip' -d 'the card in it'
-complete -c openct-vtoken -l id -x -d 'its USB ids, vendor:product'
-complete -c openct-vtoken -l serial -x -d 'its USB serial number'
+complete -c openct-vtoken -l driver -x -a "(ifdhandler -i 2>/dev/null | sed -n '/^Reader/,/^Protocols/{/:\$/d;s/[ ,][ ,]*/\n/g;p}')" -d 'driver of the virtual token'
+complete -c openct-vtoken -l card -x -a 'piv echo cardos sim rutoken 24c02 24c16 24c32 sle4432 sle4442 sle4418 sle4428 eurochip' -d 'card in the virtual token'
+complete -c openct-vtoken -l id -x -d 'USB ids of the virtual token, vendor:product'
+complete -c openct-vtoken -l serial -x -d 'USB serial number of the virtual token'
 complete -c openct-vtoken -l control -r -F -d 'take orders on this socket'
 complete -c openct-vtoken -s h -l help -d 'print help'
 complete -c openct-vtoken -s v -l version -d 'print the version'

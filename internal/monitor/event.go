@@ -10,7 +10,7 @@ import (
 type Kind string
 
 const (
-	Present   Kind = "present"   // a reader that is there at the beginning
+	Present   Kind = "present"   // a reader that is served when monitor starts
 	Plugged   Kind = "plugged"   // a device that OpenCT would serve is plugged in
 	Unplugged Kind = "unplugged" // it has left
 	Ready     Kind = "ready"     // programs can use a reader

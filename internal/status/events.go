@@ -26,10 +26,10 @@ type EventKind string
 const (
 	Connected    EventKind = "connected"    // a client has connected
 	Disconnected EventKind = "disconnected" // its connection has ended
-	Locked       EventKind = "locked"       // a client has got a lock
-	Unlocked     EventKind = "unlocked"     // a lock has been given back, or has ended with its client
+	Locked       EventKind = "locked"       // a client has locked a card
+	Unlocked     EventKind = "unlocked"     // a client has unlocked a card, or has disconnected
 	Conflict     EventKind = "conflict"     // a client was refused because of another one's lock
-	Failed       EventKind = "failed"       // a request has failed because of card or device
+	Failed       EventKind = "failed"       // a request has failed because of an error of card or device
 )
 
 // Client is a connection to a handler.
