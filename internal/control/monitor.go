@@ -70,9 +70,13 @@ func (c *Control) monitor(ctx context.Context, events monitor.Listener, asJSON b
 			return err
 		}
 	}
-	return monitor.Run(ctx, monitor.Options{
+	err := monitor.Run(ctx, monitor.Options{
 		Dir: c.Dir, Root: c.Root, Devices: events, USB: c.serves, Lines: c.lines, Emit: emit, Blind: c.blind,
 	})
+	if err == nil && c.Terminal != nil {
+		_, err = io.WriteString(c.Terminal, "\n") // the terminal has shown ^C
+	}
+	return err
 }
 
 // blind says what cannot be seen.
@@ -116,17 +120,21 @@ func (c *Control) lines() map[string]string {
 func (c *Control) StatusWatch(asJSON bool) error {
 	ctx, stop := untilSignal()
 	defer stop()
+	resized := make(chan os.Signal, 1)
+	signal.Notify(resized, unix.SIGWINCH)
+	defer signal.Stop(resized)
 	daemon.Economise()
-	return c.statusWatch(ctx, asJSON)
+	size := func() (rows, columns int) { return sizeOf(c.Terminal) }
+	return c.statusWatch(ctx, asJSON, size, resized)
 }
 
-func (c *Control) statusWatch(ctx context.Context, asJSON bool) error {
-	s := screen{terminal: c.Terminal, out: c.Out}
-	if asJSON {
+func (c *Control) statusWatch(ctx context.Context, asJSON bool, size func() (rows, columns int), resized <-chan os.Signal) error {
+	s := screen{terminal: c.Terminal, out: c.Out, size: size}
+	if asJSON || os.Getenv("TERM") == "dumb" {
 		s.terminal = nil
 	}
 	defer s.restore()
-	err := monitor.Follow(ctx, c.Dir, func() error {
+	err := monitor.Follow(ctx, c.Dir, resized, func() error {
 		text, err := c.statusText(asJSON)
 		if err != nil {
 			return err

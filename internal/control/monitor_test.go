@@ -5,12 +5,15 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"openct/internal/monitor"
 	"openct/internal/status"
@@ -147,8 +150,8 @@ func TestStatusWatch(t *testing.T) {
 		stopped, none, ready string
 		card, end            string
 	}{
-		{name: "terminal", terminal: true, stopped: "\x1b[?25l\x1b[H\x1b[J" + lines("OpenCT is not started here; waiting for \"openct-control init\".\n") + "\x1b[J",
-			none: "\x1b[H" + lines("No readers.\n") + "\x1b[J", ready: "\x1b[H" + lines(empty) + "\x1b[J", card: "\x1b[H" + lines(in) + "\x1b[J", end: "\x1b[?25h"},
+		{name: "terminal", terminal: true, stopped: "\x1b[H\x1b[J" + lines("OpenCT is not started here; waiting for \"openct-control init\".\n") + "\x1b[J",
+			none: "\x1b[H" + lines("No readers.\n") + "\x1b[J", ready: "\x1b[H" + lines(empty) + "\x1b[J", card: "\x1b[H" + lines(in) + "\x1b[J", end: "\r\x1b[K"},
 		{name: "pipe", stopped: "OpenCT is not started here; waiting for \"openct-control init\".\n",
 			none: "\nNo readers.\n", ready: "\n" + empty, card: "\n" + in},
 		{name: "JSON", terminal: true, asJSON: true, stopped: "[]\n"},
@@ -157,13 +160,16 @@ func TestStatusWatch(t *testing.T) {
 			dir, out := t.TempDir(), make(sink)
 			var complaints bytes.Buffer
 			c := &Control{Dir: dir, Out: out, Err: &complaints}
+			var rows atomic.Int32
+			size := func() (int, int) { return int(rows.Load()), 80 }
+			resized := make(chan os.Signal)
 			if tt.terminal {
 				c.Terminal = out
 			}
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			done := make(chan error, 1)
-			go func() { done <- c.statusWatch(ctx, tt.asJSON) }()
+			go func() { done <- c.statusWatch(ctx, tt.asJSON, size, resized) }()
 			sees := func(want string) {
 				t.Helper()
 				select {
@@ -220,6 +226,11 @@ func TestStatusWatch(t *testing.T) {
 				t.Fatal(err)
 			}
 			sees(tt.card)
+			if tt.end != "" {
+				rows.Store(3)
+				resized <- unix.SIGWINCH
+				sees("\x1b[H\x1b[J" + lines("No.   Name                         Info\n2 more lines do not fit\n") + "\x1b[J")
+			}
 			cancel()
 			if tt.end != "" {
 				if got := <-out; got != tt.end {
@@ -233,6 +244,47 @@ func TestStatusWatch(t *testing.T) {
 				t.Errorf("complaints: %s", complaints.String())
 			}
 		})
+	}
+}
+
+func TestFit(t *testing.T) {
+	for _, tt := range []struct {
+		name          string
+		text          string
+		rows, columns int
+		want          string
+	}{
+		{"size is not known", "a\nb\nc\n", 0, 0, "a\nb\nc\n"},
+		{"fits", "a\nb\nc\n", 4, 40, "a\nb\nc\n"},
+		{"one row too few", "a\nb\nc\n", 3, 40, "a\n2 more lines do not fit\n"},
+		{"a line takes two rows", "a\n12345\nc\n", 4, 4, "a\n2 mo\n"},
+		{"as wide as the terminal", "a\n1234\nc\n", 4, 4, "a\n1234\nc\n"},
+		{"wide characters", "a\n読取機\nc\n", 4, 5, "a\n2 mor\n"},
+		{"an empty line", "a\n\nc\n", 3, 40, "a\n2 more lines do not fit\n"},
+		{"one row", "a\nb\n", 1, 40, "2 more lines do not fit\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := fit(tt.text, tt.rows, tt.columns); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// A terminal without control sequences gets one list after the other.
+func TestStatusWatchDumb(t *testing.T) {
+	t.Setenv("TERM", "dumb")
+	ctx, cancel := context.WithCancel(context.Background())
+	out := make(sink)
+	c := &Control{Dir: t.TempDir(), Out: out, Err: io.Discard, Terminal: out}
+	done := make(chan error, 1)
+	go func() { done <- c.statusWatch(ctx, false, func() (int, int) { return 24, 80 }, nil) }()
+	if got := <-out; strings.Contains(got, "\x1b") {
+		t.Errorf("got %q", got)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

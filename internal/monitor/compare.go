@@ -3,6 +3,7 @@ package monitor
 import (
 	"cmp"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -119,12 +120,18 @@ func (m *monitor) ended(n int, f *followed, died bool) {
 	}
 	switch {
 	case f.unplugged:
-	case strings.HasPrefix(f.detail.Device, "/dev/") && !m.Root.Exists(f.detail.Device):
+	case isNode(f.detail.Device) && !m.Root.Exists(f.detail.Device):
 		m.forget(f.detail.Device)
 		m.emit(f.describe(f.event(n, Unplugged)))
 	case !died:
 		m.emit(f.describe(f.event(n, Stopped)))
 	}
+}
+
+// isNode says whether a device has a place in /dev. The file that names it is not
+// root's: no other place is looked at.
+func isNode(device string) bool {
+	return strings.HasPrefix(device, "/dev/") && filepath.Clean(device) == device
 }
 
 func (m *monitor) cards(n int, f *followed, now status.Entry) {

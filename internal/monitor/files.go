@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"context"
+	"os"
 	"sync"
 
 	"openct/internal/status"
@@ -56,8 +57,8 @@ func (f *files) watch(ctx context.Context, dir string) error {
 }
 
 // Follow calls show, and again whenever the readers of a directory may be others
-// than before, until ctx ends or show fails.
-func Follow(ctx context.Context, dir string, show func() error) error {
+// than before, and for each signal, until ctx ends or show fails.
+func Follow(ctx context.Context, dir string, again <-chan os.Signal, show func() error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	f := newFiles()
 	defer f.work.Wait()
@@ -68,7 +69,7 @@ func Follow(ctx context.Context, dir string, show func() error) error {
 	}
 	for {
 		// Whose end is to be waited for.
-		if _, err := look(dir, f.processes); err != nil {
+		if _, err := look(dir, f.processes, exists); err != nil {
 			return err
 		}
 		if err := show(); err != nil {
@@ -79,6 +80,7 @@ func Follow(ctx context.Context, dir string, show func() error) error {
 		case <-ctx.Done():
 			return nil
 		case <-f.news:
+		case <-again:
 		case err := <-f.lost:
 			if ctx.Err() != nil {
 				return nil

@@ -142,7 +142,7 @@ func rest(ctx context.Context, d time.Duration) {
 
 // look reads the files; ok is false when they cannot be read.
 func (m *monitor) look() (s snapshot, ok bool) {
-	s, err := look(m.Dir, m.processes)
+	s, err := look(m.Dir, m.processes, exists)
 	if err != nil {
 		m.cannotSee(err)
 		return s, false
@@ -153,7 +153,11 @@ func (m *monitor) look() (s snapshot, ok bool) {
 
 // cannotSee passes on why something cannot be seen, once.
 func (m *monitor) cannotSee(err error) {
-	if text := err.Error(); text != m.blind {
+	text := err.Error()
+	if errors.Is(err, fs.ErrPermission) {
+		text = fs.ErrPermission.Error() // the directory or a file in it, that is the same
+	}
+	if text != m.blind {
 		m.blind = text
 		m.Blind(err)
 	}

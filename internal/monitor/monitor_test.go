@@ -366,7 +366,7 @@ func TestFollow(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	shown, done := make(chan struct{}), make(chan error)
 	go func() {
-		done <- Follow(ctx, dir, func() error { shown <- struct{}{}; return nil })
+		done <- Follow(ctx, dir, nil, func() error { shown <- struct{}{}; return nil })
 	}()
 	<-shown
 	f, err := status.Open(dir)

@@ -23,8 +23,9 @@ type reader struct {
 	died   int           // process that has left the entry without clearing it
 }
 
-// look reads all. An error means that nothing can be seen.
-func look(dir string, p *processes) (snapshot, error) {
+// look reads all; socket says whether a reader has one. An error means that nothing
+// can be seen.
+func look(dir string, p *processes, socket func(dir string, n int) bool) (snapshot, error) {
 	var s snapshot
 	f, err := status.OpenReadOnly(dir)
 	if errors.Is(err, status.ErrNotInitialised) || errors.Is(err, status.ErrSize) {
@@ -38,7 +39,7 @@ func look(dir string, p *processes) (snapshot, error) {
 	// A handler makes its socket when its entry is complete: look in the other order.
 	var sockets [status.Entries]bool
 	for n := range sockets {
-		sockets[n] = exists(dir, n)
+		sockets[n] = socket(dir, n)
 	}
 	entries, err := f.Entries()
 	if err != nil {

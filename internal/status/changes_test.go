@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -128,6 +130,39 @@ func TestChanges(t *testing.T) {
 	w.drained()
 	must(Init(dir, Options{UID: -1, GID: -1}))
 	w.news("init again")
+}
+
+// What the kernel could not queue (inotify(7), IN_Q_OVERFLOW) is a change, though no
+// event that it did queue is one.
+func TestChangesOverflow(t *testing.T) {
+	b, err := os.ReadFile("/proc/sys/fs/inotify/max_queued_events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	files := []string{filepath.Join(dir, ".tmp.1"), filepath.Join(dir, ".tmp.2")}
+	for _, path := range files {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := watchChanges(t, dir)
+	change := func(times int) {
+		t.Helper()
+		for i := range times { // two equal events in a row would be one
+			if err := unix.Utime(files[i%2], nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	change(10)
+	w.quiet("files that are being made")
+	change(limit + 1)
+	w.news("overflow")
 }
 
 func TestChangesEndByClose(t *testing.T) {
