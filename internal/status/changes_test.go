@@ -143,26 +143,31 @@ func TestChangesOverflow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	files := []string{filepath.Join(dir, ".tmp.1"), filepath.Join(dir, ".tmp.2")}
-	for _, path := range files {
-		if err := os.WriteFile(path, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	w := watchChanges(t, dir)
-	change := func(times int) {
-		t.Helper()
-		for i := range times { // two equal events in a row would be one
-			if err := unix.Utime(files[i%2], nil); err != nil {
+	for _, tt := range []struct{ name, below string }{
+		{"of the directory", ""},
+		{"of the parent of a missing one", "openct"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			files := []string{filepath.Join(dir, ".tmp.1"), filepath.Join(dir, ".tmp.2")}
+			if err := os.WriteFile(files[0], nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
-		}
+			w := watchChanges(t, filepath.Join(dir, tt.below))
+			rename := func(times int) {
+				t.Helper()
+				for i := range times {
+					if err := os.Rename(files[i%2], files[1-i%2]); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			rename(10)
+			w.quiet("a file that is being made")
+			rename(limit + limit%2 + 2)
+			w.news("overflow")
+		})
 	}
-	change(10)
-	w.quiet("files that are being made")
-	change(limit + 1)
-	w.news("overflow")
 }
 
 func TestChangesEndByClose(t *testing.T) {
