@@ -36,6 +36,7 @@ var cases = []struct {
 	{"200 plugs", testCycles},
 	{"tokens", testTokens},
 	{"pcsc", testPCSC},
+	{"names", testNames},
 	{"ccid", testCCID},
 	{"serial", testSerial},
 	{"reader units", testReaderUnits},
