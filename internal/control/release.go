@@ -1,21 +1,24 @@
 package control
 
 import (
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"openct/internal/cli"
+	"openct/internal/device"
 	"openct/internal/devname"
 	"openct/internal/machine"
 	"openct/internal/notify"
+	"openct/internal/readerunit"
 	"openct/internal/status"
 )
 
@@ -47,29 +50,28 @@ func (c *Control) Release(name string, force bool) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("reader %d: the device of this reader is not known: %w", e.Index, err)
-	case d.Type == "virtual" || d.Device == "":
+	case d.Type == "virtual":
 		return fmt.Errorf("reader %d is virtual: it has no device that another program could open", e.Index)
+	case d.Device == "" || d.Type == devname.TypeRemote || d.Type == devname.TypeUnix:
+		return fmt.Errorf("reader %d is another OpenCT's: it has no device here that another program could open", e.Index)
 	case len(d.Locks) > 0 && !force:
 		return &cli.Hint{Err: fmt.Errorf("reader %d: %w: %s", e.Index, errInUse, c.lockHolders(d.Locks)),
 			Hint: fmt.Sprintf("end that program, or release the reader all the same: openct-control release --force %s", name)}
-	case !f.IsDaemon(e.Index):
-		return fmt.Errorf("reader %d: process %d: %w", e.Index, e.PID, status.ErrNotDaemon)
 	}
-	node := c.Root.Path(d.Device)
+	h, err := c.handlerOf(f, e)
+	if err != nil {
+		return err
+	}
 	r := status.Released{
-		Reader: e.Index, Name: e.Name, Alias: d.Alias, Driver: d.Driver, Type: d.Type, Device: d.Device, Unit: c.handlerUnit(e.PID),
+		Reader: e.Index, Name: e.Name, Alias: d.Alias, Driver: d.Driver, Type: d.Type, Device: d.Device, Unit: h.unit,
 	}
+	node := c.Root.Path(r.Device)
 	status.ForgetReleased(c.Dir, string(c.Root))
 	if err := c.explainReleased(status.WriteReleased(c.Dir, node, r)); err != nil {
 		return err
 	}
-	if r.Unit != "" {
-		err = systemctl("stop", r.Unit)
-	} else if err = f.Terminate(e.Index); err == nil {
-		err = waitServing(context.Background(), f, d.Device, false, pauseWait)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("reader %d: the handler does not end: %w", e.Index, err), status.RemoveReleased(c.Dir, node))
+	if err := h.end(f, d.Device); err != nil {
+		return errors.Join(err, status.RemoveReleased(c.Dir, node))
 	}
 	for _, p := range d.Connections {
 		c.say("%s was connected to the reader and has lost the connection", c.processName(p.PID, p.UID))
@@ -98,20 +100,6 @@ func (c *Control) explainReleased(err error) error {
 		return &cli.Hint{Err: fmt.Errorf("%w: %w", errAsRoot, err), Hint: "run openct-control as root"}
 	}
 	return err
-}
-
-// handlerUnit is the unit of one handler that a process belongs to, as the kernel
-// tells; empty: it is no such unit's. A handler that init has started itself is in the
-// unit of init, which has others in it as well.
-func (c *Control) handlerUnit(pid int) string {
-	b, err := os.ReadFile(c.Root.Path(fmt.Sprintf("proc/%d/cgroup", pid)))
-	if err != nil || !c.Root.SystemdRuns() {
-		return ""
-	}
-	if unit := notify.UnitOf(string(b)); isOurUnit(unit) && strings.Contains(unit, "@") {
-		return unit
-	}
-	return ""
 }
 
 // Take serves readers again that were released: those that are named, by the number
@@ -177,18 +165,20 @@ func released(r status.Released) string {
 
 // take serves one released reader. Where that fails, it stays released.
 func (c *Control) take(r status.Released) error {
-	if euid := os.Geteuid(); r.UID != euid && r.UID != 0 {
-		return fmt.Errorf("the file that records the release belongs to user %d: %w", r.UID, fs.ErrPermission)
-	}
 	t, err := c.releasedTarget(r)
 	if err != nil {
 		return err
 	}
-	node := c.Root.Path(r.Device)
+	r.Driver, r.Type, r.Device = t.Driver, t.Type, t.Path
+	if r.UID != os.Geteuid() {
+		// The owner of the file may not say which unit is started.
+		r.Unit = c.unitOf(t)
+	}
+	node := c.Root.Path(t.Path)
 	if err := c.explainReleased(status.RemoveReleased(c.Dir, node)); err != nil {
 		return err
 	}
-	if r.Unit != "" && c.Root.SystemdRuns() {
+	if readerunit.IsHandler(r.Unit) && c.Root.SystemdRuns() {
 		err = systemctl("start", r.Unit)
 	} else {
 		err = c.start(t)
@@ -197,32 +187,40 @@ func (c *Control) take(r status.Released) error {
 		fmt.Fprintf(c.Out, "%s is served again\n", r.Device)
 		return nil
 	}
-	if err := status.WriteReleased(c.Dir, node, r); err == nil && r.Unit != "" {
-		// It would be tried again and again.
+	if err := status.WriteReleased(c.Dir, node, r); err == nil && readerunit.IsHandler(r.Unit) {
+		// systemd would start it again and again.
 		_ = systemctl("stop", r.Unit)
 	}
-	return err
+	return c.explainTake(t, err)
 }
 
-// releasedTarget is the device of a released reader. Where a handler's user said what
-// it serves, root must not give that user any device for it: it is one that OpenCT
-// serves by driver table or openct.conf.
-func (c *Control) releasedTarget(r status.Released) (devname.Target, error) {
-	t, err := devname.Parse([]string{r.Driver, r.Type, r.Device}, os.DirFS(c.Root.Path("/")))
-	if err != nil {
-		return t, err
+// explainTake names the programs that have a device open that cannot be served. What
+// systemctl says is only that the unit has failed.
+func (c *Control) explainTake(t devname.Target, err error) error {
+	node := c.Root.Path(t.Path)
+	if real, rerr := filepath.EvalSymlinks(node); rerr == nil {
+		node = real
 	}
-	if _, ok := c.Config.ReaderAt(t); ok {
-		return t, nil
-	}
-	if d, ok := c.Root.USBDevice(t.Bus, t.Dev); ok && t.Bus > 0 {
-		choice, id, err := c.choose(d)
-		if err == nil && choice.Ours() {
-			return target(d, choice, id), nil
+	var busy device.BusyError
+	for _, p := range c.Root.Processes() {
+		if slices.Contains(p.Open(), node) {
+			busy.Holders = append(busy.Holders, device.Holder{PID: p.PID, Name: cmp.Or(p.Name, "unknown")})
 		}
 	}
-	return t, &cli.Hint{Err: fmt.Errorf("neither the driver table nor %s has a driver for the device", c.ConfigFile),
-		Hint: fmt.Sprintf("rm %s; openct-control attach %s %s %s", r.File(), r.Driver, r.Type, r.Device)}
+	if len(busy.Holders) == 0 {
+		return err
+	}
+	return &cli.Hint{Err: &busy, Hint: "end the program, then: openct-control take"}
+}
+
+// releasedTarget is the device of a released reader.
+func (c *Control) releasedTarget(r status.Released) (devname.Target, error) {
+	t, err := c.knownTarget(r.Driver, r.Type, r.Device)
+	if errors.Is(err, errUnknown) {
+		err = &cli.Hint{Err: err, Hint: fmt.Sprintf("rm %s; openct-control attach %s %s %s",
+			cli.Quote(r.File()), cli.Quote(r.Driver), cli.Quote(r.Type), cli.Quote(r.Device))}
+	}
+	return t, err
 }
 
 // isReleased says whether a device was let go.

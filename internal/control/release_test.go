@@ -13,6 +13,7 @@ import (
 
 	"openct/internal/cli"
 	"openct/internal/config"
+	"openct/internal/device"
 	"openct/internal/machine"
 	"openct/internal/status"
 )
@@ -34,7 +35,7 @@ func releaser(t *testing.T, detail status.Detail) (*Control, *bytes.Buffer) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Release() })
-	if err := s.WriteDetail(detail); err != nil {
+	if err := errors.Join(s.WriteDetail(detail), s.Publish(status.Info{Name: "Reader"})); err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
@@ -55,6 +56,7 @@ func TestReleaseRefuses(t *testing.T) {
 		// This process is no handler that could be ended.
 		{"a locked one, with force", status.Detail{Type: "usb", Device: "/dev/null", Locks: []status.Lock{lock}}, true, status.ErrNotDaemon, "reader 0: process"},
 		{"a virtual one", status.Detail{Type: "virtual"}, true, nil, "reader 0 is virtual"},
+		{"one on another machine", status.Detail{Type: "remote", Device: "ssh://host/0"}, true, nil, "reader 0 is another OpenCT's"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -80,55 +82,85 @@ func TestReleaseAsRoot(t *testing.T) {
 	}
 }
 
-// The handlers' user owns the directory, and can write any file there.
-func TestTakeForged(t *testing.T) {
-	c, _ := releaser(t, status.Detail{})
-	tests := []struct {
+// A record of another user than this one may not say which unit is started.
+func TestTakeAnothersRecord(t *testing.T) {
+	const ours, other = "openct-handler@001-004.service", "openct-handler@other.service"
+	for _, tt := range []struct {
 		name string
-		r    status.Released
+		uid  int
 		want string
 	}{
-		{"another user's file", status.Released{UID: os.Geteuid() + 1, Driver: "phoenix", Type: "serial", Device: "/dev/null"}, "permission denied"},
-		{"a device that openct.conf does not name", status.Released{UID: os.Geteuid(), Driver: "phoenix", Type: "serial", Device: "/dev/null"}, "neither the driver table nor openct.conf has a driver for the device"},
-		{"a USB device that is none of ours", status.Released{UID: os.Geteuid(), Driver: "etoken64", Type: "usb", Device: "/dev/bus/usb/999/127"}, "neither the driver table nor openct.conf has a driver for the device"},
-		{"no device", status.Released{UID: os.Geteuid(), Driver: "etoken64", Type: "usb", Device: "/etc/passwd"}, "not a device name"},
-	}
-	for _, tt := range tests {
+		{"this user's", os.Geteuid(), "start -- " + other + "\n"},
+		{"another user's", os.Geteuid() + 1, "start -- " + ours + "\n"},
+	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if err := c.take(tt.r); err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("error %v", err)
+			root := devices(t)
+			node := filepath.Join(root, "dev/bus/usb/001/004")
+			release(t, root, node)
+			write(t, filepath.Join(root, "run/systemd/system/x"), "")
+			write(t, filepath.Join(root, "run/udev/data/c189:3"), "E:OPENCT_DRIVER=etoken64\nE:SYSTEMD_WANTS="+ours+"\nG:systemd\nQ:systemd\n")
+			log := fakeSystemctl(t, "exit 0")
+			var out bytes.Buffer
+			c := &Control{Root: machine.Root(root), Dir: root, Config: config.Default(), ConfigFile: "openct.conf", Out: &out, Err: &out}
+			err := c.take(status.Released{UID: tt.uid, Driver: "etoken64", Type: "usb", Device: "/dev/bus/usb/001/004", Unit: other})
+			if got := log(); err != nil || got != tt.want {
+				t.Errorf("error %v, systemctl %q, want %q", err, got, tt.want)
+			}
+			if _, is := status.ReleasedAt(root, node); is {
+				t.Error("still released")
 			}
 		})
 	}
 }
 
-func TestHandlerUnit(t *testing.T) {
-	tests := []struct{ name, cgroup, want string }{
-		{"a token's", "0::/system.slice/system-openct\\x2dhandler.slice/openct-handler@001-004.service\n", "openct-handler@001-004.service"},
-		{"a configured reader's", "0::/system.slice/openct-reader@sim.service\n", "openct-reader@sim.service"},
-		{"a classic one", "0::/system.slice/openct@x.service\n", "openct@x.service"},
-		{"init's", "0::/system.slice/openct.service\n", ""},
-		{"a user's", "0::/user.slice/user-1000.slice/user@1000.service/app.slice/x.scope\n", ""},
-		{"a pattern", "0::/system.slice/openct-handler@*.service\n", ""},
-		{"none", "0::/init.scope\n", ""},
+// fakeSystemctl has a script run in place of systemctl. The function tells with which
+// arguments it ran.
+func fakeSystemctl(t *testing.T, script string) func() string {
+	t.Helper()
+	dir := t.TempDir()
+	log := filepath.Join(dir, "log")
+	write(t, filepath.Join(dir, "systemctl"), "#!/bin/sh\necho \"$*\" >>"+log+"\n"+script+"\n")
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	return func() string {
+		b, _ := os.ReadFile(log)
+		return string(b)
 	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			root := t.TempDir()
-			for path, text := range map[string]string{"proc/7/cgroup": tt.cgroup, "run/systemd/system/x": ""} {
-				path = filepath.Join(root, path)
-				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			c := &Control{Root: machine.Root(root)}
-			if got := c.handlerUnit(7); got != tt.want {
-				t.Errorf("got %q, want %q", got, tt.want)
-			}
-		})
+}
+
+// A unit that fails is not tried again and again, and the error names the program that
+// has the device.
+func TestTakeInUse(t *testing.T) {
+	root := devices(t)
+	node := filepath.Join(root, "dev/bus/usb/001/004")
+	release(t, root, node)
+	write(t, filepath.Join(root, "run/systemd/system/x"), "")
+	write(t, filepath.Join(root, "proc/812/comm"), "qemu\n")
+	if err := errors.Join(os.Mkdir(filepath.Join(root, "proc/812/fd"), 0o755), os.Symlink(os.DevNull, filepath.Join(root, "proc/812/fd/3"))); err != nil {
+		t.Fatal(err)
+	}
+	log := fakeSystemctl(t, "[ $1 = stop ]")
+	var out bytes.Buffer
+	c := &Control{Root: machine.Root(root), Dir: root, Config: config.Default(), ConfigFile: "openct.conf", Out: &out, Err: &out}
+	const unit = "openct-handler@001-004.service"
+	err := c.take(status.Released{UID: os.Geteuid(), Driver: "etoken64", Type: "usb", Device: "/dev/bus/usb/001/004", Unit: unit})
+	if !errors.Is(err, device.ErrBusy) || !strings.Contains(err.Error(), "qemu (pid 812)") {
+		t.Errorf("error %v", err)
+	}
+	if got, want := log(), "start -- "+unit+"\nstop -- "+unit+"\n"; got != want {
+		t.Errorf("systemctl %q, want %q", got, want)
+	}
+	if r, is := status.ReleasedAt(root, node); !is || r.Unit != unit || r.Device != "/dev/bus/usb/001/004" {
+		t.Errorf("released: %v, %+v", is, r)
+	}
+}
+
+// What stands in a record is one word of the command that the error tells.
+func TestTakeHint(t *testing.T) {
+	c, _ := releaser(t, status.Detail{})
+	err := c.take(status.Released{Driver: "phoenix", Type: "serial", Device: "/dev/x; reboot #"})
+	var hint *cli.Hint
+	if !errors.Is(err, errUnknown) || !errors.As(err, &hint) || !strings.HasSuffix(hint.Hint, "attach phoenix serial '/dev/x; reboot #'") {
+		t.Errorf("error %v", err)
 	}
 }
 

@@ -8,10 +8,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"os/exec"
 	"os/signal"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +17,7 @@ import (
 	"openct/internal/cli"
 	"openct/internal/daemon"
 	"openct/internal/devname"
+	"openct/internal/driver"
 	"openct/internal/status"
 	"openct/internal/usb"
 	"openct/internal/verify"
@@ -93,7 +92,12 @@ func (c *Control) verifyTarget(operands []string) (devname.Target, error) {
 		return devname.Target{}, &cli.Hint{Err: fmt.Errorf("reader %d is virtual: it has no device to check", found[0].Index),
 			Hint: "have verify make a virtual reader of its own, such as: openct-control verify " + d.Driver + " virtual piv"}
 	}
-	return devname.Parse([]string{d.Driver, d.Type, d.Device}, os.DirFS(c.Root.Path("/")))
+	t, err := c.knownTarget(d.Driver, d.Type, d.Device)
+	if errors.Is(err, errUnknown) {
+		err = &cli.Hint{Err: fmt.Errorf("reader %d: %w", found[0].Index, err), Hint: fmt.Sprintf("openct-control verify %s %s %s",
+			cli.Quote(d.Driver), cli.Quote(d.Type), cli.Quote(d.Device))}
+	}
+	return t, err
 }
 
 // isAlias says whether a reader that is there has this name.
@@ -131,35 +135,20 @@ func (c *Control) pause(t *devname.Target) (resume func() error, err error) {
 	if !ok {
 		return nothing, nil
 	}
-	if isOurUnit(d.Unit) {
-		fmt.Fprintf(c.Err, "stopping %s for the checks\n", d.Unit)
-		return func() error { return systemctl("start", d.Unit) }, systemctl("stop", d.Unit)
-	}
-	fmt.Fprintf(c.Err, "ending the handler of reader %d for the checks\n", e.Index)
-	if err := f.Terminate(e.Index); err != nil {
+	h, err := c.handlerOf(f, e)
+	if err != nil {
 		return nil, err
 	}
-	if err := waitServing(context.Background(), f, t.Path, false, pauseWait); err != nil {
-		return nil, fmt.Errorf("reader %d: the handler does not end: %w", e.Index, err)
+	if h.unit != "" {
+		fmt.Fprintf(c.Err, "stopping %s for the checks\n", h.unit)
+		return func() error { return systemctl("start", h.unit) }, h.end(f, t.Path)
 	}
+	fmt.Fprintf(c.Err, "ending the handler of reader %d for the checks\n", e.Index)
 	again := *t
-	again.Driver = d.Driver
-	return func() error { return c.start(again) }, nil
-}
-
-// isOurUnit says whether a name from a side file, which the handlers' user writes,
-// is one of a handler's unit.
-func isOurUnit(name string) bool {
-	return strings.HasPrefix(name, "openct") && strings.HasSuffix(name, ".service") && !strings.ContainsAny(name, " /*?[")
-}
-
-// systemctl waits for what it asks for.
-func systemctl(verb, unit string) error {
-	out, err := exec.Command("systemctl", verb, "--", unit).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("systemctl %s %s: %w: %s", verb, unit, err, strings.TrimSpace(string(out)))
+	if _, ok := driver.ByName(d.Driver); ok {
+		again.Driver = d.Driver
 	}
-	return nil
+	return func() error { return c.start(again) }, h.end(f, t.Path)
 }
 
 // serving is the entry of the reader at a device.

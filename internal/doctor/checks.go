@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"openct/internal/cli"
 	"openct/internal/config"
 )
 
@@ -222,7 +223,7 @@ func checkReaders(f *Facts) []Finding {
 func (r *Reader) serveAgain(attach string) string {
 	switch {
 	case r.Unit != "":
-		return "systemctl restart " + r.Unit
+		return "systemctl restart " + cli.Quote(r.Unit)
 	case r.Proven:
 		return fmt.Sprintf("kill %d; %s", r.PID, attach)
 	}

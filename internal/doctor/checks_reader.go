@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"openct/internal/cli"
 )
 
 // served says whether a living handler has the reader.
@@ -97,7 +99,7 @@ func checkReaderUnit(_ *Facts, c *Configured) []Finding {
 	case u.Active == "inactive" && !c.there():
 		return fine("%s is inactive until the device appears", u.Name)
 	case u.Active == "inactive" && !c.served():
-		return found(Fail, "systemctl start "+u.Name, "%s is inactive (%s), though the device exists", u.Name, u.Result)
+		return found(Fail, "systemctl start "+cli.Quote(u.Name), "%s is inactive (%s), though the device exists", u.Name, u.Result)
 	}
 	return unitFinding(u, c.served())
 }
@@ -106,14 +108,14 @@ func checkReaderServed(f *Facts, c *Configured) []Finding {
 	if !c.there() || f.Status.Unknown || f.Status.Missing || f.Status.Err != "" || f.Dir.Missing || f.Dir.Err != "" {
 		return nil // told already
 	}
-	attach := fmt.Sprintf("openct-control attach --reader '%s'", c.Name)
+	attach := "openct-control attach --reader " + cli.Quote(c.Name)
 	if !c.served() && c.Far != nil && c.Unit.Active == "active" {
 		return c.farAway()
 	}
 	if !c.served() {
 		next := attach
 		if c.Unit.Load == "loaded" {
-			next = "systemctl restart " + c.Unit.Name
+			next = "systemctl restart " + cli.Quote(c.Unit.Name)
 		}
 		return found(Fail, next, "no handler serves the device")
 	}

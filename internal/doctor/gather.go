@@ -17,6 +17,7 @@ import (
 	"openct/internal/config"
 	"openct/internal/driver"
 	"openct/internal/machine"
+	"openct/internal/readerunit"
 	"openct/internal/socket"
 	"openct/internal/status"
 )
@@ -150,8 +151,10 @@ func (o Options) status(ctx context.Context, f *Facts) {
 		}
 		r := Reader{Index: e.Index, Name: e.Name, PID: e.PID, Alive: e.InUse(), Empty: e.Slots > 0 && !e.Present(0), Socket: socket.ReaderPath(o.Dir, e.Index)}
 		if d, err := file.ReadDetail(e); err == nil {
-			r.Device, r.Unit, r.LastError, r.ErrorTime = d.Device, d.Unit, d.LastError, d.ErrorTime
+			r.Device, r.LastError, r.ErrorTime = d.Device, d.LastError, d.ErrorTime
 		}
+		// The side file says it, too, but root may be told to restart the unit.
+		r.Unit = readerunit.OfProcess(o.Root, e.PID)
 		r.Proven = r.Alive && file.IsDaemon(e.Index)
 		f.Readers = append(f.Readers, r)
 	}

@@ -146,7 +146,7 @@ func TestReaderFindings(t *testing.T) {
 			spoil: func(f *Facts, c *Configured) {
 				f.Systemd, c.Unit, c.Node.User, c.Node.UserMay = false, Unit{}, "", false
 			},
-			check: "node", level: Warn, text: "you may not open the node", next: "openct-control attach --reader 'sim'",
+			check: "node", level: Warn, text: "you may not open the node", next: "openct-control attach --reader sim",
 		},
 		{
 			name: "no unit file", from: idle,
@@ -170,7 +170,7 @@ func TestReaderFindings(t *testing.T) {
 		{
 			name: "nobody serves it, without systemd", from: idle,
 			spoil: func(f *Facts, c *Configured) { f.Systemd, c.Unit = false, Unit{} },
-			check: "served", level: Fail, text: "no handler serves the device", next: "openct-control attach --reader 'sim'",
+			check: "served", level: Fail, text: "no handler serves the device", next: "openct-control attach --reader sim",
 		},
 		{
 			name: "the handler does not answer", from: withReader,

@@ -1,0 +1,107 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"openct/internal/devname"
+	"openct/internal/driver"
+	"openct/internal/readerunit"
+	"openct/internal/status"
+)
+
+// The status file and the files beside it belong to the handlers' user. What root
+// does for a reader must not follow from them alone: which unit is stopped is asked
+// of the kernel, and which device is opened or given to that user is asked of the
+// driver table and openct.conf.
+
+// errUnknown: a device is not one that OpenCT serves by itself.
+var errUnknown = errors.New("the device is not known as a reader's")
+
+// handler is the process that serves a reader.
+type handler struct {
+	entry status.Entry
+	unit  string // of systemd; empty: none
+}
+
+// handlerOf is the handler of an entry. The unit is looked up first: if the entry's
+// process is the handler afterwards, its pid was no other process's before.
+func (c *Control) handlerOf(f *status.File, e status.Entry) (handler, error) {
+	h := handler{entry: e, unit: readerunit.OfProcess(c.Root, e.PID)}
+	if now, err := f.Entry(e.Index); err != nil || now.PID != e.PID || !f.IsDaemon(e.Index) {
+		return handler{}, errors.Join(fmt.Errorf("reader %d: process %d: %w", e.Index, e.PID, status.ErrNotDaemon), err)
+	}
+	return h, nil
+}
+
+// end ends a handler, which serves the device at path.
+func (h handler) end(f *status.File, path string) error {
+	var err error
+	if h.unit != "" {
+		err = systemctl("stop", h.unit)
+	} else if err = f.Terminate(h.entry.Index); err == nil {
+		err = waitServing(context.Background(), f, path, false, pauseWait)
+	}
+	if err != nil {
+		return fmt.Errorf("reader %d: the handler does not end: %w", h.entry.Index, err)
+	}
+	return nil
+}
+
+// knownTarget is the device that a file of the handlers' user tells, if the driver
+// table or openct.conf has it; otherwise the error is errUnknown. Of openct.conf's
+// readers it is the path that stands there: another link to the same node may lead
+// elsewhere a moment later.
+func (c *Control) knownTarget(name, typ, path string) (devname.Target, error) {
+	t, err := devname.Parse([]string{name, typ, path}, os.DirFS(c.Root.Path("/")))
+	if err != nil {
+		return t, err
+	}
+	if _, ok := driver.ByName(name); !ok {
+		return t, fmt.Errorf("%s: there is no driver %q", path, name)
+	}
+	if r, ok := c.Config.ReaderAt(t); ok {
+		return r.Target()
+	}
+	if d, ok := c.Root.USBDevice(t.Bus, t.Dev); ok && t.Bus > 0 {
+		choice, id, err := c.choose(d)
+		if err == nil && choice.Ours() {
+			return target(d, choice, id), nil
+		}
+	}
+	return t, fmt.Errorf("%s: %w: neither the driver table nor %s has a driver for it", path, errUnknown, c.ConfigFile)
+}
+
+// unitOf is the unit that systemd has for a device that knownTarget knows; empty:
+// none.
+func (c *Control) unitOf(t devname.Target) string {
+	if d, ok := c.Root.USBDevice(t.Bus, t.Dev); ok && t.Bus > 0 {
+		for _, unit := range c.handedToSystemd(d) {
+			if readerunit.IsHandler(unit) {
+				return unit
+			}
+		}
+		return ""
+	}
+	units := c.readerUnits()
+	for i, instance := range c.Config.Instances() {
+		is, err := c.Config.Readers[i].Target()
+		if unit := readerunit.Name(instance); err == nil && is == t && units[unit] {
+			return unit
+		}
+	}
+	return ""
+}
+
+// systemctl waits for what it asks for.
+func systemctl(verb, unit string) error {
+	out, err := exec.Command("systemctl", verb, "--", unit).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("systemctl %s %s: %w: %s", verb, unit, err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}

@@ -1,0 +1,80 @@
+package control
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"openct/internal/config"
+	"openct/internal/devname"
+	"openct/internal/machine"
+	"openct/internal/status"
+)
+
+// The handlers' user can name any device in the files that it writes.
+func TestKnownTarget(t *testing.T) {
+	root := devices(t)
+	dir := t.TempDir()
+	port, link := filepath.Join(dir, "port"), filepath.Join(dir, "link")
+	write(t, port, "")
+	if err := os.Symlink(port, link); err != nil {
+		t.Fatal(err)
+	}
+	cfg, problems := config.Parse("openct.conf", []byte("ccid = off; reader desk { driver = phoenix; device = serial:"+port+"; };"), nil)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	c := &Control{Root: machine.Root(root), Config: cfg, ConfigFile: "openct.conf"}
+	tests := []struct {
+		name              string
+		driver, typ, path string
+		want, fails       string
+	}{
+		{"one of openct.conf", "phoenix", "serial", port, port, ""},
+		{"one of openct.conf, by another link", "phoenix", "serial", link, port, ""},
+		{"one of the driver table", "etoken64", "usb", "/dev/bus/usb/001/004", "/dev/bus/usb/001/004", ""},
+		{"any line", "phoenix", "serial", "/dev/null", "", "neither the driver table nor openct.conf has a driver for it"},
+		{"another machine", "openct", "remote", "ssh://host/0", "", "neither the driver table nor openct.conf has a driver for it"},
+		{"a CCID reader that is left to others", "ccid", "usb", "/dev/bus/usb/001/005", "", "neither the driver table nor openct.conf has a driver for it"},
+		{"a mouse", "etoken64", "usb", "/dev/bus/usb/001/006", "", "neither the driver table nor openct.conf has a driver for it"},
+		{"a USB device that is not there", "etoken64", "usb", "/dev/bus/usb/999/127", "", "neither the driver table nor openct.conf has a driver for it"},
+		{"an option for a driver", "--config", "serial", port, "", `there is no driver "--config"`},
+		{"no device", "etoken64", "usb", "/etc/passwd", "", "not a device name"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := c.knownTarget(tt.driver, tt.typ, tt.path)
+			if tt.fails != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.fails) {
+					t.Errorf("error %v", err)
+				}
+				return
+			}
+			if err != nil || got.Path != tt.want || got.Driver != tt.driver {
+				t.Errorf("%+v, error %v", got, err)
+			}
+		})
+	}
+}
+
+// No unit is stopped because a side file names it, and verify by number opens only a
+// device that is known.
+func TestForgedSideFile(t *testing.T) {
+	c, _ := releaser(t, status.Detail{Driver: "phoenix", Type: "serial", Device: "/dev/null", Unit: "openct-handler@other.service"})
+	log := fakeSystemctl(t, "exit 0")
+	target := devname.Target{Driver: "phoenix", Type: "serial", Path: "/dev/null"}
+	if _, err := c.pause(&target); !errors.Is(err, status.ErrNotDaemon) {
+		t.Errorf("pause: %v", err)
+	}
+	if _, err := c.verifyTarget([]string{"0"}); !errors.Is(err, errUnknown) {
+		t.Errorf("verify: %v", err)
+	}
+	if err := c.Release("0", true); !errors.Is(err, status.ErrNotDaemon) {
+		t.Errorf("release: %v", err)
+	}
+	if got := log(); got != "" {
+		t.Errorf("systemctl %q", got)
+	}
+}
