@@ -24,7 +24,7 @@ commands:
                     usb:0529/0600/0100 usb /dev/bus/usb/001/004,
                     DRIVER TYPE PATH, or any of them escaped by systemd;
                   or --reader NAME: a reader of the configuration file
-  status          list the readers; --json prints all details, --watch
+  status [READER] list the readers, or one; --json prints all details, --watch
                   keeps the list up to date
   monitor         print a line for each event: plugged, ready, card,
                   client, lock, conflict, fault, unplugged
@@ -117,6 +117,12 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 		if verb == "take" {
 			return c.Take(rest)
 		}
+		if verb == "status" && len(rest) == 1 && !*again && !p.Flags.Changed("reader") {
+			if *asJSON {
+				return c.StatusJSON(rest[0])
+			}
+			return c.Status(rest[0])
+		}
 		named := p.Flags.Changed("reader")
 		takes := verb == "attach" && !named || verb == "udev"
 		if takes != (len(rest) > 0) || named && verb != "attach" || *again && verb != "status" {
@@ -139,9 +145,9 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 				return c.StatusWatch(*asJSON)
 			}
 			if *asJSON {
-				return c.StatusJSON()
+				return c.StatusJSON("")
 			}
-			return c.Status()
+			return c.Status("")
 		case "monitor":
 			c.NameUnread()
 			return c.Monitor(*asJSON)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"openct/internal/cli"
 	"openct/internal/monitor"
 	"openct/internal/printable"
 )
@@ -62,7 +63,7 @@ func details(e monitor.Event) string {
 			parts[0] = e.Device + ": " + e.Error
 		}
 		if e.Unit != "" {
-			parts = append(parts, "see journalctl -u "+e.Unit)
+			parts = append(parts, "see journalctl -u "+cli.Quote(e.Unit))
 		}
 		return strings.Join(parts, "; ")
 	case monitor.Missed:

@@ -1,8 +1,12 @@
 package control
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -77,4 +81,72 @@ func TestForgedSideFile(t *testing.T) {
 	if got := log(); got != "" {
 		t.Errorf("systemctl %q", got)
 	}
+}
+
+// The unit that is stopped is the one in which the kernel has the handler, whatever
+// the side file says.
+func TestHandlersUnit(t *testing.T) {
+	c, _ := releaser(t, status.Detail{Driver: "phoenix", Type: "serial", Device: "/dev/null", Unit: "openct-handler@other.service"})
+	pid := impersonate(t, c.Dir)
+	root := t.TempDir()
+	c.Root = machine.Root(root)
+	write(t, filepath.Join(root, fmt.Sprintf("proc/%d/cgroup", pid)), "0::/system.slice/openct-handler@right.service\n")
+	write(t, filepath.Join(root, "run/systemd/system/x"), "")
+	if err := errors.Join(os.Mkdir(filepath.Join(root, "dev"), 0o755), os.Symlink(os.DevNull, filepath.Join(root, "dev/null"))); err != nil {
+		t.Fatal(err)
+	}
+	log := fakeSystemctl(t, "exit 0")
+	target := devname.Target{Driver: "phoenix", Type: "serial", Path: "/dev/null"}
+	resume, err := c.pause(&target)
+	if err == nil {
+		err = resume()
+	}
+	if err != nil {
+		t.Errorf("pause: %v", err)
+	}
+	if err := c.Release("0", false); err != nil {
+		t.Errorf("release: %v", err)
+	}
+	const unit = "openct-handler@right.service"
+	if got, want := log(), "stop -- "+unit+"\nstart -- "+unit+"\nstop -- "+unit+"\n"; got != want {
+		t.Errorf("systemctl %q, want %q", got, want)
+	}
+	if all := status.AllReleased(c.Dir, root); len(all) != 1 || all[0].Unit != unit {
+		t.Errorf("released: %+v", all)
+	}
+}
+
+// impersonate puts another process in the place of this one in reader 0's files. This
+// one still holds the lock.
+func impersonate(t *testing.T, dir string) int {
+	t.Helper()
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = cmd.Process.Kill(), cmd.Wait() })
+	pid := cmd.Process.Pid
+	words := func(pid int) []byte { return binary.NativeEndian.AppendUint32(nil, uint32(pid)) }
+	path := filepath.Join(dir, "status")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(words(pid), int64(bytes.Index(b, words(os.Getpid())))); err != nil {
+		t.Fatal(err)
+	}
+	path = filepath.Join(dir, ".0.json")
+	if b, err = os.ReadFile(path); err != nil {
+		t.Fatal(err)
+	}
+	b = bytes.Replace(b, fmt.Appendf(nil, `"pid":%d`, os.Getpid()), fmt.Appendf(nil, `"pid":%d`, pid), 1)
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return pid
 }

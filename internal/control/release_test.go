@@ -72,6 +72,27 @@ func TestReleaseRefuses(t *testing.T) {
 	}
 }
 
+func TestStatusOfOne(t *testing.T) {
+	c, out := releaser(t, status.Detail{Type: "usb", Device: "/dev/null", Alias: "office"})
+	if err := status.WriteReleased(c.Dir, "/dev/zero", status.Released{Reader: 3, Alias: "home", Device: "/dev/zero"}); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name string
+		want error
+	}{{"office", nil}, {"0", nil}, {"home", errReleased}, {"3", errReleased}, {"4", status.ErrNoReader}, {"Reader", status.ErrNoReader}}
+	for _, tt := range tests {
+		for what, print := range map[string]func(string) error{"": c.Status, ", JSON": c.StatusJSON} {
+			t.Run(tt.name+what, func(t *testing.T) {
+				out.Reset()
+				if err := print(tt.name); !errors.Is(err, tt.want) || (err == nil) != strings.Contains(out.String(), "Reader") {
+					t.Errorf("error %v\n%s", err, out)
+				}
+			})
+		}
+	}
+}
+
 // Whoever may only read the directory is told what it takes.
 func TestReleaseAsRoot(t *testing.T) {
 	c, _ := releaser(t, status.Detail{})

@@ -149,7 +149,7 @@ func (c *Control) statusText(asJSON bool) (string, error) {
 		print = view.StatusJSON
 	}
 	var exit cli.ErrExit
-	if err := print(); err != nil && !errors.As(err, &exit) {
+	if err := print(""); err != nil && !errors.As(err, &exit) {
 		return "", err
 	}
 	switch {

@@ -13,9 +13,9 @@ import (
 )
 
 // Status prints the readers and what is in them, in C OpenCT's layout, which
-// scripts parse.
-func (c *Control) Status() error {
-	f, entries, err := c.entries()
+// scripts parse; of one reader, if name is its number or its name in openct.conf.
+func (c *Control) Status(name string) error {
+	f, entries, err := c.entries(name)
 	if err != nil {
 		return err
 	}
@@ -50,13 +50,24 @@ func info(e status.Entry) []string {
 	return parts
 }
 
-// entries are the living readers.
-func (c *Control) entries() (*status.File, []status.Entry, error) {
+// entries are the living readers, or the one with that name or number.
+func (c *Control) entries(name string) (*status.File, []status.Entry, error) {
 	f, err := status.OpenReadOnly(c.Dir)
 	if err != nil {
 		c.say("Error: %v", err)
 		c.say("Unable to get reader status")
 		return nil, nil, cli.ErrExit(1)
+	}
+	if name != "" {
+		e, err := f.Find(name)
+		if err != nil {
+			f.Close()
+			if r, rerr := findReleased(status.AllReleased(c.Dir, string(c.Root)), name); rerr == nil {
+				err = &cli.Hint{Err: fmt.Errorf("reader %s: %w", released(r), errReleased), Hint: fmt.Sprintf("openct-control take %d", r.Reader)}
+			}
+			return nil, nil, err
+		}
+		return f, []status.Entry{e}, nil
 	}
 	all, err := f.Entries()
 	if err != nil {
@@ -89,9 +100,9 @@ type slotJSON struct {
 	Card bool `json:"card"`
 }
 
-// StatusJSON prints an array of all readers for programs.
-func (c *Control) StatusJSON() error {
-	f, entries, err := c.entries()
+// StatusJSON prints an array of all readers, or of one, for programs.
+func (c *Control) StatusJSON(name string) error {
+	f, entries, err := c.entries(name)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func (c *Control) verifyTarget(operands []string) (devname.Target, error) {
 	if len(operands) > 1 || len(operands) == 1 && !isNumber(operands[0]) && !c.isAlias(operands[0]) {
 		return devname.Parse(operands, os.DirFS(c.Root.Path("/")))
 	}
-	f, live, err := c.entries()
+	f, live, err := c.entries("")
 	if err != nil {
 		return devname.Target{}, &cli.Hint{Err: errors.New("the status file cannot be read, so no reader is known"),
 			Hint: "name the device (lsusb prints bus and device number), such as: openct-control verify 001/004"}

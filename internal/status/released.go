@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -52,6 +53,21 @@ func releasedFile(dir, node string) (path string, inode uint64, err error) {
 	return filepath.Join(rooted(dir), fmt.Sprintf(".released.%d.%d.json", unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev)))), st.Ino, nil
 }
 
+// releasedFiles are what is called like files about released readers.
+func releasedFiles(dir string) []string {
+	entries, err := os.ReadDir(rooted(dir))
+	if err != nil {
+		return nil // the status file cannot be read either
+	}
+	var paths []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".released.") && strings.HasSuffix(e.Name(), ".json") {
+			paths = append(paths, filepath.Join(rooted(dir), e.Name()))
+		}
+	}
+	return paths
+}
+
 // WriteReleased notes that the device at a node was let go.
 func WriteReleased(dir, node string, r Released) error {
 	path, inode, err := releasedFile(dir, node)
@@ -93,8 +109,7 @@ func ReleasedAt(dir, node string) (Released, bool) {
 // numbers. root is the file system's.
 func AllReleased(dir, root string) []Released {
 	var all []Released
-	paths, _ := filepath.Glob(filepath.Join(rooted(dir), ".released.*.json"))
-	for _, path := range paths {
+	for _, path := range releasedFiles(dir) {
 		r, err := readReleased(path)
 		if err != nil {
 			continue
@@ -110,8 +125,7 @@ func AllReleased(dir, root string) []Released {
 // ForgetReleased removes the files about devices that are gone.
 func ForgetReleased(dir, root string) {
 	current := AllReleased(dir, root)
-	paths, _ := filepath.Glob(filepath.Join(rooted(dir), ".released.*.json"))
-	for _, path := range paths {
+	for _, path := range releasedFiles(dir) {
 		if !slices.ContainsFunc(current, func(r Released) bool { return r.file == path }) {
 			_ = os.Remove(path)
 		}

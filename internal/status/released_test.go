@@ -2,6 +2,7 @@ package status
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 )
 
 func TestReleased(t *testing.T) {
@@ -80,6 +82,59 @@ func TestReleasedOfAnotherLife(t *testing.T) {
 	ForgetReleased(dir, "/")
 	if _, err := os.Stat(path); err == nil {
 		t.Error("the file stays")
+	}
+}
+
+// The directory is the handlers' user's, who can put anything in a file's place.
+func TestReleasedHostile(t *testing.T) {
+	tests := []struct {
+		name  string
+		make  func(path string) error
+		stays bool // another file cannot take its place
+	}{
+		{"garbage", func(path string) error { return os.WriteFile(path, []byte("garbage"), 0o644) }, false},
+		{"too long", func(path string) error {
+			return os.WriteFile(path, bytes.Repeat([]byte(" "), maxReleased+1), 0o644)
+		}, false},
+		{"an endless one", func(path string) error { return os.Symlink("/dev/zero", path) }, false},
+		{"a FIFO", func(path string) error { return unix.Mkfifo(path, 0o644) }, false},
+		{"a link to another record", func(path string) error {
+			if err := WriteReleased(filepath.Dir(path), "/dev/null", Released{Device: "/dev/null"}); err != nil {
+				return err
+			}
+			return errors.Join(os.Rename(path, path+".old"), os.Symlink(path+".old", path))
+		}, false},
+		{"a folder", func(path string) error { return os.MkdirAll(filepath.Join(path, "x"), 0o755) }, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "[a")
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			path, _, err := releasedFile(dir, "/dev/null")
+			if err == nil {
+				err = tt.make(path)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, is := ReleasedAt(dir, "/dev/null"); is || len(AllReleased(dir, "/")) > 0 {
+				t.Error("it is believed")
+			}
+			if err := WriteReleased(dir, "/dev/null", Released{Device: "/dev/null"}); (err != nil) != tt.stays {
+				t.Errorf("error %v", err)
+			}
+			if len(AllReleased(dir, "/")) > 0 == tt.stays {
+				t.Error("what is written does not count")
+			}
+			if left, _ := filepath.Glob(filepath.Join(filepath.Dir(dir), "*", ".tmp.*")); len(left) > 0 {
+				t.Errorf("left: %v", left)
+			}
+			if err := RemoveReleased(dir, "/dev/null"); (err != nil) != tt.stays {
+				t.Errorf("remove: %v", err)
+			}
+		})
 	}
 }
 
