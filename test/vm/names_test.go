@@ -28,7 +28,7 @@ func testNames(t *testing.T, g *guest) {
 			g.until(t, readyTime, fmt.Sprintf("journalctl --boot OPENCT_ALIAS=%s OPENCT_DEVICE=%s | grep 'reader is ready'", k.name, k.node))
 		}
 		t.Log("\n" + g.sh(t, "openct-control status"))
-		if res := g.try(t, "openct-tool -r home atr"); res.Exit != 1 || !strings.Contains(res.Stderr, "there is no such reader; there are ") {
+		if res := g.try(t, "openct-tool -r home atr"); res.Exit != 1 || !strings.Contains(res.Stderr, "no such reader") {
 			t.Errorf("a name that nothing has: exit code %d\n%s", res.Exit, res.Stderr)
 		}
 		g.until(t, readyTime, "[ $(opensc-tool -l | grep -c eToken) = 2 ]")
@@ -48,7 +48,7 @@ func testNames(t *testing.T, g *guest) {
 	})
 	t.Run("release", func(t *testing.T) {
 		asUser := "setpriv --reuid=nobody --regid=nogroup --groups=$(getent group scard | cut -d: -f3) "
-		if res := g.try(t, asUser+"openct-control release office"); res.Exit != 1 || !strings.Contains(res.Stderr, "next: run it as root") {
+		if res := g.try(t, asUser+"openct-control release office"); res.Exit != 1 || !strings.Contains(res.Stderr, "next: run openct-control as root") {
 			t.Errorf("release by a user: exit code %d\n%s", res.Exit, res.Stderr)
 		}
 		g.sh(t, "openct-control release office")
@@ -59,7 +59,7 @@ func testNames(t *testing.T, g *guest) {
 		// The events come in this order, and the second one makes systemd start the unit.
 		sysfs := "/sys/bus/usb/devices/" + office.busid
 		g.sh(t, "udevadm trigger --settle --action=change "+sysfs+"; udevadm trigger --settle --action=add "+sysfs)
-		g.until(t, readyTime, "journalctl --boot -u "+office.unit()+" | grep 'it is released'")
+		g.until(t, readyTime, "journalctl --boot -u "+office.unit()+" | grep 'the device is released'")
 		office.inactive(t)
 		g.sh(t, "systemctl restart openct.service")
 		spare.served(t)
@@ -86,7 +86,7 @@ func testNames(t *testing.T, g *guest) {
 		g.sh(t, fmt.Sprintf("systemd-run --quiet --collect --unit=holder -p StandardOutput=file:/run/holder.out /run/clientlib %d 1000", office.reader(t)))
 		t.Cleanup(func() { g.try(t, "systemctl stop holder; systemctl reset-failed holder") })
 		g.until(t, readyTime, "grep locked /run/holder.out")
-		g.until(t, readyTime, "openct-control release office 2>&1 | grep 'it is in use: clientlib (pid '")
+		g.until(t, readyTime, "openct-control release office 2>&1 | grep 'a program has locked the card: clientlib (pid '")
 		office.served(t)
 		g.sh(t, "openct-control release --force office")
 		office.inactive(t)
