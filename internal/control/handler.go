@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"openct/internal/devname"
 	"openct/internal/driver"
 	"openct/internal/readerunit"
@@ -20,7 +22,7 @@ import (
 // driver table and openct.conf.
 
 // errUnknown: a device is not one that OpenCT serves by itself.
-var errUnknown = errors.New("the device is not known as a reader's")
+var errUnknown = errors.New("there is no driver for the device")
 
 // handler is the process that serves a reader.
 type handler struct {
@@ -53,7 +55,7 @@ func (h handler) end(f *status.File, path string) error {
 }
 
 // knownTarget is the device that a file of the handlers' user tells, if the driver
-// table or openct.conf has it; otherwise the error is errUnknown. Of openct.conf's
+// table or openct.conf has it; otherwise the error is errUnknown, and the device is what the file says. Of openct.conf's
 // readers it is the path that stands there: another link to the same node may lead
 // elsewhere a moment later.
 func (c *Control) knownTarget(name, typ, path string) (devname.Target, error) {
@@ -73,7 +75,14 @@ func (c *Control) knownTarget(name, typ, path string) (devname.Target, error) {
 			return target(d, choice, id), nil
 		}
 	}
-	return t, fmt.Errorf("%s: %w: neither the driver table nor %s has a driver for it", path, errUnknown, c.ConfigFile)
+	return t, fmt.Errorf("%w in the driver table or in %s", errUnknown, c.ConfigFile)
+}
+
+// ownsDirectory says whether nobody but the caller and root can have written the files
+// beside the status file.
+func (c *Control) ownsDirectory() bool {
+	var dir unix.Stat_t
+	return unix.Stat(c.Dir, &dir) == nil && int(dir.Uid) == os.Geteuid() && dir.Mode&0o022 == 0
 }
 
 // unitOf is the unit that systemd has for a device that knownTarget knows; empty:

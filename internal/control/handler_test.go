@@ -39,11 +39,11 @@ func TestKnownTarget(t *testing.T) {
 		{"one of openct.conf", "phoenix", "serial", port, port, ""},
 		{"one of openct.conf, by another link", "phoenix", "serial", link, port, ""},
 		{"one of the driver table", "etoken64", "usb", "/dev/bus/usb/001/004", "/dev/bus/usb/001/004", ""},
-		{"any line", "phoenix", "serial", "/dev/null", "", "neither the driver table nor openct.conf has a driver for it"},
-		{"another machine", "openct", "remote", "ssh://host/0", "", "neither the driver table nor openct.conf has a driver for it"},
-		{"a CCID reader that is left to others", "ccid", "usb", "/dev/bus/usb/001/005", "", "neither the driver table nor openct.conf has a driver for it"},
-		{"a mouse", "etoken64", "usb", "/dev/bus/usb/001/006", "", "neither the driver table nor openct.conf has a driver for it"},
-		{"a USB device that is not there", "etoken64", "usb", "/dev/bus/usb/999/127", "", "neither the driver table nor openct.conf has a driver for it"},
+		{"any line", "phoenix", "serial", "/dev/null", "", "no driver for the device in the driver table or in openct.conf"},
+		{"another machine", "openct", "remote", "ssh://host/0", "", "no driver for the device in the driver table or in openct.conf"},
+		{"a CCID reader that is left to others", "ccid", "usb", "/dev/bus/usb/001/005", "", "no driver for the device in the driver table or in openct.conf"},
+		{"a mouse", "etoken64", "usb", "/dev/bus/usb/001/006", "", "no driver for the device in the driver table or in openct.conf"},
+		{"a USB device that is not there", "etoken64", "usb", "/dev/bus/usb/999/127", "", "no driver for the device in the driver table or in openct.conf"},
 		{"an option for a driver", "--config", "serial", port, "", `there is no driver "--config"`},
 		{"no device", "etoken64", "usb", "/etc/passwd", "", "not a device name"},
 	}
@@ -71,6 +71,12 @@ func TestForgedSideFile(t *testing.T) {
 	target := devname.Target{Driver: "phoenix", Type: "serial", Path: "/dev/null"}
 	if _, err := c.pause(&target); !errors.Is(err, status.ErrNotDaemon) {
 		t.Errorf("pause: %v", err)
+	}
+	if got, err := c.verifyTarget([]string{"0"}); err != nil || got.Path != "/dev/null" {
+		t.Errorf("verify in a directory of the caller's own: %v, %v", got, err)
+	}
+	if err := os.Chmod(c.Dir, 0o777); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := c.verifyTarget([]string{"0"}); !errors.Is(err, errUnknown) {
 		t.Errorf("verify: %v", err)

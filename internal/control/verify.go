@@ -93,6 +93,9 @@ func (c *Control) verifyTarget(operands []string) (devname.Target, error) {
 			Hint: "have verify make a virtual reader of its own, such as: openct-control verify " + d.Driver + " virtual piv"}
 	}
 	t, err := c.knownTarget(d.Driver, d.Type, d.Device)
+	if errors.Is(err, errUnknown) && c.ownsDirectory() {
+		return t, nil
+	}
 	if errors.Is(err, errUnknown) {
 		err = &cli.Hint{Err: fmt.Errorf("reader %d: %w", found[0].Index, err), Hint: fmt.Sprintf("openct-control verify %s %s %s",
 			cli.Quote(d.Driver), cli.Quote(d.Type), cli.Quote(d.Device))}
