@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 
 	"openct/internal/cli"
 	"openct/internal/control"
@@ -54,6 +55,7 @@ options:
   -o, --output FILE  verify: the report (default openct-report-DRIVER-...txt)
       --card         verify: ask the user to remove and insert the card
       --unplug       verify: ask the user to unplug the device and plug it in again
+      --suspend      verify: ask the user, suspend the machine for 15 s and measure
       --force        release: even if a program holds a lock
       --json         status, doctor, monitor: print JSON
       --watch        status: keep running, print the list when it changes
@@ -65,7 +67,7 @@ options:
 // and shows their state.
 func runControl(args []string, stdout, stderr io.Writer) int {
 	p := cli.New("openct-control", controlUsage, stdout, stderr)
-	c := &control.Control{Dir: socket.Dir(), Out: p.Out, Err: stderr, Terminal: control.TerminalOf(stdout), Root: machine.Here, Openers: openers}
+	c := &control.Control{Dir: socket.Dir(), In: os.Stdin, Out: p.Out, Err: stderr, Terminal: control.TerminalOf(stdout), Root: machine.Here, Openers: openers}
 	p.Flags.StringVarP(&c.ConfigFile, "config", "f", cli.ConfigFile, "")
 	p.Flags.CountVarP(&c.Debug, "debug", "d", "")
 	p.Flags.BoolVarP(&c.Syslog, "syslog", "s", false, "")
@@ -78,6 +80,7 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 	p.Flags.StringVarP(&v.Output, "output", "o", "", "")
 	p.Flags.BoolVar(&v.Card, "card", false, "")
 	p.Flags.BoolVar(&v.Unplug, "unplug", false, "")
+	p.Flags.BoolVar(&v.Suspend, "suspend", false, "")
 	return p.Exit(func() error {
 		operands, err := p.Parse(args)
 		if err != nil {

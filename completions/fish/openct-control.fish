@@ -5,6 +5,7 @@ complete -c openct-control -l reader -x -a "(sed -n 's/^ *reader  *\([^ {]*\).*/
 complete -c openct-control -s o -l output -r -F -d 'the report of verify'
 complete -c openct-control -l card -d 'verify: ask the user to remove and insert the card'
 complete -c openct-control -l unplug -d 'verify: ask the user to unplug the device and plug it in again'
+complete -c openct-control -l suspend -d 'verify: ask the user, and suspend the machine for 15 s'
 complete -c openct-control -l force -d 'release: even if a program holds a lock'
 complete -c openct-control -s s -l syslog -d 'log to syslog'
 complete -c openct-control -s d -l debug -d 'log more'

@@ -36,7 +36,8 @@ type Control struct {
 	Config     *config.Config
 	Debug      int
 	Syslog     bool
-	Dir        string // of status file and sockets
+	Dir        string   // of status file and sockets
+	In         *os.File // what the user answers; nil: nobody can be asked
 	Out, Err   io.Writer
 	Terminal   io.Writer                // standard output without a filter, if it is a terminal; otherwise nil
 	Openers    map[string]daemon.Opener // of USB devices, by type

@@ -28,6 +28,8 @@ type VerifyOptions struct {
 	Output string // the report's file; empty: a name made from driver and id
 	Card   bool   // have the card taken out and put in
 	Unplug bool   // have the device unplugged and plugged in
+
+	Suspend bool // suspend the machine
 }
 
 // Verify checks a reader and the card in it, and writes a report. The operand is a
@@ -37,6 +39,12 @@ func (c *Control) Verify(operands []string, o VerifyOptions) error {
 	t, err := c.verifyTarget(operands)
 	if err != nil {
 		return err
+	}
+	var sleep *sleeper
+	if o.Suspend {
+		if sleep, err = c.newSleeper(t, os.Geteuid()); err != nil {
+			return err
+		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	defer stop()
@@ -53,6 +61,9 @@ func (c *Control) Verify(operands []string, o VerifyOptions) error {
 	}
 	if o.Unplug && t.Type != "virtual" && ctx.Err() == nil {
 		c.unplug(ctx, t, r)
+	}
+	if sleep != nil && ctx.Err() == nil {
+		c.suspend(ctx, sleep, r)
 	}
 	return c.finish(r, path, err)
 }
@@ -156,6 +167,11 @@ func (c *Control) pause(t *devname.Target) (resume func() error, err error) {
 
 // serving is the entry of the reader at a device.
 func serving(f *status.File, path string) (status.Entry, status.Detail, bool) {
+	return servingAs(f, func(d status.Detail) bool { return d.Device == path })
+}
+
+// servingAs is the entry of the reader that is the one.
+func servingAs(f *status.File, is func(status.Detail) bool) (status.Entry, status.Detail, bool) {
 	all, err := f.Entries()
 	if err != nil {
 		return status.Entry{}, status.Detail{}, false
@@ -164,7 +180,7 @@ func serving(f *status.File, path string) (status.Entry, status.Detail, bool) {
 		if !e.InUse() || e.Name == "" {
 			continue
 		}
-		if d, err := f.ReadDetail(e); err == nil && d.Device == path {
+		if d, err := f.ReadDetail(e); err == nil && is(d) {
 			return e, d, true
 		}
 	}
@@ -295,7 +311,18 @@ func (s *show) verdict(v verify.Check) {
 	fmt.Fprintln(s.out, v)
 }
 
-func (s *show) ask(what string) {
+func (s *show) ask(what string) { s.note("please " + what) }
+
+func (s *show) note(what string) {
 	s.progress("")
-	fmt.Fprintln(s.err, "please "+what)
+	fmt.Fprintln(s.err, what)
+}
+
+// adder adds verdicts of a check to a report, and prints them.
+func (s *show) adder(r *verify.Report, name string) func(v verify.Verdict, format string, args ...any) {
+	return func(v verify.Verdict, format string, args ...any) {
+		check := verify.Check{Verdict: v, Name: name, Text: fmt.Sprintf(format, args...)}
+		r.Checks = append(r.Checks, check)
+		s.verdict(check)
+	}
 }

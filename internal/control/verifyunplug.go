@@ -21,11 +21,7 @@ const unplugWait = 2 * time.Minute
 // and until the new one is ready.
 func (c *Control) unplug(ctx context.Context, t devname.Target, r *verify.Report) {
 	show := newShow(c.Out, c.Err)
-	add := func(v verify.Verdict, format string, args ...any) {
-		check := verify.Check{Verdict: v, Name: "unplug", Text: fmt.Sprintf(format, args...)}
-		r.Checks = append(r.Checks, check)
-		show.verdict(check)
-	}
+	add := show.adder(r, "unplug")
 	gone, ready, err := c.measureUnplug(ctx, t, show.ask)
 	switch {
 	case errors.Is(err, errNotServed):
@@ -33,7 +29,7 @@ func (c *Control) unplug(ctx context.Context, t devname.Target, r *verify.Report
 	case errors.Is(err, errNoNews):
 		add(verify.Odd, "not done: the device was not unplugged and plugged in within %v", unplugWait)
 	case err != nil:
-		show.ask("note: " + err.Error())
+		show.note("note: " + err.Error())
 		add(verify.Wrong, "the handler does not end or start within %v", pauseWait)
 	default:
 		add(verify.OK, "the handler ended %d ms after the unplug; the next one was ready %d ms after the plug", gone.Milliseconds(), ready.Milliseconds())

@@ -136,6 +136,21 @@ func testSuspend(t *testing.T, g *guest) {
 			g.until(t, readyTime, active)
 		})
 	}
+	t.Run("verify", func(t *testing.T) {
+		const report = "/run/verify-suspend"
+		g.sh(t, "echo devices >/sys/power/pm_test; rm -f "+report)
+		t.Cleanup(func() { g.try(t, "echo none >/sys/power/pm_test") })
+		out := g.sh(t, "echo yes | openct-control verify --suspend -o "+report+" 2>&1")
+		t.Log("\n" + out)
+		if want := regexp.MustCompile(`(?m)^ok     suspend  +a client gets an answer.* \d+ ms after the resume; \w+ node, \w+ handler, \w+ unit$`); !want.MatchString(out) {
+			t.Error("not all is well")
+		}
+		g.sh(t, "grep -q '^ok     suspend' "+report)
+		if alarm := g.sh(t, "cat /sys/class/rtc/rtc0/wakealarm"); alarm != "" {
+			t.Errorf("the alarm is still set: %s", alarm)
+		}
+		g.until(t, readyTime, active)
+	})
 	pull()
 	g.until(t, goneTime, "! systemctl list-units --plain --no-legend 'openct-handler@*' | grep .")
 }
