@@ -57,6 +57,11 @@ func fixture(top, file string, play player) (name string, err error) {
 	if !bytes.Equal(before.Bytes(), after.Bytes()) {
 		return "", fmt.Errorf("%s: %w: it holds bytes that openct-control verify leaves out; ask its sender to take it back", file, errFixture)
 	}
+	r.Checks = summary(r)
+	after.Reset()
+	if _, err := r.WriteTo(&after); err != nil {
+		return "", err
+	}
 	dir := filepath.Join(top, filepath.FromSlash(reports))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
@@ -70,6 +75,12 @@ func fixture(top, file string, play player) (name string, err error) {
 			file, errFixture, err), os.Remove(filepath.Join(dir, name)))
 	}
 	return name, generate(top)
+}
+
+// summary is what the tree has of a report's verdicts: the worst. Their texts may be
+// anything, as people can edit a report, and no test needs them.
+func summary(r *verify.Report) []verify.Check {
+	return []verify.Check{{Verdict: r.Worst(), Name: "all checks", Text: fmt.Sprintf("verdicts in the report: %d", len(r.Checks))}}
 }
 
 func readReport(file string) (*verify.Report, error) {

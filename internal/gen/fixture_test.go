@@ -146,6 +146,43 @@ func TestFixtureOfAFailure(t *testing.T) {
 	}
 }
 
+// What its user has written into a report does not get into the tree.
+func TestFixtureOfAnEditedReport(t *testing.T) {
+	const marker = "Erika Mustermann"
+	good := reportOf(t, "etoken64")
+	for _, tt := range []struct {
+		name, old, new string
+		want           error
+	}{
+		{"a comment", "[verdicts]\n", "[verdicts]\n# made by " + marker + "\n", nil},
+		{"the text of a verdict", "10 of 10", "10 of 10 at " + marker, nil},
+		{"a verdict more", "[verdicts]\n", "[verdicts]\nok     " + marker + "    and what she says\n", nil},
+		{"the result of a command", "= 9000, ", "= 9000 by " + marker + ", ", errFixture},
+		{"the result of a reset", "= ATR ", "= ATR of " + marker + " ", errFixture},
+		{"a failure", "= ok  ", "= error: " + marker + "  ", errFixture},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if !strings.Contains(good, tt.old) {
+				t.Fatalf("no %q in the report", tt.old)
+			}
+			top, file := tree(t, strings.Replace(good, tt.old, tt.new, 1))
+			if _, err := fixture(top, file, plays); !errors.Is(err, tt.want) {
+				t.Errorf("got %v, want %v", err, tt.want)
+			}
+			made, err := filepath.Glob(filepath.Join(top, reports, "*"))
+			if err != nil || (len(made) == 1) != (tt.want == nil) {
+				t.Fatalf("made %v, %v", made, err)
+			}
+			for _, file := range made {
+				text, err := os.ReadFile(file)
+				if err != nil || strings.Contains(string(text), "Erika") {
+					t.Errorf("%v\n%s", err, text)
+				}
+			}
+		})
+	}
+}
+
 func TestFixtureRefuses(t *testing.T) {
 	good := reportOf(t, "etoken64")
 	const padding = "IN  C0 88 0000 0000 len 2 T 10000 00 00"

@@ -154,11 +154,11 @@ func (m *masker) step(s *Step) {
 		m.atr = nil
 		if raw := s.atr(); raw != nil {
 			m.atr = slices.Clone(raw[:atrLength(raw)])
-			s.Result = atrText(raw)
 		}
 	case Protocol:
 		m.t1 = s.Result == proto.T1.String()
 	}
+	s.maskResult()
 	if m.form == nil {
 		s.USB, s.Serial = nil, nil
 		return
