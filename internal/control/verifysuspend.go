@@ -301,6 +301,9 @@ func (c *Control) confirm(ctx context.Context, question string) error {
 	}
 	var line [64]byte
 	n, _ := c.In.Read(line[:]) // without an answer there is none
+	if TerminalOf(c.In) == nil {
+		fmt.Fprintln(c.Err) // a terminal shows the end of the line that was typed
+	}
 	if answer := strings.ToLower(strings.TrimSpace(string(line[:max(n, 0)]))); answer == "y" || answer == "yes" {
 		return nil
 	}

@@ -142,7 +142,8 @@ func testSuspend(t *testing.T, g *guest) {
 		t.Cleanup(func() { g.try(t, "echo none >/sys/power/pm_test") })
 		out := g.sh(t, "echo yes | openct-control verify --suspend -o "+report+" 2>&1")
 		t.Log("\n" + out)
-		if want := regexp.MustCompile(`(?m)^ok     suspend  +a client gets an answer.* \d+ ms after the resume; \w+ node, \w+ handler, \w+ unit$`); !want.MatchString(out) {
+		// What comes back is plugged in anew, as the rule has it.
+		if want := regexp.MustCompile(`(?m)^ok     suspend  +a client gets an answer \d+ ms after the resume; another node, another handler, another unit$`); !want.MatchString(out) {
 			t.Error("not all is well")
 		}
 		g.sh(t, "grep -q '^ok     suspend' "+report)
