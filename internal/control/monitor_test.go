@@ -15,8 +15,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"openct/internal/config"
+	"openct/internal/machine"
 	"openct/internal/monitor"
 	"openct/internal/status"
+	"openct/internal/uevent"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -266,6 +269,37 @@ func TestFit(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := fit(tt.text, tt.rows, tt.columns); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// noDevices is a kernel that tells nothing.
+type noDevices chan struct{}
+
+func (n noDevices) Next() (uevent.Event, error) { <-n; return uevent.Event{}, os.ErrClosed }
+func (n noDevices) Close() error                { close(n); return nil }
+
+// A terminal shows ^C, and the prompt is not to stand behind it; a pipe gets nothing.
+func TestMonitorEnd(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		terminal bool
+		want     string
+	}{{"terminal", true, "\n"}, {"pipe", false, ""}} {
+		t.Run(tt.name, func(t *testing.T) {
+			var out bytes.Buffer
+			c := &Control{Dir: t.TempDir(), Out: &out, Err: io.Discard, Root: machine.Root(t.TempDir()), Config: config.Default()}
+			if tt.terminal {
+				c.Terminal = &out
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			if err := c.monitor(ctx, make(noDevices), false); err != nil {
+				t.Error(err)
+			}
+			if out.String() != tt.want {
+				t.Errorf("got %q, want %q", out.String(), tt.want)
 			}
 		})
 	}

@@ -11,11 +11,14 @@ import (
 
 // names finds out what processes and users are called.
 type names struct {
-	root  machine.Root
-	users map[int]string
+	root   machine.Root
+	users  map[int]string
+	lookup func(uid string) (*user.User, error)
 }
 
-const maxUsers = 1000 // that are remembered
+// maxUsers is how many users are looked up, which may ask a server (nsswitch.conf(5)).
+// Who writes numbers of users into a side file need not be root.
+const maxUsers = 1000
 
 // client names a client, now: once its process has ended, nobody knows its program.
 func (n *names) client(pid, uid int) Client {
@@ -30,13 +33,14 @@ func (n *names) user(uid int) string {
 	if name, known := n.users[uid]; known {
 		return name
 	}
+	if len(n.users) == maxUsers {
+		return ""
+	}
 	name := ""
-	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+	if u, err := n.lookup(strconv.Itoa(uid)); err == nil {
 		name = printable.Line(u.Username)
 	}
-	if len(n.users) < maxUsers {
-		n.users[uid] = name
-	}
+	n.users[uid] = name
 	return name
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -52,20 +53,25 @@ func TestWhatLiesInPlaceOfSideFiles(t *testing.T) {
 }
 
 // flooded is a monitor that is not running, with what it emits.
-func flooded(t *testing.T) (*monitor, *[]Event) {
+func flooded(t *testing.T) (m *monitor, emitted *[]Event, lookups *int) {
 	t.Helper()
 	var told []Event
-	m := &monitor{
-		Options: Options{Emit: func(e Event) error { told = append(told, e); return nil }},
-		now:     time.Now, devices: map[string]device{}, names: &names{root: "/nowhere", users: map[int]string{}},
+	lookups = new(int)
+	lookup := func(uid string) (*user.User, error) {
+		*lookups++
+		return &user.User{Username: "\x1b]0;" + uid}, nil
 	}
-	return m, &told
+	m = &monitor{
+		Options: Options{Emit: func(e Event) error { told = append(told, e); return nil }},
+		now:     time.Now, devices: map[string]device{}, names: &names{root: "/nowhere", users: map[int]string{}, lookup: lookup},
+	}
+	return m, &told, lookups
 }
 
 // However much a handler tells, and however little sense it makes, each look costs
 // a bounded number of lines and nothing stays behind.
 func TestFlood(t *testing.T) {
-	m, told := flooded(t)
+	m, told, lookups := flooded(t)
 	var s snapshot
 	for n := range s.readers {
 		s.readers[n] = reader{entry: status.Entry{Index: n, Name: "token", PID: 1, Slots: status.MaxSlots}, ready: true}
@@ -94,8 +100,11 @@ func TestFlood(t *testing.T) {
 			t.Errorf("reader %d: %d clients are remembered that are not connected", n, len(f.who))
 		}
 	}
-	if len(m.names.users) > maxUsers {
-		t.Errorf("%d users are remembered", len(m.names.users))
+	if *lookups != maxUsers {
+		t.Errorf("%d users were looked up, want %d", *lookups, maxUsers)
+	}
+	if name := m.names.user(0); name == "" || strings.Contains(name, "\x1b") {
+		t.Errorf("name %q", name)
 	}
 }
 
@@ -141,7 +150,7 @@ func TestReadyDuringLook(t *testing.T) {
 
 // A directory that may not be read is told once, whatever fails in it.
 func TestBlindOnce(t *testing.T) {
-	m, _ := flooded(t)
+	m, _, _ := flooded(t)
 	var told []error
 	m.Blind = func(err error) { told = append(told, err) }
 	denied := &fs.PathError{Op: "watch", Path: "/run/openct", Err: unix.EACCES}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/user"
 	"time"
 
 	"openct/internal/machine"
@@ -61,7 +62,7 @@ type monitor struct {
 func Run(ctx context.Context, o Options) error {
 	m := &monitor{
 		Options: o, now: time.Now, devices: map[string]device{},
-		names: &names{root: o.Root, users: map[int]string{}},
+		names: &names{root: o.Root, users: map[int]string{}, lookup: user.LookupId},
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	f := newFiles()
