@@ -27,9 +27,9 @@ that command.
 commands:
   openct-control    start and stop OpenCT, attach devices, find errors
   ifdhandler        serve one reader or token
-  openct-tool       look at readers and cards
-  openct-generator  tell systemd of the readers in openct.conf
-  ifdproxy          tell what to use instead of C OpenCT's ifdproxy
+  openct-tool       list readers, and test their cards
+  openct-generator  make systemd units for the readers in openct.conf
+  ifdproxy          print what to use instead of C OpenCT's ifdproxy
 
 options:
   -h, --help      print this text

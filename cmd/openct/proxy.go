@@ -8,8 +8,8 @@ import (
 
 const proxyUsage = `usage: ifdproxy [--help | --version]
 
-OpenCT has no proxy any more. C OpenCT's gave the serial line of a reader to
-other machines, unencrypted and to whoever asked. What takes its place:
+This OpenCT has no proxy. C OpenCT's gave other machines access to the serial
+line of a reader, without encryption or authentication. Use instead, for
 
   a reader or token that OpenCT serves on the other machine, over ssh, with a
   statement in openct.conf of this machine:
@@ -21,7 +21,7 @@ other machines, unencrypted and to whoever asked. What takes its place:
       usbip bind --busid=1-2                    on the other machine
       usbip attach --remote=host --busid=1-2    on this machine
 
-ifdproxy(8) and "A reader on another machine" in openct(7) tell more.
+ifdproxy(8) and "A reader on another machine" in openct(7) describe each of these.
 
 options:
   -h, --help      print this text

@@ -14,12 +14,12 @@ import (
 
 const toolUsage = `usage: openct-tool [options] command [argument...]
 
-Looks at smart card readers and tokens that OpenCT serves.
+Lists the smart card readers and tokens of OpenCT, and tests their cards.
 
 commands:
   list                 list the readers
-  rwait                wait until the reader is there
-  wait                 wait until a card is in the slot
+  rwait                wait until a handler serves the reader
+  wait                 wait until a card is inserted in the slot
   atr                  reset the card and print its answer to reset
   mf                   select the card's master file
   apdu HEX...          reset the card, send APDUs, print a response a line

@@ -289,7 +289,7 @@ int channel_power_up(struct channel *c)
 
 	if (rc == IFD_ERROR_LOCKED || rc == IFD_ERROR_DEVICE_BUSY) {
 		ifd_log(LOG_AS_INFO, rc == IFD_ERROR_LOCKED ? "card is in use by another OpenCT program"
-				: "reader's daemon takes no more connections at present");
+				: "the reader's handler accepts no more connections at present");
 		atomic_store(&c->refused, true);
 		channel_wake(c);
 	}

@@ -34,10 +34,10 @@ RESPONSECODE ifd_open(DWORD Lun, const struct place *place, const char *name)
 	int rc = channel_open(Lun, place);
 
 	if (rc > 0 && place_forbidden(place))
-		ifd_log(LOG_AS_ERROR, "pcscd is not let in to OpenCT's sockets, and to %s;"
-				" put it in their group, see openct(7)", name);
+		ifd_log(LOG_AS_ERROR, "pcscd may not open OpenCT's sockets, and so not %s;"
+				" add pcscd to their group, see openct(7)", name);
 	else if (rc > 0)
-		ifd_log(LOG_AS_ERROR, "no OpenCT daemon serves %s yet; see openct-control doctor", name);
+		ifd_log(LOG_AS_ERROR, "no OpenCT handler serves %s yet; see openct-control doctor", name);
 	return rc < 0 ? IFD_COMMUNICATION_ERROR : IFD_SUCCESS;
 }
 
@@ -317,7 +317,7 @@ RESPONSECODE IFDHTransmitToICC(DWORD Lun, SCARD_IO_HEADER SendPci,
 	if (!TxBuffer || !RxBuffer || TxLength == 0)
 		return IFD_COMMUNICATION_ERROR;
 	if (TxLength > OCT_APDU_MAX) {
-		ifd_log(LOG_AS_ERROR, "APDU of %lu bytes is too long, at most %d pass",
+		ifd_log(LOG_AS_ERROR, "APDU of %lu bytes is too long; the limit is %d",
 				(unsigned long)TxLength, OCT_APDU_MAX);
 		return IFD_NOT_SUPPORTED;
 	}

@@ -17,7 +17,7 @@ RESPONSECODE IFDHCreateChannelByName(DWORD Lun, LPSTR DeviceName)
 	}
 	/* pcscd goes on to the class driver, libccid, then. */
 	if (place_refused(&place)) {
-		ifd_log(LOG_AS_INFO, "%s is not OpenCT's, see openct-control doctor", DeviceName);
+		ifd_log(LOG_AS_INFO, "OpenCT has no driver for %s, see openct-control doctor", DeviceName);
 		return IFD_NO_SUCH_DEVICE;
 	}
 	return ifd_open(Lun, &place, DeviceName);

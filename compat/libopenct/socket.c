@@ -189,7 +189,7 @@ bool oct_receive(int fd, uint32_t xid, int wait_ms, struct oct_reply *r, int *er
 		struct header h;
 
 		if (!read_all(fd, &h, sizeof h, deadline)) {
-			oct_note("reader's daemon closed the connection");
+			oct_note("the reader's handler closed the connection");
 			return false;
 		}
 		if (h.count > sizeof r->payload) {
@@ -197,13 +197,13 @@ bool oct_receive(int fd, uint32_t xid, int wait_ms, struct oct_reply *r, int *er
 			return false;
 		}
 		if (!read_all(fd, r->payload, h.count, deadline)) {
-			oct_note("reader's daemon closed the connection in the middle of a reply");
+			oct_note("the reader's handler closed the connection in the middle of a reply");
 			return false;
 		}
 		if (h.xid != xid)
 			continue;
 		if (h.error > 0) {
-			oct_note("reply has the error code %d, which is none", h.error);
+			oct_note("the reply has the invalid error code %d", h.error);
 			return false;
 		}
 		r->len = h.count;

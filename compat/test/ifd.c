@@ -188,7 +188,7 @@ static void waits_for_the_daemon(void)
 	check_case("a side file left behind by another process is not believed");
 	world_side_file(2, "{\"pid\":1,\"device\":\"/dev/bus/usb/001/007\"}");
 	CHECK_INT(open_name(0, USB(7)), IFD_SUCCESS);
-	CHECK(strstr(last_log, "no OpenCT daemon serves usb:0529/0600"));
+	CHECK(strstr(last_log, "no OpenCT handler serves usb:0529/0600"));
 	CHECK_INT(presence(0), IFD_ICC_NOT_PRESENT);
 	CHECK_INT(power_up(0, IFD_POWER_UP, ""), IFD_NO_SUCH_DEVICE);
 	check_case("its daemon comes later: pcscd need not start again");
@@ -220,7 +220,7 @@ static void not_let_in(void)
 	CHECK_INT(open_name(0, USB(7)), IFD_SUCCESS);
 	CHECK_INT(presence(0), IFD_ICC_NOT_PRESENT);
 	close_channel(0);
-	CHECK(strstr(last_log, "not let in") && strstr(last_log, "usb:0529/0600"));
+	CHECK(strstr(last_log, "may not open OpenCT's sockets") && strstr(last_log, "usb:0529/0600"));
 	if (me == 0)
 		CHECK_INT(seteuid(me), 0);
 	else
@@ -578,7 +578,7 @@ static void full_queue_does_not_hold_pcscd(DWORD lun)
 	CHECK(now() - before < 4);
 	check_case("a full queue at power up");
 	CHECK_INT(power_up(lun, IFD_POWER_UP, ""), IFD_ERROR_POWER_ACTION);
-	CHECK(strstr(last_log, "takes no more connections"));
+	CHECK(strstr(last_log, "accepts no more connections"));
 	CHECK_INT(presence(lun), IFD_ICC_NOT_PRESENT);
 	CHECK(now() - before < 30);
 	check_case("the queue empties");

@@ -80,7 +80,7 @@ func CheckPPS(request, response []byte) (accepted bool, err error) {
 	case response[1]&0x0F != request[1]&0x0F:
 		return false, fmt.Errorf("%w: selected T=%d, asked for T=%d", ErrPPS, response[1]&0x0F, request[1]&0x0F)
 	case response[1]&^request[1] != 0:
-		return false, fmt.Errorf("%w: parameters nobody asked for (PPS0 %02X)", ErrPPS, response[1])
+		return false, fmt.Errorf("%w: parameters that were not requested (PPS0 %02X)", ErrPPS, response[1])
 	}
 	if response[1]&announce1 == 0 {
 		return false, nil

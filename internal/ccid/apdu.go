@@ -80,7 +80,7 @@ func (e *apduEngine) send(ctx context.Context, apdu []byte, room int) (response,
 			return r, err
 		}
 		if r.param != chainGoOn || len(r.data) > 0 {
-			return r, fmt.Errorf("reader does not take the command in parts: %w", ifd.ErrComm)
+			return r, fmt.Errorf("the reader does not accept the command in parts: %w", ifd.ErrComm)
 		}
 		apdu = apdu[n:]
 	}
@@ -99,7 +99,7 @@ func (e *apduEngine) collect(ctx context.Context, r response, resp []byte) ([]by
 		switch r.param {
 		case chainBegins, chainContinues, chainGoOn:
 			if block == maxBlocks {
-				return nil, fmt.Errorf("response does not end: %w", ifd.ErrComm)
+				return nil, fmt.Errorf("the response has no end: %w", ifd.ErrComm)
 			}
 			var err error
 			if r, err = e.s.run(ctx, xfrBlock(0, levelFetch, nil), e.s.card.wait); err != nil {

@@ -81,7 +81,7 @@ func (l *charLink) exchange(ctx context.Context, out, in []byte, timeout time.Du
 	case err != nil:
 		return err
 	case len(r.data) != len(in):
-		return fmt.Errorf("%d characters where %d are due: %w", len(r.data), len(in), ifd.ErrComm)
+		return fmt.Errorf("%d characters instead of %d: %w", len(r.data), len(in), ifd.ErrComm)
 	}
 	copy(in, r.data)
 	clear(r.data)

@@ -458,7 +458,7 @@ func (c *conn) check(m message, r response) (response, error) {
 // abort ends cl's command, and logs when the reader does not let it.
 func (c *conn) abort(cl *call) {
 	if err := c.tryAbort(cl); err != nil {
-		c.log.Warn("reader does not take an abort; if it stays silent, unplug it and plug it in again",
+		c.log.Warn("the reader does not accept an abort; if it does not answer any more, unplug it and plug it in again",
 			"reader", c.t.name(), "slot", cl.slot, "error", err)
 	}
 }
@@ -499,7 +499,7 @@ func (c *conn) dispatch(msg []byte) {
 	}
 	if n := headerSize + len(r.data); n < len(msg) {
 		c.padded.Do(func() {
-			c.log.Warn("reader sends more bytes than its message has; they are ignored", "have", len(msg), "want", n)
+			c.log.Warn("the reader sends more bytes than the message announces; ignoring them", "have", len(msg), "want", n)
 		})
 	}
 	c.mu.Lock()
@@ -512,7 +512,7 @@ func (c *conn) dispatch(msg []byte) {
 		}
 	}
 	if c.stale++; c.stale > maxStale {
-		c.failLocked(fmt.Errorf("reader answers commands that were not given: %w", ifd.ErrComm))
+		c.failLocked(fmt.Errorf("the reader answers a command that was not sent: %w", ifd.ErrComm))
 	}
 }
 

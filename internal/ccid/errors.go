@@ -48,10 +48,10 @@ const (
 // Failures without a name in ifd. Only this package branches on them.
 var (
 	errAborted     = errors.New("command was aborted")
-	errRejected    = errors.New("reader refuses a value in the command")
+	errRejected    = errors.New("the reader rejects a value in the command")
 	errBadSlot     = errors.New("reader does not know this slot")
 	errDeactivated = errors.New("reader has deactivated the protocol")
-	errVendor      = errors.New("reader reports a failure of its own")
+	errVendor      = errors.New("the reader reports a vendor-specific error")
 	errParity      = fmt.Errorf("parity error: %w", ifd.ErrComm)
 	errHardware    = fmt.Errorf("hardware error of the reader: %w", ifd.ErrComm)
 	errBusy        = fmt.Errorf("slot stays busy: %w", usb.ErrTimeout)

@@ -78,7 +78,7 @@ func asFunction(i usb.Interface) (function, error) {
 	}
 	if f.in == 0 || f.out == 0 {
 		if i.Protocol == protocolICCDA || i.Protocol == protocolICCDB {
-			return f, fmt.Errorf("token speaks ICCD (protocol %d) over the control pipe only: %w", i.Protocol, ifd.ErrIncompatible)
+			return f, fmt.Errorf("the token supports ICCD (protocol %d) on the control pipe only: %w", i.Protocol, ifd.ErrIncompatible)
 		}
 		return f, fmt.Errorf("bulk endpoints are missing: %w", ifd.ErrIncompatible)
 	}

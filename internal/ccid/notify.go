@@ -49,7 +49,7 @@ func (w *watcher) run(ctx context.Context) {
 			err = w.dev.ClearHalt(w.fn.interrupt)
 		}
 		if err != nil {
-			w.log.Warn("reader's notifications fail", "error", err, "retry", pause)
+			w.log.Warn("cannot read the reader's notifications", "error", err, "retry", pause)
 		}
 		if !sleep(ctx, pause) {
 			return

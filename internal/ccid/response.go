@@ -50,7 +50,7 @@ func parseResponse(b []byte) (response, error) {
 	}
 	n := messageLength(b)
 	if n > int64(len(b)) {
-		return response{}, fmt.Errorf("%w: %d bytes where its header says %d", errMalformed, len(b), n)
+		return response{}, fmt.Errorf("%w: %d bytes instead of the %d in the header", errMalformed, len(b), n)
 	}
 	if b[0] < firstAnswerType {
 		return response{}, fmt.Errorf("%w: type %02X", errMalformed, b[0])

@@ -181,7 +181,7 @@ func (t *serialTransport) readFrame(ctx context.Context) ([]byte, error) {
 	}
 	n := messageLength(t.in[2:])
 	if n > messageLimit {
-		return nil, fmt.Errorf("%w: its header announces %d bytes", errMalformed, n)
+		return nil, fmt.Errorf("%w: the header announces %d bytes", errMalformed, n)
 	}
 	if err := t.fill(ctx, 2+int(n)+1); err != nil {
 		return nil, err

@@ -14,7 +14,7 @@ import (
 // reader (ISO/IEC 7816-3, 9; CCID 1.1, 6.1.7). It returns the factors in use.
 func (s *slot) settle(ctx context.Context, a *atr.ATR, t proto.ID) (fidi byte, err error) {
 	if a.Implicit() {
-		return 0, fmt.Errorf("card uses parameters that its ATR does not tell: %w", ifd.ErrNotSupported)
+		return 0, fmt.Errorf("the card uses parameters that its ATR does not contain: %w", ifd.ErrNotSupported)
 	}
 	sp, err := s.plan.chooseSpeed(a, s.rates)
 	if err != nil {
@@ -33,7 +33,7 @@ func (s *slot) settle(ctx context.Context, a *atr.ATR, t proto.ID) (fidi byte, e
 		return fidi, err
 	}
 	// What every reader starts with will do.
-	s.log.Warn("reader does not take the card's parameters; going on with the default ones", "error", err)
+	s.log.Warn("the reader rejects the card's parameters; using the default ones", "error", err)
 	cycles := s.plan.quirk.cycles
 	if fidi != defaultFiDi || s.icc != iccActive {
 		cycles = max(cycles, 1)
@@ -131,7 +131,7 @@ func (s *slot) tellReader(ctx context.Context, p cardParameters, faster bool) er
 		return err
 	case r.typ == 0 || r.icc() != iccActive:
 	case !s.plan.hostSpeaks() && !faster && s.plan.quirk.cycles == 0:
-		s.log.Warn("reader does not take the card's parameters, and may know them itself", "error", err)
+		s.log.Warn("the reader rejects the card's parameters; it may set them itself", "error", err)
 		return nil
 	case r.code > 0 && r.code <= codeLastOffset && !(faster && r.code == offsetFiDi):
 		s.log.Debug("reader keeps a parameter of its own", "offset", r.code)

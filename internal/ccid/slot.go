@@ -238,7 +238,7 @@ func (s cardSlot) Eject(ctx context.Context, _ time.Duration, _ string) error {
 func (s *slot) Protocol(ctx context.Context, p proto.ID, a *atr.ATR) (proto.Engine, error) {
 	if p == proto.Escape {
 		if !s.escape {
-			return nil, fmt.Errorf("escape commands are not allowed; set it in openct.conf: %w", ifd.ErrNotSupported)
+			return nil, fmt.Errorf("escape commands are not allowed; escape = on; in openct.conf allows them: %w", ifd.ErrNotSupported)
 		}
 		return proto.NewEscape(s.transmitEscape), nil
 	}
@@ -289,7 +289,7 @@ func (s *slot) chooseProtocol(p proto.ID, a *atr.ATR) (proto.ID, error) {
 	}
 	if a == nil {
 		if s.plan.hostSpeaks() {
-			return 0, fmt.Errorf("the reader leaves the protocol to the host, and the ATR does not tell it: %w", ifd.ErrInvalidATR)
+			return 0, fmt.Errorf("the ATR does not say which protocol to use: %w", ifd.ErrInvalidATR)
 		}
 		if p == proto.T0 || p == proto.Default && s.plan.T0 {
 			return proto.T0, nil
@@ -301,7 +301,7 @@ func (s *slot) chooseProtocol(p proto.ID, a *atr.ATR) (proto.ID, error) {
 		case !a.Offers(p):
 			return 0, fmt.Errorf("card does not offer T=%d: %w", p, ifd.ErrNotSupported)
 		case !s.plan.supports(p):
-			return 0, fmt.Errorf("reader does not speak T=%d: %w", p, ifd.ErrNotSupported)
+			return 0, fmt.Errorf("the reader does not support T=%d: %w", p, ifd.ErrNotSupported)
 		case s.plan.quirk.noPPS && p != a.Default():
 			return 0, fmt.Errorf("reader cannot change a card's protocol to T=%d: %w", p, ifd.ErrNotSupported)
 		}
@@ -321,7 +321,7 @@ func (s *slot) chooseProtocol(p proto.ID, a *atr.ATR) (proto.ID, error) {
 			return t, nil
 		}
 	}
-	return 0, fmt.Errorf("card offers T=%d, which the reader does not speak: %w", a.Default(), ifd.ErrNotSupported)
+	return 0, fmt.Errorf("the card offers T=%d, which the reader does not support: %w", a.Default(), ifd.ErrNotSupported)
 }
 
 // transmitEscape passes a vendor command to the reader.

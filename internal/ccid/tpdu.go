@@ -106,7 +106,7 @@ func (l *tpduLink) Recv(ctx context.Context, buf []byte, timeout time.Duration) 
 	case err != nil:
 		return 0, err
 	case len(r.data) > len(buf):
-		return 0, fmt.Errorf("block of %d bytes where at most %d are due: %w", len(r.data), len(buf), ifd.ErrComm)
+		return 0, fmt.Errorf("block of %d bytes, more than %d: %w", len(r.data), len(buf), ifd.ErrComm)
 	}
 	n := copy(buf, r.data)
 	clear(r.data)

@@ -90,11 +90,11 @@ func (u *usbTransport) recv(ctx context.Context, timeout time.Duration) ([]byte,
 			return nil, err
 		case n == 0:
 			if empty++; empty > maxEmpty {
-				return nil, fmt.Errorf("%w: nothing but empty transfers", errMalformed)
+				return nil, fmt.Errorf("%w: the reader sends empty transfers only", errMalformed)
 			}
 		case isZero(u.buf[:n]):
 			if padding += n; padding > messageLimit {
-				return nil, fmt.Errorf("%w: nothing but zero bytes", errMalformed)
+				return nil, fmt.Errorf("%w: the reader sends zero bytes only", errMalformed)
 			}
 		default:
 			u.have = n
@@ -108,7 +108,7 @@ func (u *usbTransport) recv(ctx context.Context, timeout time.Duration) ([]byte,
 	}
 	announced := messageLength(u.buf)
 	if announced > messageLimit {
-		return nil, u.drain(ctx, fmt.Errorf("%w: its header announces %d bytes", errMalformed, announced))
+		return nil, u.drain(ctx, fmt.Errorf("%w: the header announces %d bytes", errMalformed, announced))
 	}
 	want := int(announced)
 	whole := wholePackets(want, packet)
@@ -117,7 +117,7 @@ func (u *usbTransport) recv(ctx context.Context, timeout time.Duration) ([]byte,
 	}
 	for u.have < want {
 		if u.have%packet != 0 {
-			return nil, u.drop(fmt.Errorf("%w: %d bytes where its header announces %d", errMalformed, u.have, want))
+			return nil, u.drop(fmt.Errorf("%w: %d bytes instead of the %d in the header", errMalformed, u.have, want))
 		}
 		n, err := u.read(ctx, u.buf[u.have:whole], restTimeout)
 		u.have += n
@@ -126,7 +126,7 @@ func (u *usbTransport) recv(ctx context.Context, timeout time.Duration) ([]byte,
 		case err != nil && ctx.Err() != nil:
 			return nil, err
 		case err == nil, errors.Is(err, usb.ErrTimeout):
-			return nil, u.drop(fmt.Errorf("%w: %d bytes where its header announces %d", errMalformed, u.have, want))
+			return nil, u.drop(fmt.Errorf("%w: %d bytes instead of the %d in the header", errMalformed, u.have, want))
 		default:
 			return nil, u.drop(err)
 		}

@@ -220,14 +220,14 @@ func (c *Config) Notes() []string {
 	var notes []string
 	for _, d := range c.Drivers {
 		if d.Name == classDriver && len(d.IDs) > 0 && !c.ClassReaders() {
-			notes = append(notes, fmt.Sprintf("%s: the ids for driver ccid ask for nothing: such readers are left to pcscd unless there is ccid = on;", d.Where))
+			notes = append(notes, fmt.Sprintf("%s: the ids for driver ccid have no effect: readers of the USB smart card class are left to pcscd; ccid = on; changes that", d.Where))
 		}
 	}
 	for _, d := range c.NotYet {
 		if len(d.IDs) == 0 {
 			continue
 		}
-		notes = append(notes, fmt.Sprintf("%s: the ids for driver %s, which C OpenCT had, have no effect: it is not there yet", d.Where, d.Name))
+		notes = append(notes, fmt.Sprintf("%s: the ids for driver %s of C OpenCT have no effect: the driver does not exist here", d.Where, d.Name))
 	}
 	return notes
 }

@@ -195,19 +195,19 @@ func TestMistakes(t *testing.T) {
 		{"two words", "debug = a b;", ErrSyntax, `1: syntax error: unexpected token "b"; the statement "debug" is skipped`},
 		{"no value", "\n\ndebug = ;", ErrSyntax, `3: syntax error: unexpected token ";"; the statement "debug" is skipped`},
 		{"no value, and the next line is taken for it", "debug =\nescape = off;", ErrSyntax, `2: syntax error: unexpected token "="; the statement "debug" is skipped`},
-		{"no semicolon", "debug = 1", ErrSyntax, `1: syntax error: there is no ; behind "debug", which is skipped`},
-		{"a name alone", "socket { mode };", nil, `1: "socket.mode": needs one value; the statement is skipped`},
+		{"no semicolon", "debug = 1", ErrSyntax, `1: syntax error: the semicolon after "debug" is missing; the statement is skipped`},
+		{"a name alone", "socket { mode };", nil, `1: "socket.mode": one value is needed; the statement is skipped`},
 		{"only an equal sign", "= 1;", ErrSyntax, `1: syntax error: unexpected token "="`},
 		{"only a semicolon", "debug = 0;;", ErrSyntax, `1: syntax error: unexpected token ";"`},
 		{"two equal signs", "a = = 1;", ErrSyntax, `1: syntax error: unexpected token "="; the statement "a" is skipped`},
 		{"a brace too many", "lock { wait = 7s; };\n};", ErrSyntax, `2: syntax error: unexpected token "}"`},
-		{"group not ended", "ifdhandler { user = x; }", ErrSyntax, `1: syntax error: there is no ; behind "ifdhandler", which is skipped`},
-		{"brace missing", "socket { mode = 0660;", ErrSyntax, `1: syntax error: unexpected end of file, the group of "socket" is open; the statement is skipped`},
+		{"group not ended", "ifdhandler { user = x; }", ErrSyntax, `1: syntax error: the semicolon after "ifdhandler" is missing; the statement is skipped`},
+		{"brace missing", "socket { mode = 0660;", ErrSyntax, `1: syntax error: unexpected end of file: the brace that closes the group of "socket" is missing; the statement is skipped`},
 		{"something behind a group", "socket { mode = 0660; } = 1;", ErrSyntax, `1: syntax error: unexpected token "="; the statement "socket" is skipped`},
 		{"a mistake inside a group", "socket { mode = ; owner = x y; };", ErrSyntax, `1: syntax error: unexpected token ";"; the statement "mode" is skipped`},
 		{"quotes over the end of a line", "debug = \"1;\nescape = off;", ErrSyntax, `1: syntax error: unexpected token "\"", the quotes are not closed on this line; the statement "debug" is skipped`},
 		{"NUL", "debug = 1\x00;", ErrSyntax, `1: syntax error: NUL byte; the statement "debug" is skipped`},
-		{"too deep", deep, ErrSyntax, `1: syntax error: more than 32 groups in each other; the statement "a" is skipped`},
+		{"too deep", deep, ErrSyntax, `1: syntax error: more than 32 nested groups; the statement "a" is skipped`},
 		{"debug", "debug = much;", nil, `1: "debug": "much" is not a number from 0; the statement is skipped`},
 		{"negative debug", "debug = -1;", nil, `1: "debug": "-1" is not a number from 0; the statement is skipped`},
 		{"boolean", "lock {\n enforce = On; wait = 7s; };", nil, `2: "lock.enforce": "On" is not on, yes, 1, off, no or 0; the statement is skipped`},
@@ -216,34 +216,34 @@ func TestMistakes(t *testing.T) {
 		{"time", "lock { wait = 1h; wait = 7s; };", nil, `1: "lock.wait": "1h" is not a time from 0 to 5m, such as 3s; the statement is skipped`},
 		{"negative time", "lock { wait = -1s; wait = 7s; };", nil, `1: "lock.wait": "-1s" is not a time from 0 to 5m, such as 3s; the statement is skipped`},
 		{"word", "ccid = maybe;", nil, `1: "ccid": "maybe" is not on or off or auto; the statement is skipped`},
-		{"group for a value", "debug { };", nil, `1: "debug": needs one value; the statement is skipped`},
-		{"value for a group", "ifdhandler = /usr/sbin/ifdhandler;", nil, `1: "ifdhandler": needs a group in braces, and no value; the statement is skipped`},
+		{"group for a value", "debug { };", nil, `1: "debug": one value is needed; the statement is skipped`},
+		{"value for a group", "ifdhandler = /usr/sbin/ifdhandler;", nil, `1: "ifdhandler": a group in braces is needed, and no value; the statement is skipped`},
 		{"list of pairs", "ifdhandler { groups = { a b, }; };", nil, `1: "groups": "a" is not a single word, and is skipped`},
 		{"escape sequence", "debug = \x1b[2J;", nil, `1: "debug": "\x1b[2J" is not a number from 0; the statement is skipped`},
 		{"unknown key", "\nfuture = 1;", nil, `2: unknown key "future" is ignored`},
 		{"unknown key in a group", "socket {\n  color = red;\n};", nil, `2: unknown key "socket.color" is ignored`},
 		{"unknown key of a reader", "reader x { color = red; driver = ccid; };", nil, `1: unknown key "reader.color" is ignored`},
 		{"bare name", "usb;", nil, `1: unknown key "usb" is ignored`},
-		{"a second time", "debug = 0;\ndebug = 1;", nil, `2: "debug" is ignored, it was set in line 1`},
+		{"a second time", "debug = 0;\ndebug = 1;", nil, `2: "debug" is ignored: line 1 sets it already`},
 		{"id that is none", "driver etoken64 { ids = {\n usb:zzz, }; };", nil,
 			`2: driver "etoken64": cannot parse device ID usb:zzz: "zzz" is not a hexadecimal number; the id is skipped`},
 		{"bus cut short", "driver etoken64 { ids = { u:1/2, }; };", nil,
 			`1: driver "etoken64": cannot parse device ID u:1/2: the bus is not usb or pcmcia; the id is skipped`},
 		{"two ids without a comma", "driver etoken64 { ids = { usb:1/2\n usb:3/4, }; };", nil, `1: "ids": "usb:1/2" is not a single word, and is skipped`},
-		{"driver without a name", "driver { ids = { usb:1/2, }; };", nil, `1: driver without a name is skipped`},
+		{"driver without a name", "driver { ids = { usb:1/2, }; };", nil, `1: a driver statement without a name is skipped`},
 		{"driver that is not there", "\ndriver nosuchthing { ids = { usb:1/2, }; };", ErrUnknownDriver,
-			`2: "driver": driver "nosuchthing": there is no such driver; the statement is skipped`},
+			`2: "driver": driver "nosuchthing": no driver has this name; the statement is skipped`},
 		{"driver with a slip", "driver epass3000 { ids = { usb:1/2, }; };", ErrUnknownDriver,
-			`1: "driver": driver "epass3000": there is no such driver; the nearest is "ePass3000"; the statement is skipped`},
-		{"driver with a long name", "driver " + strings.Repeat("x", 1000) + ";", ErrUnknownDriver, `there is no such driver; the statement is skipped`},
-		{"reader without a driver", "reader x { device = serial:/dev/ttyS0; };", nil, `1: reader "x" is skipped, it has no driver`},
-		{"reader without a device", "reader x { driver = ccid; };", nil, `1: reader "x" is skipped, it has no device`},
+			`1: "driver": driver "epass3000": no driver has this name; the nearest name is "ePass3000"; the statement is skipped`},
+		{"driver with a long name", "driver " + strings.Repeat("x", 1000) + ";", ErrUnknownDriver, `no driver has this name; the statement is skipped`},
+		{"reader without a driver", "reader x { device = serial:/dev/ttyS0; };", nil, `1: reader "x" is skipped: the statement names no driver`},
+		{"reader without a device", "reader x { driver = ccid; };", nil, `1: reader "x" is skipped: the statement names no device`},
 		{"reader whose driver is not there", "reader x { driver = etoken46; device = serial:/dev/ttyS0; };", ErrUnknownDriver,
-			`1: "reader": driver "etoken46": there is no such driver; the nearest is "etoken64"; the statement is skipped`},
+			`1: "reader": driver "etoken46": no driver has this name; the nearest name is "etoken64"; the statement is skipped`},
 		{"reader whose driver C OpenCT had", "reader x { driver = towitoko; device = serial:/dev/ttyS0; };", ErrUnknownDriver,
-			`1: "reader": driver "towitoko": there is no such driver yet; C OpenCT had it; the statement is skipped`},
+			`1: "reader": driver "towitoko": no driver has this name here; C OpenCT has one; the statement is skipped`},
 		{"reader with a tab in its name", "reader \"x\ty\" { driver = ccid; device = serial:/dev/ttyS0; };", nil,
-			`1: "reader": there is a control character in its name or device; the statement is skipped`},
+			`1: "reader": the name or device contains a control character; the statement is skipped`},
 		{"device without a type", "reader x { driver = ccid; device = /dev/ttyS0; };", nil, "is not TYPE:DEVICE"},
 	}
 	for _, tt := range tests {
@@ -355,7 +355,7 @@ func TestReaderAt(t *testing.T) {
 // A file of nothing but mistakes does not fill a log.
 func TestManyMistakes(t *testing.T) {
 	_, warnings := Parse("openct.conf", bytes.Repeat([]byte("=;\n"), 1000), nil)
-	if n := len(warnings); n != maxWarnings || warnings[n-1].Err.Error() != "further mistakes are not listed" {
+	if n := len(warnings); n != maxWarnings || warnings[n-1].Err.Error() != "further errors are not listed" {
 		t.Errorf("%d warnings, the last is %v", n, warnings[n-1])
 	}
 }
@@ -376,26 +376,26 @@ func TestFilesInUse(t *testing.T) {
 			file: "classic.conf", add: "ccid = off;",
 			given: map[string]string{"0529/0600": "etoken64", "073d/0005": "eutron", "0a89/0012": "rutoken", "04e6/5115": "", "0c4b/0100": ""},
 			notes: []string{
-				"openct.conf:79: the ids for driver ccid ask for nothing: such readers are left to pcscd unless there is ccid = on;",
-				"openct.conf:106: the ids for driver pertosmart1030, which C OpenCT had, have no effect: it is not there yet",
-				"openct.conf:112: the ids for driver pertosmart1038, which C OpenCT had, have no effect: it is not there yet",
-				"openct.conf:120: the ids for driver cyberjack, which C OpenCT had, have no effect: it is not there yet",
+				"openct.conf:79: the ids for driver ccid have no effect: readers of the USB smart card class are left to pcscd; ccid = on; changes that",
+				"openct.conf:106: the ids for driver pertosmart1030 of C OpenCT have no effect: the driver does not exist here",
+				"openct.conf:112: the ids for driver pertosmart1038 of C OpenCT have no effect: the driver does not exist here",
+				"openct.conf:120: the ids for driver cyberjack of C OpenCT have no effect: the driver does not exist here",
 			},
 		},
 		{
 			file: "classic.conf", add: "ccid = on;",
 			given: map[string]string{"0529/0600": "etoken64", "04e6/5115": "ccid", "08e6/3437": "ccid", "0c4b/0100": ""},
 			notes: []string{
-				"openct.conf:106: the ids for driver pertosmart1030, which C OpenCT had, have no effect: it is not there yet",
-				"openct.conf:112: the ids for driver pertosmart1038, which C OpenCT had, have no effect: it is not there yet",
-				"openct.conf:120: the ids for driver cyberjack, which C OpenCT had, have no effect: it is not there yet",
+				"openct.conf:106: the ids for driver pertosmart1030 of C OpenCT have no effect: the driver does not exist here",
+				"openct.conf:112: the ids for driver pertosmart1038 of C OpenCT have no effect: the driver does not exist here",
+				"openct.conf:120: the ids for driver cyberjack of C OpenCT have no effect: the driver does not exist here",
 			},
 		},
 		{
 			file: "gentoo.conf", add: "ccid = off;",
 			given: map[string]string{"0529/0600": "etoken64", "04e6/5115": ""},
 			user:  "openctd", groups: []string{"usb"},
-			notes: []string{"openct.conf:20: the ids for driver ccid ask for nothing: such readers are left to pcscd unless there is ccid = on;"},
+			notes: []string{"openct.conf:20: the ids for driver ccid have no effect: readers of the USB smart card class are left to pcscd; ccid = on; changes that"},
 		},
 		{
 			file: "phoenix.conf", readers: 1,
@@ -407,9 +407,9 @@ func TestFilesInUse(t *testing.T) {
 			warnings: []string{
 				`openct.conf:2: "debug": "lots" is not a number from 0; the statement is skipped`,
 				`openct.conf:5: unknown key "ifdhandler.colour" is ignored`,
-				`openct.conf:8: "driver": driver "etokn": there is no such driver; the nearest is "etoken"; the statement is skipped`,
+				`openct.conf:8: "driver": driver "etokn": no driver has this name; the nearest name is "etoken"; the statement is skipped`,
 				`openct.conf:12: driver "etoken": cannot parse device ID usb:wxyz/1: "wxyz" is not a hexadecimal number; the id is skipped`,
-				`openct.conf:17: reader "lost" is skipped, it has no device`,
+				`openct.conf:17: reader "lost" is skipped: the statement names no device`,
 				`openct.conf:21: syntax error: unexpected token "two"; the statement "escape" is skipped`,
 			},
 		},
@@ -622,7 +622,7 @@ func TestOneReaderADevice(t *testing.T) {
 reader b { driver = smartmouse; device = serial:/dev/./ttyS0; };
 reader c { driver = phoenix; device = serial:/dev/ttyS1; };`), nil)
 	if len(warnings) != 1 || warnings[0].String() !=
-		`openct.conf:2: "reader": reader "a" at openct.conf:1 has the device serial:/dev/./ttyS0; the statement is skipped` {
+		`openct.conf:2: "reader": the device serial:/dev/./ttyS0 is already that of reader "a" at openct.conf:1; the statement is skipped` {
 		t.Errorf("warnings %q", warnings)
 	}
 	if diff := cmp.Diff([]string{"a", "c"}, c.Instances()); diff != "" {

@@ -8,10 +8,10 @@ import (
 
 // ErrUnknownDriver: a statement names a driver that is not there. No reader or
 // device is served because of that statement.
-var ErrUnknownDriver = errors.New("there is no such driver")
+var ErrUnknownDriver = errors.New("no driver has this name")
 
 // errNotYet is the ErrUnknownDriver of a driver that C OpenCT had.
-var errNotYet = fmt.Errorf("%w yet; C OpenCT had it", ErrUnknownDriver)
+var errNotYet = fmt.Errorf("%w here; C OpenCT has one", ErrUnknownDriver)
 
 // The drivers of C OpenCT 0.6.20 (src/ifd/init.c), and wbeiuu, whose source it has
 // and does not compile.
@@ -36,7 +36,7 @@ func (r *collector) driver(name string) error {
 		return fmt.Errorf("driver %s: %w", show(name), errNotYet)
 	}
 	if near := nearest(name, r.drivers); near != "" {
-		return fmt.Errorf("driver %s: %w; the nearest is %s", show(name), ErrUnknownDriver, show(near))
+		return fmt.Errorf("driver %s: %w; the nearest name is %s", show(name), ErrUnknownDriver, show(near))
 	}
 	return fmt.Errorf("driver %s: %w", show(name), ErrUnknownDriver)
 }

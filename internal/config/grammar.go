@@ -92,7 +92,7 @@ func (p *parser) statement(depth int) []*node {
 		case n.name == "":
 			p.warn(p.tok.line, err)
 		case p.tok.begins():
-			p.warn(n.line, fmt.Errorf("%w: there is no ; behind %s, which is skipped", ErrSyntax, show(n.name)))
+			p.warn(n.line, fmt.Errorf("%w: the semicolon after %s is missing; the statement is skipped", ErrSyntax, show(n.name)))
 		default:
 			p.warn(p.tok.line, fmt.Errorf("%w; the statement %s is skipped", err, show(n.name)))
 		}
@@ -116,7 +116,7 @@ func (p *parser) statement(depth int) []*node {
 	}
 	if p.tok.is("{") {
 		if depth == maxDepth {
-			p.warn(p.tok.line, fmt.Errorf("%w: more than %d groups in each other; the statement %s is skipped", ErrSyntax, maxDepth, show(n.name)))
+			p.warn(p.tok.line, fmt.Errorf("%w: more than %d nested groups; the statement %s is skipped", ErrSyntax, maxDepth, show(n.name)))
 			p.lexer = back
 			p.skip(depth)
 			return nil
@@ -124,7 +124,7 @@ func (p *parser) statement(depth int) []*node {
 		p.next()
 		n.group, n.hasGroup = p.statements(depth+1), true
 		if p.tok.kind == end {
-			p.warn(n.line, fmt.Errorf("%w: unexpected end of file, the group of %s is open; the statement is skipped", ErrSyntax, show(n.name)))
+			p.warn(n.line, fmt.Errorf("%w: unexpected end of file: the brace that closes the group of %s is missing; the statement is skipped", ErrSyntax, show(n.name)))
 			return n.group
 		}
 		p.next()

@@ -45,7 +45,7 @@ func (r *collector) warn(line int, err error) {
 	case maxWarnings:
 		return
 	case maxWarnings - 1:
-		err = errors.New("further mistakes are not listed")
+		err = errors.New("further errors are not listed")
 	}
 	r.warnings = append(r.warnings, Warning{r.file, line, err})
 }
@@ -67,7 +67,7 @@ type key struct {
 func value(set func(c *Config, v string) error) key {
 	return key{read: func(r *collector, n *node) error {
 		if !n.hasValue || n.hasGroup {
-			return errors.New("needs one value")
+			return errors.New("one value is needed")
 		}
 		return set(r.config, n.value)
 	}}
@@ -81,7 +81,7 @@ var ignored = value(func(*Config, string) error { return nil })
 func block(keys map[string]key) key {
 	return key{read: func(r *collector, n *node) error {
 		if !n.hasGroup || n.hasValue {
-			return errors.New("needs a group in braces, and no value")
+			return errors.New("a group in braces is needed, and no value")
 		}
 		r.group(n.name+".", n.group, keys)
 		return nil
@@ -99,7 +99,7 @@ func (r *collector) group(prefix string, nodes []*node, keys map[string]key) {
 			continue
 		}
 		if line, again := seen[n.name]; again && !k.many {
-			r.warnf(n, "%s is ignored, it was set in line %d", show(prefix+n.name), line)
+			r.warnf(n, "%s is ignored: line %d sets it already", show(prefix+n.name), line)
 			continue
 		}
 		if err := k.read(r, n); err != nil {
@@ -147,7 +147,7 @@ func (r *collector) items(n *node) ([]*node, error) {
 		return []*node{{name: n.value, line: n.line}}, nil
 	}
 	if !n.hasGroup || n.hasValue {
-		return nil, errors.New("needs a list in braces")
+		return nil, errors.New("a list in braces is needed")
 	}
 	return slices.DeleteFunc(slices.Clone(n.group), func(item *node) bool {
 		wrong := item.hasValue || item.hasGroup
@@ -197,16 +197,16 @@ func readReader(r *collector, n *node) error {
 	}
 	switch {
 	case reader.Driver == "":
-		r.warnf(n, "reader %s is skipped, it has no driver", show(n.value))
+		r.warnf(n, "reader %s is skipped: the statement names no driver", show(n.value))
 	case reader.Device == "":
-		r.warnf(n, "reader %s is skipped, it has no device", show(n.value))
+		r.warnf(n, "reader %s is skipped: the statement names no device", show(n.value))
 	default:
 		t, err := reader.Target()
 		if err == nil {
 			err = r.driver(reader.Driver)
 		}
 		if err == nil && strings.ContainsFunc(reader.Name+reader.Device, unicode.IsControl) {
-			err = errors.New("there is a control character in its name or device")
+			err = errors.New("the name or device contains a control character")
 		}
 		if err == nil {
 			err = r.alone(t)
@@ -225,7 +225,7 @@ func (r *collector) alone(t devname.Target) error {
 	for _, other := range r.config.Readers {
 		is, err := other.Target()
 		if err == nil && t.Type != "virtual" && is.Type == t.Type && filepath.Clean(is.Path) == filepath.Clean(t.Path) {
-			return fmt.Errorf("reader %s at %s has the device %s", show(other.Name), other.Where, t)
+			return fmt.Errorf("the device %[3]s is already that of reader %[1]s at %[2]s", show(other.Name), other.Where, t)
 		}
 	}
 	return nil
@@ -234,7 +234,7 @@ func (r *collector) alone(t devname.Target) error {
 // readDriver reads a driver's further ids. One that cannot be read is skipped.
 func readDriver(r *collector, n *node) error {
 	if !n.hasValue {
-		r.warnf(n, "driver without a name is skipped")
+		r.warnf(n, "a driver statement without a name is skipped")
 		return nil
 	}
 	err := r.driver(n.value)

@@ -85,13 +85,13 @@ func CheckAlias(name string) error {
 	_, err := strconv.ParseUint(name, 0, 64)
 	switch {
 	case name == "":
-		return errors.New("it has no name")
+		return errors.New("the statement has no name")
 	case len(name) > MaxAlias:
 		return fmt.Errorf("the name is longer than %d bytes", MaxAlias)
 	case !unicode.IsLetter(first) || err == nil:
 		return errors.New("the name does not begin with a letter")
 	case strings.ContainsAny(name, "/:") || printable.Line(name) != name || strings.TrimSpace(name) != name:
-		return errors.New("the name has a slash, a colon or a control character, or a blank at its end")
+		return errors.New("the name contains a slash, a colon or a control character, or a blank at its end")
 	}
 	return nil
 }
@@ -106,14 +106,14 @@ func portName(v string) (string, error) {
 		}
 	}
 	if !ok {
-		return "", fmt.Errorf("%s is not a port such as 1-2 or 1-2.3, as openct-control status --json tells it", show(v))
+		return "", fmt.Errorf("%s is not a port such as 1-2 or 1-2.3, as openct-control status --json prints it", show(v))
 	}
 	return v, nil
 }
 
 func serialNumber(v string) (string, error) {
 	if s := serialText(v); s == "" || s != v || len(v) > maxSerial {
-		return "", fmt.Errorf("%s is not a serial number as openct-control status --json tells it", show(v))
+		return "", fmt.Errorf("%s is not a serial number as openct-control status --json prints it", show(v))
 	}
 	return v, nil
 }
@@ -132,21 +132,21 @@ func (r *collector) readAlias(n *node, a Alias, reader Reader) error {
 	for _, key := range n.group {
 		is := map[string]bool{"id": !a.ID.IsZero(), "serial": a.Serial != "", "port": a.Port != ""}
 		if read, ok := is[key.name]; ok && !read {
-			return fmt.Errorf("it has no %s that can be read", key.name)
+			return fmt.Errorf("the value of %s is not valid", key.name)
 		}
 	}
 	if err := CheckAlias(a.Name); err != nil {
 		return fmt.Errorf("%s: %w", show(a.Name), err)
 	}
 	if reader.Driver != "" || reader.Clock != 0 || reader.Speed != 0 || reader.NoSwitch {
-		return errors.New("it names a USB device by id, serial or port, so it has neither driver nor device; a driver statement gives ids to a driver")
+		return errors.New("a statement with id, serial or port names a USB device, and takes neither driver nor device; a driver statement assigns ids to a driver")
 	}
 	for _, other := range r.config.Aliases {
 		switch {
 		case other.Name == a.Name:
-			return fmt.Errorf("the name is another device's by the statement at %s", other.Where)
+			return fmt.Errorf("the statement at %s gives this name to another device", other.Where)
 		case other.covers(a):
-			return fmt.Errorf("every device that it names is named %s by the statement at %s", show(other.Name), other.Where)
+			return fmt.Errorf("every device that the statement matches has the name %s from the statement at %s", show(other.Name), other.Where)
 		}
 	}
 	r.config.Aliases = append(r.config.Aliases, a)
@@ -161,7 +161,7 @@ func (r *collector) aliasesApart() {
 	r.config.Aliases = nil
 	for i, a := range all {
 		if at := r.readerCalled(a.Name); at != "" {
-			r.warn(lines[i], fmt.Errorf("reader: the name %s is that of the reader at %s; the statement is skipped", show(a.Name), at))
+			r.warn(lines[i], fmt.Errorf("reader: the reader at %[2]s has the name %[1]s already; the statement is skipped", show(a.Name), at))
 			continue
 		}
 		r.config.Aliases = append(r.config.Aliases, a)

@@ -69,7 +69,7 @@ func TestAliasMistakes(t *testing.T) {
 		name, src, want string
 		left            int // aliases that count
 	}{
-		{"no name", "reader { port = 1-2; };", "it has no name", 0},
+		{"no name", "reader { port = 1-2; };", "the statement has no name", 0},
 		{"a number", "reader 0 { port = 1-2; };", "does not begin with a letter", 0},
 		{"a device", "reader 001-004 { port = 1-2; };", "does not begin with a letter", 0},
 		{"a path", "reader dev/bus { port = 1-2; };", "a slash, a colon", 0},
@@ -83,14 +83,14 @@ func TestAliasMistakes(t *testing.T) {
 		{"an empty serial number", "reader a { serial = \"\"; port = 1-2; };", "is not a serial number", 0},
 		{"a kind of card", "reader a { id = pcmcia:0001; };", "is not a USB id", 0},
 		{"a vendor", "reader a { id = usb:0529; };", "is not a USB id", 0},
-		{"an id that cannot be read names nothing else", "reader a { id = x; port = 1-2; };", "it has no id that can be read", 0},
-		{"a driver", "reader a { port = 1-2; driver = etoken64; };", "it has neither driver nor device", 0},
-		{"a clock", "reader a { port = 1-2; clock = 3579545; };", "it has neither driver nor device", 0},
-		{"the same serial number twice", "reader a { serial = 17; };\nreader b { serial = 17; };", `named "a" by the statement at openct.conf:1`, 1},
-		{"a statement that can have no effect", "reader a { id = usb:0529/0600; };\nreader b { id = usb:0529/0600; serial = 17; };", `named "a" by the statement at openct.conf:1`, 1},
-		{"a name twice", "reader a { serial = 17; };\nreader a { serial = 18; };", "another device's by the statement at openct.conf:1", 1},
-		{"a configured reader's name, before it", "reader a { serial = 17; };\nreader a { driver = phoenix; device = serial:/dev/ttyS0; };", "is that of the reader at openct.conf:2", 0},
-		{"a configured reader's name, after it", "reader a { driver = phoenix; device = serial:/dev/ttyS0; };\nreader a { serial = 17; };", "is that of the reader at openct.conf:1", 0},
+		{"an id that cannot be read names nothing else", "reader a { id = x; port = 1-2; };", "the value of id is not valid", 0},
+		{"a driver", "reader a { port = 1-2; driver = etoken64; };", "takes neither driver nor device", 0},
+		{"a clock", "reader a { port = 1-2; clock = 3579545; };", "takes neither driver nor device", 0},
+		{"the same serial number twice", "reader a { serial = 17; };\nreader b { serial = 17; };", `has the name "a" from the statement at openct.conf:1`, 1},
+		{"a statement that can have no effect", "reader a { id = usb:0529/0600; };\nreader b { id = usb:0529/0600; serial = 17; };", `has the name "a" from the statement at openct.conf:1`, 1},
+		{"a name twice", "reader a { serial = 17; };\nreader a { serial = 18; };", "the statement at openct.conf:1 gives this name to another device", 1},
+		{"a configured reader's name, before it", "reader a { serial = 17; };\nreader a { driver = phoenix; device = serial:/dev/ttyS0; };", "the reader at openct.conf:2 has the name", 0},
+		{"a configured reader's name, after it", "reader a { driver = phoenix; device = serial:/dev/ttyS0; };\nreader a { serial = 17; };", "the reader at openct.conf:1 has the name", 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -133,7 +133,7 @@ func pinCommand(ins, unit byte, r ifd.PINRequest) ([]byte, error) {
 	}
 	perform := append([]byte{r.Control, r.Offset}, r.APDU...)
 	if n := len(perform) - 1 - positions; n < 4 || len(perform) > maxPerform {
-		return nil, fmt.Errorf("PIN command of %d bytes, a terminal takes 4 to %d: %w", n, maxPerform-1-positions, proto.ErrInvalidAPDU)
+		return nil, fmt.Errorf("PIN command of %d bytes; a terminal accepts 4 to %d: %w", n, maxPerform-1-positions, proto.ErrInvalidAPDU)
 	}
 	return newCommand(ins, unit, 0x00).timeout(r.Timeout).text(r.Message).add(tagPerform, perform).bytes(), nil
 }

@@ -160,7 +160,7 @@ func Ejected(resp []byte) error {
 	case sw == swOK, sw == swAsynchronous:
 		return nil
 	case sw == swNotInTime:
-		return fmt.Errorf("%s: card is off, and was not taken out in time: %w", what, ifd.ErrUserTimeout)
+		return fmt.Errorf("%s: the card has no power, and was not removed in time: %w", what, ifd.ErrUserTimeout)
 	}
 	return refused(what, sw)
 }

@@ -88,9 +88,9 @@ func parseOne(name string, root fs.FS) (Target, error) {
 		return USB(bus, dev)
 	}
 	if _, err := ParseID(name); err == nil && strings.Contains(name, ":") {
-		return Target{}, nameError(name, "is a kind of device, not one")
+		return Target{}, nameError(name, "names a kind of device, not a device")
 	}
-	return Target{}, nameError(name, "has none of the known forms")
+	return Target{}, nameError(name, "has an unknown form")
 }
 
 // parseThree is the form of C OpenCT's openct-control and ifdhandler. DRIVER is a device id if it
@@ -102,9 +102,9 @@ func parseThree(driver, typ, device string) (Target, error) {
 	case driver == "":
 		return t, nameError(driver, "is an empty DRIVER")
 	case typ == "" || strings.ContainsAny(typ, ":/"):
-		return t, nameError(typ, "is no TYPE")
+		return t, nameError(typ, "is not a device type")
 	case device == "" || strings.ContainsRune(device, 0):
-		return t, nameError(device, "is no DEVICE")
+		return t, nameError(device, "is not a device path")
 	}
 	if typ == "usb" {
 		var err error

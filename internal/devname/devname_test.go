@@ -103,7 +103,7 @@ func TestParseErrors(t *testing.T) {
 		{"two words in one", []string{"ccid /dev/ttyS0"}, ErrName, "not three words"},
 		{"empty", []string{""}, ErrName, shared},
 		{"a driver", []string{"etoken64"}, ErrName, shared},
-		{"a kind of device", []string{"usb:0529/0600"}, ErrName, "is a kind of device"},
+		{"a kind of device", []string{"usb:0529/0600"}, ErrName, "names a kind of device"},
 		{"bus 0", []string{"000/004"}, ErrName, "from 001"},
 		{"device 128", []string{"001/128"}, ErrName, "to 127"},
 		{"outside the USB tree", []string{"/dev/bus/usb/../../sda/1"}, ErrName, shared},

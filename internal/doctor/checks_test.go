@@ -447,8 +447,8 @@ func TestNoAlarm(t *testing.T) {
 	}{
 		{"no openct.conf", func(f *Facts, d *Device) { f.Config.Missing = true }, "the defaults apply"},
 		{"C OpenCT's own openct.conf", func(f *Facts, d *Device) {
-			f.Config.Notes = []string{"/etc/openct.conf:79: the ids for driver ccid ask for nothing"}
-		}, "/etc/openct.conf:79: the ids for driver ccid ask for nothing"},
+			f.Config.Notes = []string{"/etc/openct.conf:79: the ids for driver ccid have no effect"}
+		}, "/etc/openct.conf:79: the ids for driver ccid have no effect"},
 		{"a directory of one's own", func(f *Facts, d *Device) { f.Dir.FromEnv = true }, "named by OPENCT_SOCKETDIR"},
 		{"no systemd, but watch", func(f *Facts, d *Device) {
 			f.Systemd, f.Rules.Running, f.Watch = false, false, []Process{{5, "openct-watch"}}

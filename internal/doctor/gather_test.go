@@ -123,7 +123,7 @@ func TestGatherDevices(t *testing.T) {
 		{"1-5", "", "", "", "", false}, // could be a token
 		{"1-7", "", "which lists the id", "", "", true},
 	}
-	if diff := cmp.Diff([]string{m.root + `/etc/openct.conf:1: "driver": driver "nosuch": there is no such driver; the statement is skipped`}, f.Config.Warnings); diff != "" {
+	if diff := cmp.Diff([]string{m.root + `/etc/openct.conf:1: "driver": driver "nosuch": no driver has this name; the statement is skipped`}, f.Config.Warnings); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)
 	}
 	ccid := slices.IndexFunc(got, func(d device) bool { return d.Port == "1-4" })
@@ -156,7 +156,7 @@ func TestGatherConfig(t *testing.T) {
 	file := filepath.Join(m.root, "etc/openct.conf")
 	want := Config{
 		File:   file,
-		Notes:  []string{file + ":1: the ids for driver ccid ask for nothing: such readers are left to pcscd unless there is ccid = on;"},
+		Notes:  []string{file + ":1: the ids for driver ccid have no effect: readers of the USB smart card class are left to pcscd; ccid = on; changes that"},
 		Unread: []string{"/usr/local/etc/openct.conf"},
 	}
 	if diff := cmp.Diff(want, f.Config); diff != "" {

@@ -86,10 +86,10 @@ func TestReaderFindings(t *testing.T) {
 		{
 			name: "a driver that C OpenCT had", from: healthy,
 			spoil: func(f *Facts, c *Configured) {
-				f.Config.Warnings = []string{`/etc/openct.conf:1: "reader": driver "towitoko": there is no such driver yet; C OpenCT had it`}
+				f.Config.Warnings = []string{`/etc/openct.conf:1: "reader": driver "towitoko": no driver has this name here; C OpenCT has one`}
 				f.Config.NotYet = []string{"acr30u", "towitoko"}
 			},
-			check: "configuration", level: Warn, text: "no such driver yet", next: "these drivers of C OpenCT do not exist here: acr30u, towitoko",
+			check: "configuration", level: Warn, text: "no driver has this name here", next: "these drivers of C OpenCT do not exist here: acr30u, towitoko",
 		},
 		{
 			name: "the device is not there", from: idle,

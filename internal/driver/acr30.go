@@ -89,7 +89,7 @@ func (p *acr30) command(ctx context.Context, ins byte, data []byte, timeout time
 	switch {
 	case ins != acsReset:
 	case r.sw == acr30Memory:
-		return nil, 0, fmt.Errorf("%w: it is a memory card, which this driver does not read", ifd.ErrNoATR)
+		return nil, 0, fmt.Errorf("%w: the card is a memory card, which this driver does not support", ifd.ErrNoATR)
 	case r.sw == acr30T1:
 		t = proto.T1
 	default:
@@ -116,7 +116,7 @@ func (p *acr30) reply(ctx context.Context, timeout time.Duration) (acr30Reply, e
 		}
 		n, err := p.read(ctx, p.buf[:], wait)
 		if p.parser.inside && errors.Is(err, device.ErrTimeout) && ctx.Err() == nil {
-			return acr30Reply{}, fmt.Errorf("%w: it has no end: %w", errACR30Frame, err)
+			return acr30Reply{}, fmt.Errorf("%w: the end of the message is missing: %w", errACR30Frame, err)
 		}
 		if err != nil {
 			return acr30Reply{}, err
@@ -126,7 +126,7 @@ func (p *acr30) reply(ctx context.Context, timeout time.Duration) (acr30Reply, e
 			return r, err
 		}
 		if !time.Now().Before(deadline) {
-			return acr30Reply{}, fmt.Errorf("nothing comes but news of cards: %w", device.ErrTimeout)
+			return acr30Reply{}, fmt.Errorf("the reader sends card events instead of an answer: %w", device.ErrTimeout)
 		}
 	}
 }

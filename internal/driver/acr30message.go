@@ -28,7 +28,7 @@ const (
 )
 
 // errACR30Frame is a message that came damaged. T=1 has the card repeat its block.
-var errACR30Frame = fmt.Errorf("%w: message with a mistake: %w", ifd.ErrComm, proto.ErrCorrupted)
+var errACR30Frame = fmt.Errorf("%w: malformed message: %w", ifd.ErrComm, proto.ErrCorrupted)
 
 // acr30Message puts a command together as it goes on the wire.
 func acr30Message(ins byte, data []byte) []byte {
@@ -112,7 +112,7 @@ func (r acr30Reply) err() error {
 	case acr30Failure:
 		return fmt.Errorf("%w: %w", errACSMute, ifd.ErrComm)
 	}
-	return fmt.Errorf("reader says %04x: %w", r.sw, ifd.ErrComm)
+	return fmt.Errorf("the reader reports error %04x: %w", r.sw, ifd.ErrComm)
 }
 
 // acr30Parser finds messages in what comes, in pieces of any size.

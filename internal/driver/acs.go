@@ -267,7 +267,7 @@ func (l *acsLink) Recv(ctx context.Context, buf []byte, timeout time.Duration) (
 		return 0, err
 	}
 	if len(answer) > len(buf) {
-		return 0, fmt.Errorf("reader answers %d bytes where %d fit: %w", len(answer), len(buf), ifd.ErrComm)
+		return 0, fmt.Errorf("the reader answers %d bytes, more than %d: %w", len(answer), len(buf), ifd.ErrComm)
 	}
 	return copy(buf, answer), nil
 }

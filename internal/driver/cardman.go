@@ -82,7 +82,7 @@ func (c *cardMan) Status(ctx context.Context) (ifd.Status, error) {
 	b, err := c.ask(ctx, cardManStatus, 0, nil, cardManTimeout, func(b []byte) bool { return len(b) > 0 })
 	if err == nil && len(b) != 1 {
 		c.stale = true
-		err = fmt.Errorf("%d bytes in place of a status: %w", len(b), ifd.ErrComm)
+		err = fmt.Errorf("%d bytes instead of a status: %w", len(b), ifd.ErrComm)
 	}
 	if err != nil {
 		return ifd.Status{}, fmt.Errorf("status: %w", err)
@@ -133,7 +133,7 @@ func (c *cardMan) powerOn(ctx context.Context, kind uint16) ([]byte, error) {
 	case errors.Is(err, usb.ErrTimeout) && ctx.Err() == nil && len(raw) == 0:
 		return nil, fmt.Errorf("%w: %w", ifd.ErrNoATR, err)
 	case errors.Is(err, usb.ErrTimeout) && ctx.Err() == nil:
-		return nil, fmt.Errorf("ATR stops after % x: %w: %w", raw, ifd.ErrInvalidATR, err)
+		return nil, fmt.Errorf("the ATR is incomplete: % x: %w: %w", raw, ifd.ErrInvalidATR, err)
 	case err != nil:
 		return nil, fmt.Errorf("reset: %w", err)
 	case len(raw) > atr.MaxLen:
@@ -154,7 +154,7 @@ func (c *cardMan) Protocol(_ context.Context, p proto.ID, a *atr.ATR) (proto.Eng
 		return nil, err
 	}
 	if p != proto.T0 || a.Default() != proto.T0 {
-		return nil, fmt.Errorf("protocol T=%d on a CardMan, whose way of carrying it is not known: %w", p, ifd.ErrNotSupported)
+		return nil, fmt.Errorf("a CardMan does not support protocol T=%d with this driver: %w", p, ifd.ErrNotSupported)
 	}
 	return proto.NewT0(&cardManLink{c: c}, proto.T0Params{WWT: a.WWT(atr.Rate{})}), nil
 }
@@ -214,7 +214,7 @@ func (c *cardMan) collect(ctx context.Context, timeout, gap time.Duration, whole
 		}
 		timeout = gap
 	}
-	return answer, fmt.Errorf("answer of %d packets without an end: %w", cardManPackets, ifd.ErrComm)
+	return answer, fmt.Errorf("the answer has no end after %d packets: %w", cardManPackets, ifd.ErrComm)
 }
 
 // cardManLink carries T=0 commands whole: the reader deals with procedure
@@ -244,7 +244,7 @@ func (l *cardManLink) Recv(ctx context.Context, buf []byte, timeout time.Duratio
 		return len(b) >= l.max || len(b)%cardManPacket != 0
 	})
 	if n := len(answer); err == nil && n > l.max {
-		err = fmt.Errorf("answer of %d bytes where %d were expected: %w", n, l.max, ifd.ErrComm)
+		err = fmt.Errorf("the answer has %d bytes, more than %d: %w", n, l.max, ifd.ErrComm)
 	}
 	if n := len(answer); err == nil && (n < 2 || answer[n-2]>>4 != 6 && answer[n-2]>>4 != 9) {
 		// There is no checksum; SW1 is 6X or 9X (ISO/IEC 7816-3, 10.3.3).

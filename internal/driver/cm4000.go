@@ -79,7 +79,7 @@ func openCM4000At(path string, o ifd.Options) (ifd.Reader, error) {
 func openCM4000(n pcmcia.Node, o ifd.Options) (ifd.Reader, error) {
 	c := &cm4000{node: n, name: o.Name}
 	if _, err := c.status(context.Background()); err != nil {
-		return nil, fmt.Errorf("no CardMan 4000 behind %s: %w", n.Name(), err)
+		return nil, fmt.Errorf("no CardMan 4000 at %s: %w", n.Name(), err)
 	}
 	return c, nil
 }
@@ -139,7 +139,7 @@ func (c *cm4000) Reset(ctx context.Context) ([]byte, error) {
 	n := int32(binary.NativeEndian.Uint32(arg))
 	switch {
 	case n == -1 || n == 0:
-		return nil, fmt.Errorf("%w: the kernel has no valid one", ifd.ErrNoATR)
+		return nil, fmt.Errorf("%w: the kernel reports no valid ATR", ifd.ErrNoATR)
 	case n < 0 || n > cm4000ATRRoom || n > atr.MaxLen:
 		return nil, fmt.Errorf("ATR of %d bytes: %w", n, ifd.ErrInvalidATR)
 	}
@@ -200,7 +200,7 @@ func (l *cm4000Link) Recv(ctx context.Context, buf []byte, _ time.Duration) (int
 	answer := make([]byte, cm4000Message)
 	n, err := l.c.node.Read(ctx, answer, cm4000Command)
 	if err == nil && n > len(buf) {
-		err = fmt.Errorf("answer of %d bytes where %d fit: %w", n, len(buf), ifd.ErrComm)
+		err = fmt.Errorf("the answer has %d bytes, more than %d: %w", n, len(buf), ifd.ErrComm)
 	}
 	if err == nil && l.t0 && (n < 2 || answer[n-2]>>4 != 6 && answer[n-2]>>4 != 9) {
 		// There is no checksum; SW1 is 6X or 9X (ISO/IEC 7816-3, 10.3.3).

@@ -177,7 +177,7 @@ func (c *cyberJack) activate(ctx context.Context, units bool) error {
 		return err
 	}
 	if err := c.resynchronise(ctx); err != nil {
-		return fmt.Errorf("reader does not begin the link: %w", err)
+		return fmt.Errorf("the reader does not answer: %w", err)
 	}
 	const what = "reset of the reader"
 	resp, err := c.exchange(ctx, cyberReader, ctbcs.ResetCT(), nil, cyberLinkUp)
@@ -193,12 +193,12 @@ func (c *cyberJack) activate(ctx context.Context, units bool) error {
 		case errors.Is(err, usb.ErrUnplugged) || ctx.Err() != nil:
 			return err
 		case err != nil:
-			c.log.Info("reader does not tell what it has", "error", err)
+			c.log.Info("the reader does not report its features", "error", err)
 		}
 		c.units = ctbcs.Units(resp)
 	}
 	if err := c.resynchronise(ctx); err != nil {
-		return fmt.Errorf("reader does not begin the link again: %w", err)
+		return fmt.Errorf("the reader does not answer after the change of the block size: %w", err)
 	}
 	return nil
 }
@@ -261,7 +261,7 @@ func (c *cyberJack) Recv(ctx context.Context, buf []byte, timeout time.Duration)
 		case mine:
 			return copy(buf, block), nil
 		case blocks == cyberBlocks || time.Now().After(end):
-			return 0, fmt.Errorf("reader is busy for ever: %w", usb.ErrTimeout)
+			return 0, fmt.Errorf("the reader stays busy: %w", usb.ErrTimeout)
 		}
 	}
 }
@@ -300,7 +300,7 @@ func (c *cyberJack) frame(ctx context.Context, timeout time.Duration) ([]byte, e
 	have := 0
 	for empty := 0; have == 0; empty++ {
 		if empty == cyberEmpty {
-			return nil, fmt.Errorf("nothing but empty packets: %w", ifd.ErrComm)
+			return nil, fmt.Errorf("the reader sends empty packets only: %w", ifd.ErrComm)
 		}
 		var err error
 		have, err = c.dev.Bulk(ctx, cyberIn, c.buf[:cyberPacket], timeout)
@@ -310,7 +310,7 @@ func (c *cyberJack) frame(ctx context.Context, timeout time.Duration) ([]byte, e
 	}
 	short := have < cyberPacket
 	if have < cyberHeader || c.buf[0] != 0 {
-		return nil, fmt.Errorf("%w: no frame", proto.ErrCorrupted)
+		return nil, fmt.Errorf("%w: not a frame", proto.ErrCorrupted)
 	}
 	want := cyberHeader + int(c.buf[1]) + int(c.buf[2])<<8
 	switch {

@@ -121,7 +121,7 @@ func (s *cyberSlot) request(ctx context.Context, timeout time.Duration, message 
 	// A card that came now is no news for the next Status.
 	s.powered, s.c.moved, s.card = true, false, nil
 	if !ctbcs.Asynchronous(sw) {
-		return nil, fmt.Errorf("%w: a memory card, which a cyberJack does not read", ifd.ErrNoATR)
+		return nil, fmt.Errorf("%w: the card is a memory card, which a cyberJack does not support", ifd.ErrNoATR)
 	}
 	return rawATR(raw)
 }

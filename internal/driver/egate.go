@@ -155,7 +155,7 @@ func (t *eGate) transmit(ctx context.Context, apdu, resp []byte) ([]byte, error)
 		}
 	}
 	if st != eGateSW {
-		return nil, fmt.Errorf("token wants to transfer more data than there is: %w", ifd.ErrComm)
+		return nil, fmt.Errorf("the token requests more data than the command has: %w", ifd.ErrComm)
 	}
 	before := len(resp)
 	if resp, err = t.read(ctx, resp, 2); err == nil && len(resp) != before+2 {
@@ -169,7 +169,7 @@ func (t *eGate) read(ctx context.Context, resp []byte, n int) ([]byte, error) {
 	buf := make([]byte, n)
 	got, err := t.dev.Control(ctx, eGateIn(eGateRead), buf, eGateTimeout)
 	if err == nil && got == 0 {
-		err = fmt.Errorf("token has no data where it announced some: %w", ifd.ErrComm)
+		err = fmt.Errorf("the token sends no data although it announced some: %w", ifd.ErrComm)
 	}
 	return append(resp, buf[:got]...), err
 }

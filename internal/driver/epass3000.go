@@ -108,7 +108,7 @@ func (l *ePassLink) Send(ctx context.Context, tpdu []byte) error {
 func (l *ePassLink) Recv(ctx context.Context, buf []byte, timeout time.Duration) (int, error) {
 	value, err := (*ePass3000)(l).read(ctx, timeout)
 	if err == nil && len(value) > len(buf) {
-		err = fmt.Errorf("answer of %d bytes where %d were expected: %w", len(value), len(buf), ifd.ErrComm)
+		err = fmt.Errorf("the answer has %d bytes, more than %d: %w", len(value), len(buf), ifd.ErrComm)
 	}
 	return copy(buf, value), err
 }
@@ -143,7 +143,7 @@ func (t *ePass3000) read(ctx context.Context, timeout time.Duration) ([]byte, er
 			continue
 		}
 		if n == 0 {
-			return nil, fmt.Errorf("answer breaks off after %d bytes: %w", len(frame), ifd.ErrComm)
+			return nil, fmt.Errorf("the answer ends after %d bytes: %w", len(frame), ifd.ErrComm)
 		}
 		frame, t.full, timeout = append(frame, buf[:n]...), n%t.packet == 0, min(timeout, ePassGap)
 		if len(frame) < ePassHeader {

@@ -129,7 +129,7 @@ func openGemPC(l serial.Line, o ifd.Options) (ifd.Reader, error) {
 	if name, ok := gemNames[string(firmware)]; ok {
 		g.name = name
 	}
-	g.log.Debug("reader says what it is", "firmware", fmt.Sprintf("%q", firmware))
+	g.log.Debug("reader identified", "firmware", fmt.Sprintf("%q", firmware))
 	return g, nil
 }
 

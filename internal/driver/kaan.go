@@ -137,7 +137,7 @@ func (k *kaan) start(ctx context.Context) error {
 	}
 	resp, err = k.command(ctx, ctbcs.GetUnits(), kaanStatus)
 	if err != nil {
-		return fmt.Errorf("card terminal does not tell what it has: %w", err)
+		return fmt.Errorf("the card terminal does not report its features: %w", err)
 	}
 	k.units = ctbcs.Units(resp)
 	for i := range min(k.units.Slots, kaanMaxSlots) {
@@ -175,7 +175,7 @@ func (k *kaan) powerUp(ctx context.Context) error {
 	case err != nil:
 		return err
 	case in.DSR:
-		return fmt.Errorf("a B1 that is off has DSR low, and it is high: %w", ifd.ErrIncompatible)
+		return fmt.Errorf("no B1 is on this line: DSR is high, but a B1 without power has DSR low: %w", ifd.ErrIncompatible)
 	}
 	if err := serial.Wait(ctx, k.line, rest); err != nil {
 		return err
@@ -232,7 +232,7 @@ func (k *kaan) Close() error {
 // Display implements ifd.Displayer.
 func (k *kaan) Display(ctx context.Context, message string) error {
 	if !k.units.Display {
-		return fmt.Errorf("display: the terminal has none: %w", ifd.ErrNotSupported)
+		return fmt.Errorf("the terminal has no display: %w", ifd.ErrNotSupported)
 	}
 	if err := k.enter(ctx); err != nil {
 		return err

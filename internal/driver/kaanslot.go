@@ -177,7 +177,7 @@ func (s *kaanSlot) Protocol(ctx context.Context, p proto.ID, a *atr.ATR) (proto.
 	}
 	code, ok := kaanProtocols[p]
 	if !ok || !a.Offers(p) {
-		return nil, fmt.Errorf("protocol %v of a card that does not offer it: %w", p, ifd.ErrNotSupported)
+		return nil, fmt.Errorf("the card does not offer protocol %v: %w", p, ifd.ErrNotSupported)
 	}
 	if err := s.setProtocol(ctx, code); err != nil {
 		return nil, err

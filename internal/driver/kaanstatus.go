@@ -61,7 +61,7 @@ func (s *kaanSlot) Status(ctx context.Context) (ifd.Status, error) {
 		s.powered = false
 	}
 	if k.freeze.late && present != s.last {
-		k.log.Warn("card terminal does not tell by DSR that a card moved, and is asked once a second")
+		k.log.Warn("the card terminal does not report card events on DSR; polling it once a second")
 		k.freeze.off = true
 	}
 	s.last, s.asked = present, true
@@ -77,7 +77,7 @@ func (s *kaanSlot) present(ctx context.Context) (bool, error) {
 		}
 		v, ok := objects[kaanTagCard]
 		if !ok || len(v) != 1 {
-			return false, fmt.Errorf("card status: the terminal's file does not have it: %w", ifd.ErrComm)
+			return false, fmt.Errorf("the terminal's status file has no card status: %w", ifd.ErrComm)
 		}
 		return v[0] != 0, nil
 	}
@@ -130,7 +130,7 @@ func (k *kaan) quiet(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	if err := ctbcs.Done("telling the terminal to be quiet", resp); err != nil {
-		k.log.Debug("card terminal is asked for cards once a second", "error", err)
+		k.log.Debug("polling the card terminal once a second", "error", err)
 		f.off = true
 		return false, nil
 	}

@@ -159,7 +159,7 @@ func (p *acr38) reply(ctx context.Context, timeout time.Duration) (status byte, 
 		}
 		n, err := p.dev.Bulk(ctx, acr38In, packet[:], wait)
 		if len(p.buf)+n > 0 && errors.Is(err, usb.ErrTimeout) && ctx.Err() == nil {
-			return 0, nil, fmt.Errorf("%w: answer has no end: %w: %w", ifd.ErrComm, proto.ErrCorrupted, err)
+			return 0, nil, fmt.Errorf("%w: the end of the answer is missing: %w: %w", ifd.ErrComm, proto.ErrCorrupted, err)
 		}
 		if err != nil {
 			return 0, nil, err
@@ -169,7 +169,7 @@ func (p *acr38) reply(ctx context.Context, timeout time.Duration) (status byte, 
 			empty = 0
 		}
 		if len(p.buf) >= 1 && p.buf[0] != acr38Header || empty > acr38MaxStale {
-			return 0, nil, fmt.Errorf("reader answers with no message: %w", ifd.ErrComm)
+			return 0, nil, fmt.Errorf("the reader does not answer with a message: %w", ifd.ErrComm)
 		}
 		if len(p.buf) < acr38Prefix {
 			continue
@@ -229,7 +229,7 @@ func acr38Error(status byte) error {
 		0xF7: "card's speed is not possible", 0xF6: "wrong length", 0xF4: "wrong procedure byte",
 	}
 	if name := names[status]; name != "" {
-		return fmt.Errorf("reader says %02x, %s: %w", status, name, ifd.ErrComm)
+		return fmt.Errorf("the reader reports error %02x, %s: %w", status, name, ifd.ErrComm)
 	}
-	return fmt.Errorf("reader says %02x: %w", status, ifd.ErrComm)
+	return fmt.Errorf("the reader reports error %02x: %w", status, ifd.ErrComm)
 }

@@ -180,7 +180,7 @@ func (p *phoenix) Protocol(ctx context.Context, id proto.ID, a *atr.ATR) (proto.
 	}
 	err = p.negotiate(ctx, t, a)
 	if errors.Is(err, atr.ErrPPS) && t == a.Default() {
-		p.log.Info("card refuses a higher speed", "error", err)
+		p.log.Info("the card refuses a higher speed", "error", err)
 		if _, err = p.Reset(ctx); err == nil {
 			p.settle(t, a)
 		}

@@ -10,7 +10,7 @@ import (
 // Why a device gets no driver.
 var (
 	ErrUnknownDriver = errors.New("no such driver; ifdhandler -i lists them")
-	ErrNoDriver      = errors.New("no driver for this device; openct.conf can give it one")
+	ErrNoDriver      = errors.New("no driver for this device; openct.conf can assign its id to one")
 )
 
 // Config is what openct.conf says about devices and drivers.
@@ -57,7 +57,7 @@ func Pick(desc *usb.Descriptor, c Config) (Choice, error) {
 	if named {
 		e, err := Named(name)
 		if err != nil {
-			return Choice{}, fmt.Errorf("openct.conf gives %s to %w", kind(desc), err)
+			return Choice{}, fmt.Errorf("openct.conf assigns %s to %w", kind(desc), err)
 		}
 		return Choice{Entry: e, Why: WhyConfig}, nil
 	}

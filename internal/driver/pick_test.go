@@ -49,9 +49,9 @@ func TestPick(t *testing.T) {
 		{name: "openct.conf asks for one reader", desc: listed, conf: conf{name: "ccid"}, driver: "ccid", why: WhyConfig},
 		{name: "openct.conf gives a stranger to a driver", desc: mouse, conf: conf{name: "starkey"}, driver: "starkey", why: WhyConfig},
 		{name: "a stranger", desc: mouse, err: ErrNoDriver,
-			text: "usb:046d/c077/7200: no driver for this device; openct.conf can give it one"},
+			text: "usb:046d/c077/7200: no driver for this device; openct.conf can assign its id to one"},
 		{name: "openct.conf names a driver that is not there", desc: token, conf: conf{name: "nonesuch"}, err: ErrUnknownDriver,
-			text: `openct.conf gives usb:0529/0600/0100 to driver "nonesuch": no such driver; ifdhandler -i lists them`},
+			text: `openct.conf assigns usb:0529/0600/0100 to driver "nonesuch": no such driver; ifdhandler -i lists them`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -182,7 +182,7 @@ func (t *rutoken) fetchOnce(ctx context.Context, header [5]byte) (data []byte, s
 	if err == nil && st == rutokenData {
 		data, err = t.read(ctx, orMax(header[4]))
 		if err == nil && len(data) == 0 {
-			err = fmt.Errorf("token has no data where it announced some: %w", ifd.ErrComm)
+			err = fmt.Errorf("the token sends no data although it announced some: %w", ifd.ErrComm)
 		}
 	}
 	if err == nil {
@@ -217,7 +217,7 @@ func (t *rutoken) send(ctx context.Context, c tpdu) (uint16, error) {
 // rutokenState is the error of a token in a state it should not be in.
 func rutokenState(st, want byte) error {
 	if st == rutokenMute {
-		return fmt.Errorf("card behind the token is silent: %w", ifd.ErrComm)
+		return fmt.Errorf("the card in the token does not answer: %w", ifd.ErrComm)
 	}
 	return fmt.Errorf("token is in state %02X, want %02X: %w", st, want, ifd.ErrComm)
 }
@@ -274,7 +274,7 @@ func (t *rutoken) status(ctx context.Context) (byte, error) {
 		}
 		last = st & 0x0F
 		if err = t.overdue(); err == nil && looks > rutokenLooks {
-			err = fmt.Errorf("token is busy and does not count: %w", usb.ErrTimeout)
+			err = fmt.Errorf("the token stays busy: %w", usb.ErrTimeout)
 		}
 		if err == nil {
 			err = pause(ctx, t.dev, rutokenPause)

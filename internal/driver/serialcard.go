@@ -102,9 +102,9 @@ func (c *serialCard) readATR(ctx context.Context) ([]byte, error) {
 		case !errors.Is(err, device.ErrTimeout):
 			return nil, err
 		case len(raw) == 0:
-			return nil, fmt.Errorf("%w: nothing comes within %v", ifd.ErrNoATR, wait)
+			return nil, fmt.Errorf("%w: no byte within %v", ifd.ErrNoATR, wait)
 		default:
-			return nil, fmt.Errorf("%w: after %d bytes % x the card stops", ifd.ErrInvalidATR, len(raw), have)
+			return nil, fmt.Errorf("%w: the ATR ends after %d bytes, % x", ifd.ErrInvalidATR, len(raw), have)
 		}
 		for i, b := range buf[:n] {
 			bad := bad && i == n-1
@@ -141,7 +141,7 @@ func (c *serialCard) negotiate(ctx context.Context, t proto.ID, a *atr.ATR) erro
 			c.rate.F, c.rate.D = f, d
 		}
 		if err := c.set(); err != nil {
-			return fmt.Errorf("card talks at %d bit/s at once (TA2): %w", speedOf(c.rate), err)
+			return fmt.Errorf("the card requires %d bit/s from the start (TA2): %w", speedOf(c.rate), err)
 		}
 		c.settle(t, a)
 		return nil
@@ -334,15 +334,15 @@ func (c *serialCard) checkEcho(have []byte, err error) error {
 		sent := c.forgetEcho()
 		switch {
 		case last && c.t1:
-			return fmt.Errorf("%w: byte %d of %d that came back: %w", proto.ErrCorrupted, i, sent, err)
+			return fmt.Errorf("%w: echo of byte %d of %d: %w", proto.ErrCorrupted, i, sent, err)
 		case last:
-			return fmt.Errorf("%w: the card refuses byte %d of %d, which reached it with a wrong parity: %w", ifd.ErrComm, i, sent, err)
+			return fmt.Errorf("%w: the card signals a parity error in byte %d of %d: %w", ifd.ErrComm, i, sent, err)
 		}
-		return fmt.Errorf("%w: byte %d of %d did not come back as it was sent: something else is on the line", ifd.ErrComm, i, sent)
+		return fmt.Errorf("%w: the echo of byte %d of %d differs: another device is on the line", ifd.ErrComm, i, sent)
 	}
 	if n < len(c.echo) && errors.Is(err, device.ErrTimeout) {
 		sent := c.forgetEcho()
-		return fmt.Errorf("%w: %d of %d bytes came back of what was sent: no such reader, or no power", ifd.ErrComm, n, sent)
+		return fmt.Errorf("%w: the line echoes %d of %d bytes: the reader is missing, of another kind, or has no power", ifd.ErrComm, n, sent)
 	}
 	return nil
 }
@@ -368,7 +368,7 @@ func (c *serialCard) readError(n, want int, err error) error {
 	case c.t1 && (timeout || errors.Is(err, device.ErrIO)):
 		return fmt.Errorf("%w: %d of %d bytes: %w", proto.ErrCorrupted, max(0, n), want, err)
 	case timeout && n > 0:
-		return fmt.Errorf("card stops after %d of %d bytes: %w", n, want, err)
+		return fmt.Errorf("the card sends %d of %d bytes: %w", n, want, err)
 	}
 	return err
 }

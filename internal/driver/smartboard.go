@@ -130,7 +130,7 @@ func (s *smartBoard) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("no SmartBoard on %s: %w", s.line.Name(), err)
 	}
-	s.log.Debug("reader says what it is", "text", fmt.Sprintf("%q", text))
+	s.log.Debug("reader identified", "text", fmt.Sprintf("%q", text))
 	return nil
 }
 
@@ -173,7 +173,7 @@ func (s *smartBoard) Reset(ctx context.Context) ([]byte, error) {
 func (s *smartBoard) power(ctx context.Context) (byte, []byte, error) {
 	st, err := s.Status(ctx)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, device.ErrUnplugged) {
-		s.log.Info("reader begins anew", "error", err)
+		s.log.Info("the reader has restarted", "error", err)
 		if err := s.start(ctx); err != nil {
 			return 0, nil, err
 		}
@@ -233,7 +233,7 @@ func (smartT0Engine) Limits() proto.Limits {
 
 func (e smartT0Engine) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, error) {
 	if c, err := proto.ParseCommand(apdu); err == nil && len(c.Data) > smartMaxLc && e.Lost() == nil {
-		return nil, fmt.Errorf("T=0: %w: %d bytes of data, a SmartBoard takes %d", proto.ErrInvalidAPDU, len(c.Data), smartMaxLc)
+		return nil, fmt.Errorf("T=0: %w: %d bytes of data; a SmartBoard accepts at most %d", proto.ErrInvalidAPDU, len(c.Data), smartMaxLc)
 	}
 	return e.T0Engine.Transmit(ctx, apdu, resp)
 }
@@ -277,7 +277,7 @@ func (s *smartBoard) command(ctx context.Context, code byte, data []byte) (byte,
 			return answer, data, err
 		}
 	}
-	return 0, nil, fmt.Errorf("reader wants command %02x again and again: %w", code, ifd.ErrComm)
+	return 0, nil, fmt.Errorf("the reader repeatedly requests command %02x: %w", code, ifd.ErrComm)
 }
 
 // send sends one frame. What has come before belongs to no command; events are
@@ -315,11 +315,11 @@ func (s *smartBoard) answer(ctx context.Context, wait time.Duration) (byte, []by
 		case s.expect != smartStatus && (code == smartInserted || code == smartRemoved):
 			s.event(code)
 			if events++; events == smartEvents {
-				return 0, nil, fmt.Errorf("reader tells nothing but events: %w", ifd.ErrComm)
+				return 0, nil, fmt.Errorf("the reader sends events instead of an answer: %w", ifd.ErrComm)
 			}
 		case s.expect == smartExchange && code == smartBusy:
 			if time.Now().After(end) {
-				return 0, nil, fmt.Errorf("card is busy for ever: %w", device.ErrTimeout)
+				return 0, nil, fmt.Errorf("the card stays busy: %w", device.ErrTimeout)
 			}
 		default:
 			return code, data, nil
@@ -340,14 +340,14 @@ func (s *smartBoard) frame(ctx context.Context, wait time.Duration) (code byte, 
 	case n == 0 && errors.Is(err, device.ErrTimeout):
 		return 0, nil, fmt.Errorf("no answer to command %02x: %w", s.expect, err)
 	case err == nil && (head[0] != 0 || head[1] == 0):
-		err = fmt.Errorf("% x begins no frame: %w", head, ifd.ErrComm)
+		err = fmt.Errorf("% x is not the start of a frame: %w", head, ifd.ErrComm)
 	case err == nil:
 		body := s.buf[2 : 2+int(head[1])]
 		if n, err = serial.ReadFull(ctx, s.line, body, smartTimeout); err == nil {
 			return body[0], body[1:], nil
 		}
 		if errors.Is(err, device.ErrTimeout) {
-			err = fmt.Errorf("frame stops after %d of %d bytes: %w: %w", n, len(body), ifd.ErrComm, err)
+			err = fmt.Errorf("the frame ends after %d of %d bytes: %w: %w", n, len(body), ifd.ErrComm, err)
 		}
 	}
 	if errors.Is(err, ifd.ErrComm) || errors.Is(err, device.ErrIO) {

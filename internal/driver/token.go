@@ -68,7 +68,7 @@ func choose(p proto.ID, a *atr.ATR) (proto.ID, error) {
 func t1Only(token string, p proto.ID, a *atr.ATR) error {
 	p, err := choose(p, a)
 	if err == nil && p != proto.T1 {
-		err = fmt.Errorf("%s does not speak T=%d: %w", token, p, ifd.ErrNotSupported)
+		err = fmt.Errorf("%s does not support T=%d: %w", token, p, ifd.ErrNotSupported)
 	}
 	return err
 }
@@ -102,7 +102,7 @@ func (ph *phases) overdue() error {
 	if time.Now().Before(ph.end) {
 		return nil
 	}
-	return fmt.Errorf("token is busy for ever: %w", usb.ErrTimeout)
+	return fmt.Errorf("the token stays busy: %w", usb.ErrTimeout)
 }
 
 // engine makes the engine for such a token. Its card runs T=0 behind the
@@ -137,7 +137,7 @@ type tpdu struct {
 func parseTPDU(apdu []byte) (tpdu, error) {
 	c, err := proto.ParseCommand(apdu)
 	if err == nil && c.Extended {
-		err = fmt.Errorf("%w: this token takes no extended length", proto.ErrInvalidAPDU)
+		err = fmt.Errorf("%w: this token does not support extended length", proto.ErrInvalidAPDU)
 	}
 	if err != nil {
 		return tpdu{}, err

@@ -241,7 +241,7 @@ func (s *towitokoSlot) Reset(ctx context.Context) ([]byte, error) {
 	case !st.Present:
 		return nil, ifd.ErrNoCard
 	case s.memoryOnly:
-		return nil, fmt.Errorf("this reader is for memory cards alone: %w", ifd.ErrNoATR)
+		return nil, fmt.Errorf("this reader supports memory cards only: %w", ifd.ErrNoATR)
 	}
 	return s.resetAsync(ctx)
 }

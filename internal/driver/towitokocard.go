@@ -56,13 +56,13 @@ func (s *towitokoSlot) readATR(ctx context.Context) ([]byte, error) {
 		case !errors.Is(err, device.ErrTimeout):
 			return nil, err
 		case len(raw) == 0:
-			return nil, fmt.Errorf("%w: nothing comes within %v", ifd.ErrNoATR, towitokoATR)
+			return nil, fmt.Errorf("%w: no byte within %v", ifd.ErrNoATR, towitokoATR)
 		default:
-			return nil, fmt.Errorf("%w: after %d bytes % x the card stops", ifd.ErrInvalidATR, len(raw), have)
+			return nil, fmt.Errorf("%w: the ATR ends after %d bytes, % x", ifd.ErrInvalidATR, len(raw), have)
 		}
 		raw = append(raw, buf[:n]...)
 		if raw[0] != atr.TSDirect && raw[0] != atr.TSInverse && raw[0] != tsInverseRaw {
-			return nil, fmt.Errorf("%w: first byte %02x begins no answer to reset", ifd.ErrNoATR, raw[0])
+			return nil, fmt.Errorf("%w: first byte %02x is not that of an ATR", ifd.ErrNoATR, raw[0])
 		}
 		s.inverse = raw[0] == tsInverseRaw
 		have = append(have[:0], raw...)
@@ -86,7 +86,7 @@ func (s *towitokoSlot) Protocol(ctx context.Context, id proto.ID, a *atr.ATR) (p
 	var rate atr.Rate
 	if _, specific := a.Specific(); specific && !a.Implicit() {
 		if f, d := a.FiDi(); f != atr.DefaultFi || d != atr.DefaultDi {
-			return nil, fmt.Errorf("card talks with Fi %d, Di %d at once (TA2): %w", f, d, ifd.ErrNotSupported)
+			return nil, fmt.Errorf("the card requires Fi %d, Di %d from the start (TA2): %w", f, d, ifd.ErrNotSupported)
 		}
 	} else if !specific && t != a.Default() {
 		if err := s.selectProtocol(ctx, t, a); err != nil {

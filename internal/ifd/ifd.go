@@ -196,7 +196,7 @@ var (
 	ErrBusy         = errors.New("reader is busy with another card")
 	ErrNotSupported = errors.New("not supported by this reader or card")
 	ErrIncompatible = errors.New("device does not behave like this kind of reader")
-	ErrComm         = errors.New("reader or card sent something unusable")
+	ErrComm         = errors.New("reader or card sent invalid data")
 	ErrUserTimeout  = errors.New("user did not type in time")
 	ErrUserAbort    = errors.New("user cancelled")
 	ErrPINMismatch  = errors.New("the two new PINs differ")

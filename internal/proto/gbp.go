@@ -42,7 +42,7 @@ func NewGBP(link Link) *GBPEngine { return &GBPEngine{link: link} }
 // begins with a resynchronisation.
 func (g *GBPEngine) Exchange(ctx context.Context, command, resp []byte, timeout time.Duration) ([]byte, error) {
 	if len(command) == 0 || len(command) > gbpMaxInf {
-		return nil, fmt.Errorf("GBP: %w: %d bytes, a block carries 1 to %d", ErrInvalidAPDU, len(command), gbpMaxInf)
+		return nil, fmt.Errorf("GBP: %w: %d bytes; a block holds 1 to %d", ErrInvalidAPDU, len(command), gbpMaxInf)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("GBP: %w", err) // nothing was sent yet

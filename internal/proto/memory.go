@@ -53,11 +53,11 @@ var (
 	ErrMemoryRange = errors.New("address is beyond the end of the memory card")
 
 	// ErrWriteProtected: the card does not keep what is written.
-	ErrWriteProtected = errors.New("memory card does not keep what is written: " +
+	ErrWriteProtected = errors.New("the memory card does not store what is written: " +
 		"it is write-protected there, or its PSC must be presented first")
 
 	// ErrNoAPDUs: a memory card got a command APDU.
-	ErrNoAPDUs = errors.New("memory card takes no command APDUs: its memory is read and written")
+	ErrNoAPDUs = errors.New("a memory card has no command APDUs: read and write its memory")
 )
 
 // pageSize is what no write to a memory card crosses (C OpenCT, proto-sync.c).

@@ -94,7 +94,7 @@ func (e *T0Engine) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, err
 		return nil, fmt.Errorf("T=0: %w", err)
 	}
 	if len(c.Data) > 255 {
-		return nil, fmt.Errorf("T=0: %w: %d bytes of data, T=0 carries 255", ErrInvalidAPDU, len(c.Data))
+		return nil, fmt.Errorf("T=0: %w: %d bytes of data; T=0 allows 255", ErrInvalidAPDU, len(c.Data))
 	}
 	if ins := c.Header[1] & 0xF0; e.params.Stream && (ins == 0x60 || ins == 0x90) {
 		// Its procedure byte would be taken for a status (ISO/IEC 7816-3, 10.3.2).
@@ -230,7 +230,7 @@ func (x *t0Exchange) tpduBlock(t []byte, n int) (uint16, error) {
 		return 0, err
 	}
 	if got < 2 || got > room {
-		return 0, fmt.Errorf("%w: %d bytes in place of a status word", ErrProtocol, got)
+		return 0, fmt.Errorf("%w: %d bytes instead of a status word", ErrProtocol, got)
 	}
 	data, sw := e.recv[:got-2], e.recv[got-2:got]
 	x.resp = append(x.resp, data...)

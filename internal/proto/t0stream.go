@@ -28,7 +28,7 @@ func (x *t0Exchange) tpduStream(header, out []byte, n int) (uint16, error) {
 		}
 		if p == procNULL {
 			if nulls++; nulls > e.params.MaxNULL {
-				return 0, fmt.Errorf("%w: it asked for more time %d times", ErrProtocol, nulls)
+				return 0, fmt.Errorf("%w: the card asked for more time %d times", ErrProtocol, nulls)
 			}
 			continue
 		}
@@ -48,7 +48,7 @@ func (x *t0Exchange) tpduStream(header, out []byte, n int) (uint16, error) {
 		}
 		switch {
 		case count == 0 && acknowledged:
-			return 0, fmt.Errorf("%w: it wants to transfer more data than there is", ErrProtocol)
+			return 0, fmt.Errorf("%w: the card requests more data than the command has", ErrProtocol)
 		case count == 0: // a command without data, acknowledged once all the same
 			acknowledged = true
 		case len(out) > 0:

@@ -74,9 +74,9 @@ func (x *t1Exchange) run(ctx context.Context) error {
 		case t1Ended:
 			return fmt.Errorf("T=1: %w", ErrAborted)
 		case t1Flood:
-			return e.Lose(fmt.Errorf("T=1: %w: no end after %d bytes", ErrTooLong, x.received))
+			return e.Lose(fmt.Errorf("T=1: %w: the response has no end after %d bytes", ErrTooLong, x.received))
 		case t1Busy:
-			return e.Lose(fmt.Errorf("T=1: %w: it asked for more than %v", ErrProtocol, t1MaxBusy))
+			return e.Lose(fmt.Errorf("T=1: %w: the card asked for more than %v", ErrProtocol, t1MaxBusy))
 		}
 
 		// Nothing gained. Repeat or ask for a repetition, then resynchronise.

@@ -133,10 +133,10 @@ const (
 // States that callers branch on, beside those of package device; test with
 // errors.Is.
 var (
-	ErrUnsupported = errors.New("line cannot do this speed or format")
-	ErrParity      = fmt.Errorf("%w: a byte came with a wrong parity", device.ErrIO)
+	ErrUnsupported = errors.New("the serial line does not support this speed or format")
+	ErrParity      = fmt.Errorf("%w: parity error in a received byte", device.ErrIO)
 	ErrNoLines     = errors.New("line has no modem lines")
-	ErrOverrun     = fmt.Errorf("%w: more came than was read in time", device.ErrIO)
+	ErrOverrun     = fmt.Errorf("%w: received bytes were lost (overrun)", device.ErrIO)
 )
 
 // ReadFull fills buf. It returns how many bytes came, and device.ErrTimeout if

@@ -345,7 +345,7 @@ func (c *Client) TransactOld(ctx context.Context, slot int, apdu []byte) ([]byte
 	return append([]byte(nil), payload...), nil
 }
 
-func missing(what string) error { return fmt.Errorf("%w: no %s in it", ErrProtocol, what) }
+func missing(what string) error { return fmt.Errorf("%w: the reply has no %s", ErrProtocol, what) }
 
 // call makes a request of what build appends and hands the reply's arguments
 // to read; both may be nil.
@@ -452,7 +452,7 @@ func (c *Client) readPacket() (Header, []byte, error) {
 		if c.fill >= HeaderSize {
 			head := ParseHeader(c.in[:])
 			if head.Count > MaxPayload {
-				return head, nil, fmt.Errorf("%w: %d bytes are announced, at most %d", ErrProtocol, head.Count, MaxPayload)
+				return head, nil, fmt.Errorf("%w: a message of %d bytes, more than %d", ErrProtocol, head.Count, MaxPayload)
 			}
 			if end := HeaderSize + int(head.Count); c.fill >= end {
 				c.used = end

@@ -117,7 +117,7 @@ func listen(path string, opt ListenOptions) (_ *Listener, err error) {
 }
 
 // errNotOurs says that the name just bound leads to something else.
-var errNotOurs = errors.New("another file has taken the place of the socket")
+var errNotOurs = errors.New("the socket was replaced by another file")
 
 // own gives the socket that was just bound at path its owner and mode. It looks
 // at the file once, without following a link, and acts on what it has seen.

@@ -181,7 +181,7 @@ func (s *Server) admit(nc net.Conn) *Conn {
 		cred = Cred{UID: UnknownID, GID: UnknownID}
 	}
 	if s.opt.Allow != nil && !s.opt.Allow(cred) {
-		s.opt.Log.Info("client is not allowed", "uid", cred.UID, "pid", cred.PID)
+		s.opt.Log.Info("client refused: its user may not use the readers", "uid", cred.UID, "pid", cred.PID)
 		return nil
 	}
 	return s.add(nc, cred)
@@ -207,7 +207,7 @@ func (s *Server) add(nc net.Conn, cred Cred) *Conn {
 	if !s.roomLocked(user) {
 		if now := time.Now(); now.Sub(s.warned) >= warnInterval {
 			s.warned = now
-			s.opt.Log.Warn("too many connections, a client is turned away", "uid", cred.UID, "pid", cred.PID,
+			s.opt.Log.Warn("too many connections: a client is refused", "uid", cred.UID, "pid", cred.PID,
 				"of its user", s.perUser[user], "of all", len(s.conns))
 		}
 		return nil

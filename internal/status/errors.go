@@ -19,11 +19,11 @@ var (
 	ErrNotRegular = errors.New("not a regular file")
 
 	// ErrNoFreeSlot: all sixteen entries are in use.
-	ErrNoFreeSlot = errors.New("too many readers, no reader slot available: all 16 are in use")
+	ErrNoFreeSlot = errors.New("no reader number is free: all 16 are in use")
 
 	// ErrLost: the entry is no longer this daemon's: it was released, or
 	// "openct-control shutdown" cleared it.
-	ErrLost = errors.New("status entry is no longer ours")
+	ErrLost = errors.New("the status entry belongs to another handler now")
 
 	// ErrBusy: another init, shutdown or claim holds the lock for too long.
 	ErrBusy = errors.New("another OpenCT process holds the lock")
@@ -52,5 +52,5 @@ type ServedError struct {
 }
 
 func (e *ServedError) Error() string {
-	return fmt.Sprintf("%s is served already: reader %d, process %d", e.Device, e.Reader, e.PID)
+	return fmt.Sprintf("%s has a handler already: reader %d, process %d", e.Device, e.Reader, e.PID)
 }

@@ -197,7 +197,7 @@ func reserve(fd int) error {
 	return err
 }
 
-var errForeign = errors.New("file is not OpenCT's")
+var errForeign = errors.New("the file does not belong to OpenCT")
 
 // own checks that a file in a directory of an unprivileged user is what it seems,
 // and only then gives it away: one link, or it might be the system's other name
@@ -205,10 +205,10 @@ var errForeign = errors.New("file is not OpenCT's")
 func own(fd int, st *unix.Stat_t, uid, gid int, mode uint32) error {
 	owner := int(st.Uid)
 	if st.Nlink != 1 {
-		return fmt.Errorf("%w: it has %d links", errForeign, st.Nlink)
+		return fmt.Errorf("%w: the file has %d links", errForeign, st.Nlink)
 	}
 	if owner != 0 && owner != unix.Geteuid() && owner != uid {
-		return fmt.Errorf("%w: it belongs to user %d", errForeign, owner)
+		return fmt.Errorf("%w: user %d owns the file", errForeign, owner)
 	}
 	if owner != uid || (gid >= 0 && int(st.Gid) != gid) {
 		if err := unix.Fchown(fd, uid, gid); err != nil {

@@ -72,7 +72,7 @@ func (f *File) claim(lock *lockFile, d Detail) (int, error) {
 	}
 	defer lock.unlock(allocByte)
 	if !f.current() {
-		return 0, wrap("use", f.path(), fmt.Errorf("it was replaced: %w", ErrNotInitialised))
+		return 0, wrap("use", f.path(), fmt.Errorf("the status file was replaced: %w", ErrNotInitialised))
 	}
 	free := -1
 	for n := range Entries {

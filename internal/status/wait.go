@@ -43,7 +43,7 @@ func WaitOpen(ctx context.Context, dir string) (*File, error) {
 			continue // the directory itself appeared meanwhile
 		}
 		if cause := ctx.Err(); cause != nil {
-			return nil, fmt.Errorf("%w (waited for it: %w)", err, cause)
+			return nil, fmt.Errorf("%w (waited for openct-control init: %w)", err, cause)
 		}
 		// What exactly happened does not matter; read all that is queued.
 		var events [4096]byte

@@ -131,11 +131,11 @@ func testOldConfiguration(t *testing.T, g *guest) {
 	if n := g.sh(t, "openct-control status | grep -c slot0"); n != "1" {
 		t.Errorf("OpenCT serves %s readers", n)
 	}
-	if said := g.sh(t, "openct-control check-config"); !strings.Contains(said, "the ids for driver ccid ask for nothing") {
+	if said := g.sh(t, "openct-control check-config"); !strings.Contains(said, "the ids for driver ccid have no effect") {
 		t.Errorf("check-config: %s", said)
 	}
 	_, findings, _ := doctor(t, g, "")
-	if want := "the ids for driver ccid ask for nothing"; !tells(findings, "configuration", want) {
+	if want := "the ids for driver ccid have no effect"; !tells(findings, "configuration", want) {
 		t.Errorf("doctor does not tell that %s", want)
 	}
 	if !tells(findings, "driver", "is left to pcscd") {
