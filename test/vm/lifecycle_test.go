@@ -311,6 +311,7 @@ func testMany(t *testing.T, g *guest) {
 		}
 		good = append(good, last, more)
 	})
+	t.Log("all 16 side by side: " + g.sh(t, cost+" all -seconds 4"))
 	g.sh(t, "systemctl stop 'vtoken-*'")
 	for _, k := range append(good, bad) {
 		k.inactive(t)

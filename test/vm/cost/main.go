@@ -3,15 +3,16 @@
 // Command cost measures, in the test machine, what a handler costs. It prints a
 // line of JSON.
 //
-//	cost load -reader N -pid PID [-apdu 5:258] [-clients N] [-seconds S] [-strace]
+//	cost load -reader N -pid PID [-apdu 5:258] [-clients N] [-seconds S] [-calls]
+//	cost all [-apdu 5:258] [-seconds S]
 //	cost bare -node NODE -driver NAME [-apdu 5:258] [-seconds S]
 //	cost cycle -control SOCKET [-n N]
 //
 // load has clients send APDUs as fast as they are answered, and tells how many
-// were, and what that cost the process PID; its calls to the system with strace,
-// which takes time. bare makes the same transfers on the
-// node and does nothing else, with the calls that wait in the kernel: less is not
-// possible. cycle times openct-control attach, and how long the handler stays
+// were, and what that cost the process PID, with its calls to the system if wanted.
+// all has one client at each reader there is, and tells what all handlers together
+// did and have. bare makes the same transfers on the node and does nothing else, with
+// the calls that wait in the kernel: less is not possible. cycle times openct-control attach, and how long the handler stays
 // after the token was pulled.
 //
 // The card has to be the echo card (openct-vtoken --card echo). An APDU of 5:258
@@ -30,7 +31,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,7 +53,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("which of load, bare and cycle")
+		return errors.New("which of load, all, bare and cycle")
 	}
 	flags := flag.NewFlagSet("cost "+args[0], flag.ExitOnError)
 	reader := flags.Int("reader", 0, "the reader's number")
@@ -61,7 +61,7 @@ func run(args []string) error {
 	sizes := flags.String("apdu", "5:2", "bytes of the command and of the response")
 	clients := flags.Int("clients", 1, "clients at a time")
 	seconds := flags.Float64("seconds", 2, "how long")
-	traced := flags.Bool("strace", false, "count calls to the system")
+	traced := flags.Bool("calls", false, "count calls to the system")
 	node := flags.String("node", "", "the device node")
 	driver := flags.String("driver", "", "the driver's name")
 	control := flags.String("control", "", "openct-vtoken's control socket")
@@ -76,6 +76,8 @@ func run(args []string) error {
 	switch args[0] {
 	case "load":
 		result, err = load(*reader, *pid, apdu, length, *clients, limit, *traced)
+	case "all":
+		result, err = all(apdu, length, limit)
 	case "bare":
 		result, err = bare(*node, *driver, apdu, length, limit)
 	case "cycle":
@@ -109,8 +111,9 @@ type result struct {
 	Pushed    float64 `json:"pushed"`   // of its threads when another one's turn comes, an APDU
 
 	// Calls to the system, an APDU, and which.
-	Calls  float64            `json:"calls"`
-	ByName map[string]float64 `json:"by_name,omitempty"`
+	Calls   float64            `json:"calls"`
+	ByName  map[string]float64 `json:"by_name,omitempty"`
+	Monitor float64            `json:"monitor"` // besides: calls of Go's own monitor thread
 }
 
 func load(reader, pid int, apdu []byte, length, clients int, limit time.Duration, traced bool) (result, error) {
@@ -127,22 +130,9 @@ func load(reader, pid int, apdu []byte, length, clients int, limit time.Duration
 	if _, err := all[0].Reset(ctx, 0); err != nil {
 		return result{}, err
 	}
-	exchange := func(c *socket.Client) error {
-		resp, err := c.Transact(ctx, 0, apdu)
-		if err == nil && len(resp) != length {
-			err = fmt.Errorf("%d bytes came, want %d", len(resp), length)
-		}
-		return err
+	if _, _, err := hurry(all, apdu, length, 0); err != nil {
+		return result{}, err
 	}
-	for _, c := range all {
-		if err := exchange(c); err != nil {
-			return result{}, err
-		}
-	}
-
-	var done atomic.Int64
-	failed := make(chan error, clients)
-	var wg sync.WaitGroup
 	var calls *tracing
 	if traced {
 		var err error
@@ -151,13 +141,36 @@ func load(reader, pid int, apdu []byte, length, clients int, limit time.Duration
 		}
 		defer calls.stop()
 	}
-	before, begin := spent(pid), time.Now()
-	for _, c := range all {
+	before := spent(pid)
+	n, took, err := hurry(all, apdu, length, limit)
+	if err != nil {
+		return result{}, err
+	}
+	r := spent(pid).since(before).each(n, took)
+	if traced {
+		err = calls.count(&r)
+	}
+	return r, err
+}
+
+// hurry has each client send the APDU once, and again until the time is over, and
+// returns how many were answered in what time.
+func hurry(clients []*socket.Client, apdu []byte, length int, limit time.Duration) (n int64, took time.Duration, err error) {
+	ctx := context.Background()
+	var done atomic.Int64
+	failed := make(chan error, len(clients))
+	var wg sync.WaitGroup
+	begin := time.Now()
+	for _, c := range clients {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			for time.Since(begin) < limit {
-				if err := exchange(c); err != nil {
+			for first := true; first || time.Since(begin) < limit; first = false {
+				resp, err := c.Transact(ctx, 0, apdu)
+				if err == nil && len(resp) != length {
+					err = fmt.Errorf("%d bytes came, want %d", len(resp), length)
+				}
+				if err != nil {
 					failed <- err
 					return
 				}
@@ -166,73 +179,13 @@ func load(reader, pid int, apdu []byte, length, clients int, limit time.Duration
 		}()
 	}
 	wg.Wait()
-	took, after := time.Since(begin), spent(pid)
+	took = time.Since(begin)
 	select {
 	case err := <-failed:
-		return result{}, err
+		return 0, 0, err
 	default:
+		return done.Load(), took, nil
 	}
-	r := after.since(before).each(done.Load(), took)
-	if traced {
-		if err := calls.count(&r); err != nil {
-			return result{}, err
-		}
-	}
-	return r, nil
-}
-
-// tracing is strace at work on a process.
-type tracing struct {
-	cmd    *exec.Cmd
-	lines  *bufio.Scanner
-	output strings.Builder
-}
-
-// trace starts strace and waits until it has the process's threads.
-func trace(pid int) (*tracing, error) {
-	t := &tracing{cmd: exec.Command("strace", "-f", "-c", "-p", strconv.Itoa(pid))}
-	stderr, err := t.cmd.StderrPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := t.cmd.Start(); err != nil {
-		return nil, err
-	}
-	t.lines = bufio.NewScanner(stderr)
-	if !t.lines.Scan() || !strings.Contains(t.lines.Text(), "attached") {
-		t.stop()
-		return nil, fmt.Errorf("strace: %q", t.lines.Text())
-	}
-	return t, nil
-}
-
-func (t *tracing) stop() {
-	t.cmd.Process.Signal(unix.SIGINT)
-	for t.lines.Scan() {
-		fmt.Fprintln(&t.output, t.lines.Text())
-	}
-	t.cmd.Wait()
-}
-
-// A line of strace -c: "% time", "seconds", "usecs/call", "calls", "errors" if
-// there were any, and the name.
-var callLine = regexp.MustCompile(`(?m)^ *[0-9.]+ +[0-9.]+ +[0-9]* +([0-9]+) +(?:[0-9]+ +)?([a-z_0-9]+)$`)
-
-func (t *tracing) count(r *result) error {
-	t.stop()
-	r.ByName = make(map[string]float64)
-	for _, m := range callLine.FindAllStringSubmatch(t.output.String(), -1) {
-		n, err := strconv.ParseFloat(m[1], 64)
-		if err != nil || m[2] == "total" {
-			continue
-		}
-		r.Calls += n / float64(max(r.APDUs, 1))
-		r.ByName[m[2]] = n / float64(max(r.APDUs, 1))
-	}
-	if r.Calls == 0 {
-		return fmt.Errorf("strace counted nothing:\n%s", &t.output)
-	}
-	return nil
 }
 
 // costs are what a process has used up.
@@ -260,6 +213,10 @@ func spent(pid int) (c costs) {
 		}
 	}
 	return c
+}
+
+func (c costs) and(other costs) costs {
+	return costs{c.cpu + other.cpu, c.switches + other.switches, c.pushed + other.pushed}
 }
 
 func (c costs) since(before costs) costs {
