@@ -18,19 +18,19 @@ const cost = "/run/e2e/cost"
 // its threads when they wait. A transfer is three calls (usbfs.Node: submit, sleep,
 // take back), the request and its reply are one each, and up to four are those of Go's
 // poller before the next request: 11 for two transfers, 59 for eighteen. A transfer that
-// takes longer than 20 ms, as on a busy machine, is six. The limits leave room for one
-// such transfer in four; they are below what any other way to wait would cost.
+// takes longer than 20 ms, as on a busy machine, is six. The limits leave room for a
+// quarter of such transfers; they are below what any other way to wait would cost.
 var costs = []struct {
 	name, options string
 	apdu          string
 	calls, swaps  float64 // at most
 }{
-	{"eToken", "", "5:2", 20, 8},
-	{"eToken", "", "5:258", 132, 40},
-	{"CCID short APDU", "--driver ccid:P3", "5:2", 20, 8},
-	{"CCID T=1 TPDU", "--driver ccid:P2", "5:2", 20, 8},
-	{"CCID T=1 TPDU", "--driver ccid:P2", "5:258", 41, 14},
-	{"CCID T=1 TPDU", "--driver ccid:P2", "260:2", 34, 12},
+	{"eToken", "", "5:2", 15, 8},
+	{"eToken", "", "5:258", 75, 40},
+	{"CCID short APDU", "--driver ccid:P3", "5:2", 15, 8},
+	{"CCID T=1 TPDU", "--driver ccid:P2", "5:2", 15, 8},
+	{"CCID T=1 TPDU", "--driver ccid:P2", "5:258", 26, 14},
+	{"CCID T=1 TPDU", "--driver ccid:P2", "260:2", 22, 12},
 }
 
 // testCost prints what it costs to serve a token, and asserts what can be counted.

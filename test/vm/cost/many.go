@@ -40,6 +40,10 @@ func all(apdu []byte, length int, limit time.Duration) (m many, err error) {
 	var pids []int
 	var clients []*socket.Client
 	for _, file := range files {
+		number, err := strconv.Atoi(strings.Trim(strings.TrimSuffix(filepath.Base(file), ".json"), "."))
+		if err != nil {
+			continue // not about a reader that is served: .0.fault.json
+		}
 		b, err := os.ReadFile(file)
 		if err != nil {
 			return m, err
@@ -48,17 +52,13 @@ func all(apdu []byte, length int, limit time.Duration) (m many, err error) {
 		if err != nil {
 			return m, fmt.Errorf("%s: %w", file, err)
 		}
-		reader, err := strconv.Atoi(strings.Trim(strings.TrimSuffix(filepath.Base(file), ".json"), "."))
-		if err != nil {
-			return m, err
-		}
-		c, err := socket.DialReader(ctx, socket.Dir(), reader)
+		c, err := socket.DialReader(ctx, socket.Dir(), number)
 		if err != nil {
 			return m, err
 		}
 		defer c.Close()
 		if _, err := c.Reset(ctx, 0); err != nil {
-			return m, fmt.Errorf("reader %d: %w", reader, err)
+			return m, fmt.Errorf("reader %d: %w", number, err)
 		}
 		pids, clients = append(pids, d.PID), append(clients, c)
 	}
