@@ -134,10 +134,15 @@ func (c *Control) statusWatch(ctx context.Context, asJSON bool, size func() (row
 		s.terminal = nil
 	}
 	defer s.restore()
+	said := ""
 	err := monitor.Follow(ctx, c.Dir, resized, func() error {
-		text, err := c.statusText(asJSON)
+		text, complaints, err := c.statusText(asJSON)
 		if err != nil {
 			return err
+		}
+		if complaints != said {
+			said = complaints
+			_, _ = io.WriteString(c.Err, complaints)
 		}
 		return s.show(text, !asJSON)
 	})

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -302,6 +304,50 @@ func TestMonitorEnd(t *testing.T) {
 				t.Errorf("got %q, want %q", out.String(), tt.want)
 			}
 		})
+	}
+}
+
+// What is wrong with a file is told once, not with each list.
+func TestStatusWatchComplains(t *testing.T) {
+	dir, out := t.TempDir(), make(sink)
+	if err := status.Init(dir, status.Options{UID: -1, GID: -1}); err != nil {
+		t.Fatal(err)
+	}
+	f, err := status.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	s, err := status.Claim(f, status.Detail{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Release()
+	side := filepath.Join(dir, ".0.json")
+	if err := errors.Join(os.Remove(side), unix.Mkfifo(side, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var complaints bytes.Buffer
+	done := make(chan error, 1)
+	c := &Control{Dir: dir, Out: out, Err: &complaints}
+	go func() { done <- c.statusWatch(ctx, true, nil, nil) }()
+	<-out
+	for _, name := range []string{"one", "two"} {
+		if err := s.Publish(status.Info{Name: name, Slots: 1}); err != nil {
+			t.Fatal(err)
+		}
+		for got := ""; !strings.Contains(got, name); {
+			got = <-out
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(complaints.String(), "not a regular file"); n != 1 {
+		t.Errorf("told %d times:\n%s", n, complaints.String())
 	}
 }
 

@@ -128,21 +128,21 @@ func rowsOf(line string, columns int) int {
 }
 
 // statusText is what "status" prints now. That OpenCT is stopped, or no reader is
-// there, is to be seen, too.
-func (c *Control) statusText(asJSON bool) (string, error) {
-	var out, complaints bytes.Buffer
+// there, is to be seen, too. complaints are what does not belong into JSON.
+func (c *Control) statusText(asJSON bool) (text, complaints string, err error) {
+	var out, errs bytes.Buffer
 	view := *c
-	view.Out, view.Err = printable.Writer(&out), printable.Writer(&complaints)
+	view.Out, view.Err = printable.Writer(&out), printable.Writer(&errs)
 	f, err := status.OpenReadOnly(c.Dir)
 	switch {
 	case err == nil:
 		f.Close()
 	case !errors.Is(err, status.ErrNotInitialised):
-		return "", err
+		return "", "", err
 	case asJSON:
-		return "[]\n", nil
+		return "[]\n", "", nil
 	default:
-		return "OpenCT is not started here; waiting for \"openct-control init\".\n", nil
+		return "OpenCT is not started here; waiting for \"openct-control init\".\n", "", nil
 	}
 	print := view.Status
 	if asJSON {
@@ -150,15 +150,13 @@ func (c *Control) statusText(asJSON bool) (string, error) {
 	}
 	var exit cli.ErrExit
 	if err := print(""); err != nil && !errors.As(err, &exit) {
-		return "", err
+		return "", "", err
 	}
 	switch {
 	case asJSON:
-		c.Err.Write(complaints.Bytes())
-	case out.Len() == 0 && complaints.Len() == 0:
-		return "No readers.\n", nil
-	default:
-		out.Write(complaints.Bytes())
+		return out.String(), errs.String(), nil
+	case out.Len() == 0 && errs.Len() == 0:
+		return "No readers.\n", "", nil
 	}
-	return out.String(), nil
+	return out.String() + errs.String(), "", nil
 }
