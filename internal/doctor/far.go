@@ -58,15 +58,15 @@ func checkReaderSSH(_ *Facts, c *Configured) []Finding {
 	case f == nil || !f.SSH:
 		return nil
 	case f.NoSSH:
-		return found(Fail, "install OpenSSH's client (Debian: openssh-client)", "it is reached over ssh, which is not installed")
+		return found(Fail, "install OpenSSH's client (Debian: openssh-client)", "the reader is reached over ssh, which is not installed")
 	case f.NoDir && c.Unit.Load == "loaded":
-		return found(Fail, "put a key and the other machine's key into "+remote.SSHDir+"; "+farManual, "there is no %s, where %s has its keys", remote.SSHDir, c.Unit.Name)
+		return found(Fail, "put a key and the other machine's key into "+remote.SSHDir+"; "+farManual, "the directory %s, with the ssh keys of %s, does not exist", remote.SSHDir, c.Unit.Name)
 	case f.NoKey:
-		return found(Fail, farManual, "there is no key in %s", remote.SSHDir)
+		return found(Fail, farManual, "%s contains no ssh key", remote.SSHDir)
 	case f.NoHosts:
-		return found(Fail, farManual, "there is no known_hosts in %s, so no other machine is trusted", remote.SSHDir)
+		return found(Fail, farManual, "%s contains no known_hosts, so ssh trusts no other machine", remote.SSHDir)
 	}
-	return fine("it is reached over ssh")
+	return fine("the reader is reached over ssh")
 }
 
 // farAway is about a reader whose handler waits for it. Behind the last semicolon
@@ -76,6 +76,6 @@ func (c *Configured) farAway() []Finding {
 	if i := strings.LastIndex(why, "; "); i >= 0 {
 		why, next = why[:i], why[i+2:]
 	}
-	return found(Warn, cmp.Or(next, "openct-control status on the other machine tells which readers there are"),
-		"%s", cmp.Or(why, "its handler waits for the far reader"))
+	return found(Warn, cmp.Or(next, "openct-control status on the other machine lists its readers"),
+		"%s", cmp.Or(why, "the handler waits for the far reader"))
 }

@@ -73,15 +73,15 @@ func TestReaderFindings(t *testing.T) {
 		},
 		{
 			name: "no folder for keys", from: away, spoil: func(_ *Facts, c *Configured) { c.Far.NoDir = true },
-			check: "ssh", level: Fail, text: "there is no /etc/openct/ssh", next: "A reader on another machine",
+			check: "ssh", level: Fail, text: "the directory /etc/openct/ssh", next: "A reader on another machine",
 		},
 		{
 			name: "no key", from: away, spoil: func(_ *Facts, c *Configured) { c.Far.NoKey = true },
-			check: "ssh", level: Fail, text: "no key in /etc/openct/ssh", next: "A reader on another machine",
+			check: "ssh", level: Fail, text: "/etc/openct/ssh contains no ssh key", next: "A reader on another machine",
 		},
 		{
 			name: "no host keys", from: away, spoil: func(_ *Facts, c *Configured) { c.Far.NoHosts = true },
-			check: "ssh", level: Fail, text: "no known_hosts", next: "A reader on another machine",
+			check: "ssh", level: Fail, text: "contains no known_hosts", next: "A reader on another machine",
 		},
 		{
 			name: "a driver that C OpenCT had", from: healthy,
