@@ -82,7 +82,7 @@ func testLineCut(t *testing.T, g *guest) {
 	t.Run("terminal server restarts", func(t *testing.T) {
 		g.sh(t, "systemctl stop "+serverUnit)
 		g.reaches(t, goneTime, deskUnit, "inactive")
-		if out := g.sh(t, "openct-control status 2>&1 >/dev/null"); !strings.Contains(out, "waits for its device: there is no "+deskDevice) {
+		if out := g.sh(t, "openct-control status 2>&1 >/dev/null"); !strings.Contains(out, "waits for its device: "+deskDevice+" does not exist") {
 			t.Errorf("status says %q", out)
 		}
 		terminalServer(t, g, "9600E82")
