@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"openct/internal/cli"
 	"openct/internal/control"
@@ -96,7 +97,7 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 			case 2:
 				return c.CheckConfig(operands[1])
 			}
-			return p.Misuse()
+			return p.Mistake("check-config takes one file")
 		}
 		if c.Config, err = control.LoadConfig(p, c.ConfigFile); err != nil {
 			return err
@@ -109,11 +110,11 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 			return c.Verify(rest, v)
 		}
 		if v != (control.VerifyOptions{}) || *force && verb != "release" {
-			return p.Misuse()
+			return p.Mistake("%s does not take one of these options", verb)
 		}
 		if verb == "release" {
 			if len(rest) != 1 {
-				return p.Misuse()
+				return p.Mistake("release takes one reader, its number or its name")
 			}
 			return c.Release(rest[0], *force)
 		}
@@ -127,9 +128,21 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 			return c.Status(rest[0])
 		}
 		named := p.Flags.Changed("reader")
-		takes := verb == "attach" && !named || verb == "udev"
-		if takes != (len(rest) > 0) || named && verb != "attach" || *again && verb != "status" {
-			return p.Misuse()
+		switch {
+		case named && verb != "attach":
+			return p.Mistake("--reader belongs to attach")
+		case *again && verb != "status":
+			return p.Mistake("--watch belongs to status")
+		case verb == "attach" && named && len(rest) > 0:
+			return p.Mistake("attach takes a device or --reader, not both")
+		case verb == "attach" && !named && len(rest) == 0:
+			return p.Mistake("attach takes a device, such as 001/004, or --reader")
+		case verb == "udev" && len(rest) == 0:
+			return p.Mistake("udev takes a device")
+		case verb == "status" && len(rest) > 0:
+			return p.Mistake("status takes one reader, and none with --watch")
+		case len(rest) > 0 && slices.Contains([]string{"init", "monitor", "doctor", "watch", "shutdown"}, verb):
+			return p.Mistake("%s takes no argument, and %q is one", verb, rest[0])
 		}
 		switch verb {
 		case "init":
@@ -162,7 +175,7 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 		case "udev": // for 60-openct.rules
 			return c.Udev(rest[0])
 		}
-		fmt.Fprintf(stderr, "Unknown command: %s\n", verb)
+		fmt.Fprintf(p.Err, "Unknown command: %s\nnext: %s --help\n", verb, p.Name)
 		return cli.ErrExit(1)
 	}())
 }

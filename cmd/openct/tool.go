@@ -70,7 +70,7 @@ func (t *tool) run(args []string) error {
 	}
 	verb, rest := operands[0], operands[1:]
 	if t.psc && verb != "read" && verb != "write" {
-		return t.Misuse()
+		return t.Mistake("--psc belongs to read and write")
 	}
 	ctx := context.Background()
 	switch verb {
@@ -103,8 +103,8 @@ func (t *tool) run(args []string) error {
 		}
 		return t.withMemory(ctx, func(ctx context.Context, c *card) error { return t.write(ctx, c, addr, data) })
 	}
-	fmt.Fprintf(t.Err, "Unknown command %q\n", verb)
-	return t.Misuse()
+	fmt.Fprintf(t.Err, "Unknown command %q\nnext: %s --help\n", verb, t.Name)
+	return cli.ErrExit(1)
 }
 
 // entry finds the reader in the status file, or says that there is none.

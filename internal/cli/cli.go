@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -64,8 +65,7 @@ func (e ErrExit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 // answered here, with an ErrExit.
 func (p *Program) Parse(args []string) ([]string, error) {
 	if err := p.Flags.Parse(args); err != nil {
-		fmt.Fprintf(p.Err, "%s: %s\n", p.Name, mistake(err))
-		return nil, p.Misuse()
+		return nil, p.Mistake("%s", mistake(err))
 	}
 	switch {
 	case *p.help:
@@ -99,9 +99,19 @@ func mistake(err error) string {
 	return err.Error()
 }
 
-// Misuse prints the usage to standard error, as for any wrong command line.
+// Misuse prints the whole usage to standard error: the answer to a command line
+// without a command.
 func (p *Program) Misuse() error {
 	fmt.Fprint(p.Err, p.Usage)
+	return ErrExit(1)
+}
+
+// Mistake prints what is wrong with the command line, and of the usage the first
+// paragraph only: behind the whole of it the mistake would leave the screen.
+func (p *Program) Mistake(format string, args ...any) error {
+	synopsis, _, _ := strings.Cut(p.Usage, "\n\n")
+	fmt.Fprintf(p.Err, "%s: %s\n%s\nnext: %s --help\n", p.Name, printable.Line(fmt.Sprintf(format, args...)),
+		strings.TrimSuffix(synopsis, "\n"), p.Name)
 	return ErrExit(1)
 }
 

@@ -17,14 +17,14 @@ func TestParse(t *testing.T) {
 	}{
 		{"operands", []string{"a", "b"}, 2, -1, "", ""},
 		{"option behind an operand", []string{"a", "-x", "b"}, 2, -1, "", ""},
-		{"help", []string{"-h"}, 0, 0, "usage\n", ""},
+		{"help", []string{"-h"}, 0, 0, "usage\n\noptions\n", ""},
 		{"version", []string{"-v"}, 0, 0, "OpenCT " + Version + "\n", ""},
-		{"unknown option", []string{"-q"}, 0, 1, "", "prog: invalid option -- 'q'\nusage\n"},
+		{"unknown option", []string{"-q"}, 0, 1, "", "prog: invalid option -- 'q'\nusage\nnext: prog --help\n"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var out, errs bytes.Buffer
-			p := New("prog", "usage\n", &out, &errs)
+			p := New("prog", "usage\n\noptions\n", &out, &errs)
 			p.Flags.BoolP("extra", "x", false, "")
 			operands, err := p.Parse(tt.args)
 			exit := ErrExit(-1)

@@ -53,8 +53,12 @@ func IfdHandler(args []string, openers map[string]daemon.Opener, stdout, stderr 
 		case *info && len(operands) == 0:
 			listNames(stdout)
 			return nil
-		case *info || len(operands) != 3:
+		case *info:
+			return cmd.Mistake("-i takes no argument, and %q is one", operands[0])
+		case len(operands) == 0:
 			return cmd.Misuse()
+		case len(operands) != 3:
+			return cmd.Mistake("driver, type and device are wanted; the command line has %d of them", len(operands))
 		}
 		p.Target = devname.Target{Driver: operands[0], Type: operands[1], Path: operands[2]}
 		if *id != "" {
