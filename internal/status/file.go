@@ -61,6 +61,9 @@ func open(path string, mode int) (*File, error) {
 	if errors.Is(err, unix.ENOENT) {
 		err = fmt.Errorf("%w: %w", err, ErrNotInitialised)
 	}
+	if errors.Is(err, unix.EACCES) {
+		err = fmt.Errorf("%w; only root and the group of %s may use the readers, see \"openct-control doctor\"", err, filepath.Dir(path))
+	}
 	if err != nil {
 		return nil, wrap("open", path, err)
 	}
