@@ -67,6 +67,9 @@ func IfdHandler(args []string, openers map[string]daemon.Opener, stdout, stderr 
 			}
 		}
 		started := daemon.Started()
+		if _, err := driver.Named(p.Target.Driver); err != nil && p.Target.Driver != "" && !started {
+			return err // before it waits for OpenCT to be started
+		}
 		load := LoadConfig
 		if started {
 			load = loadQuietly // who started this process has told the warnings
