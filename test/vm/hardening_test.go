@@ -48,24 +48,26 @@ func testHardening(t *testing.T, g *guest) {
 }
 
 // testIdle counts how often an idle handler wakes up in a minute: the voluntary
-// and other context switches of all of its threads.
+// and other context switches of all of its threads; and how often those do who
+// watch it. Then there is something to see for them.
 func testIdle(t *testing.T, g *guest) {
 	// The Go runtime's own monitor wakes up once a minute, for two context
 	// switches, and a garbage collection may fall into this one. gousb's own
 	// loop would make 600.
 	const limit = 12
 	g.install(t)
+	m := g.monitor(t)
 	k := g.plug(t, "a", "")
 	reader := k.served(t)
 	k.works(t, reader)
 	pid := g.sh(t, "systemctl show -P MainPID "+k.unit())
-	n := g.wakeups(t, pid)[0]
-	t.Logf("%d wakeups in 60 s; %s", n, strings.Join(strings.Fields(g.sh(t, "grep -h VmRSS /proc/"+pid+"/status")), " "))
-	if n > limit {
-		t.Errorf("%d wakeups in 60 s, want at most %d", n, limit)
+	counts := g.wakeups(t, append([]string{pid}, m.pids(t)...)...)
+	t.Logf("wakeups in 60 s: %d of the handler, %d of monitor and status --watch; %s", counts[0], counts[1:],
+		strings.Join(strings.Fields(g.sh(t, "grep -h VmRSS /proc/"+pid+"/status")), " "))
+	if most := slices.Max(counts); most > limit {
+		t.Errorf("%d wakeups in 60 s, want at most %d", most, limit)
 	}
-	k.ctl(t, "unplug")
-	k.gone(t, reader)
+	m.conflict(t, k, reader)
 }
 
 // wakeups counts the context switches of all of a process's threads in 60 s,
