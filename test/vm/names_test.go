@@ -73,7 +73,7 @@ func testNames(t *testing.T, g *guest) {
 		g.sh(t, "mkdir /run/other && "+other+"openct-control -n init && "+other+"openct-control attach "+office.instance+" && "+other+"openct-tool -r office atr")
 		res := g.try(t, "openct-control take")
 		t.Logf("take while another program has it:\n%s", res.Stderr)
-		if res.Exit != 1 || !strings.Contains(res.Stderr, office.node+" stays released") {
+		if res.Exit != 1 || !strings.Contains(res.Stderr, office.node+" stays released: ") || !strings.Contains(res.Stderr, "ifdhandler (pid ") {
 			t.Errorf("exit code %d", res.Exit)
 		}
 		office.inactive(t)
@@ -89,6 +89,27 @@ func testNames(t *testing.T, g *guest) {
 		g.until(t, readyTime, "openct-control release office 2>&1 | grep 'a program has locked the card: clientlib (pid '")
 		office.served(t)
 		g.sh(t, "openct-control release --force office")
+		office.inactive(t)
+	})
+	t.Run("forged files", func(t *testing.T) {
+		g.sh(t, "openct-control take")
+		office.served(t)
+		// Every file in the directory is the handlers' user's to write.
+		forge := func(file string) {
+			t.Helper()
+			g.sh(t, fmt.Sprintf(`setpriv --reuid=openctd --regid=openctd --clear-groups sh -ec 'sed "s|\"unit\":\"[^\"]*\"|\"unit\":\"%s\"|" %s >/run/openct/forged; mv -f /run/openct/forged %[2]s'`, spare.unit(), file))
+		}
+		forge(fmt.Sprintf("/run/openct/.%d.json", office.reader(t)))
+		g.sh(t, "openct-control release office")
+		office.inactive(t)
+		spare.served(t)
+		forge("/run/openct/.released.*.json")
+		g.sh(t, "systemctl stop "+spare.unit()+" && openct-control take office")
+		office.works(t, office.served(t))
+		spare.inactive(t)
+		g.sh(t, "systemctl start "+spare.unit())
+		spare.served(t)
+		g.sh(t, "openct-control release office")
 		office.inactive(t)
 	})
 	t.Run("plugged in anew", func(t *testing.T) {

@@ -145,11 +145,39 @@ func testReaderUnits(t *testing.T, g *guest) {
 		k.ctl(t, "plug")
 		g.simWorks(t, g.readerAt(t, simUnit))
 	})
+	t.Run("release", func(t *testing.T) { testReleaseReader(t, g) })
 	t.Run("two at once, one by its link and with an odd name", func(t *testing.T) { testTwoReaders(t, g) })
 	t.Run("pcscd", func(t *testing.T) { testReaderPCSC(t, g) })
 	t.Run("50 plugs", func(t *testing.T) { testReaderCycles(t, g, k) })
 	k.ctl(t, "unplug")
 	g.reaches(t, goneTime, simUnit, "inactive")
+}
+
+// testReleaseReader has another program use the device of a reader of openct.conf.
+func testReleaseReader(t *testing.T, g *guest) {
+	g.sh(t, "openct-control release phoenix")
+	g.reaches(t, goneTime, simUnit, "inactive")
+	g.sh(t, "udevadm trigger --settle --action=change /sys/class/tty/ttyUSB0; udevadm trigger --settle --action=add /sys/class/tty/ttyUSB0; systemctl restart openct.service")
+	g.sh(t, "systemctl start "+simUnit)
+	if out := g.sh(t, "journalctl --boot -u "+simUnit+" | grep -c 'the device is released'"); strings.TrimSpace(out) == "0" {
+		t.Error("the unit does not say that the reader is released")
+	}
+	g.reaches(t, goneTime, simUnit, "inactive")
+	if ok, findings, next := doctor(t, g, ""); !ok || !tells(findings, "released", "is released since") {
+		t.Errorf("next: %s, %+v", next, findings)
+	}
+	// Another program: an OpenCT that knows nothing of this one. Its init serves the
+	// readers of openct.conf.
+	const other = "OPENCT_SOCKETDIR=/run/other openct-control "
+	g.sh(t, "mkdir /run/other && "+other+"-n init && "+other+"status | grep 'Phoenix reader'")
+	res := g.try(t, "openct-control take phoenix")
+	t.Logf("take while another program has it:\n%s", res.Stderr)
+	if res.Exit != 1 || !strings.Contains(res.Stderr, "/dev/ttyUSB0 stays released: ") || !strings.Contains(res.Stderr, "ifdhandler (pid ") {
+		t.Errorf("exit code %d", res.Exit)
+	}
+	g.sh(t, other+"shutdown; until ! ls -l /proc/[0-9]*/fd 2>/dev/null | grep -q /dev/ttyUSB0; do sleep 0.1; done; rm -r /run/other")
+	g.sh(t, "openct-control take phoenix")
+	g.simWorks(t, g.readerAt(t, simUnit))
 }
 
 // testTwoReaders adds a second reader to openct.conf, and takes it away again.
