@@ -44,6 +44,7 @@ var cases = []struct {
 	{"serial readers", testSerialReaders},
 	{"terminal server", testTerminalServer},
 	{"USB/IP", testUSBIP},
+	{"remote", testRemote},
 	{"verify", testVerify},
 	{"upgrade", testUpgrade},
 	{"old configuration", testOldConfiguration},
