@@ -13,6 +13,7 @@ import (
 const farMachine = `set -e
 mkdir -p /run/systemd/network /run/sshd
 printf '[NetDev]\nName=near0\nKind=veth\n[Peer]\nName=far0\n' >/run/systemd/network/60-e2e.netdev
+systemctl unmask --quiet systemd-networkd.service systemd-networkd.socket
 systemctl start systemd-networkd
 for i in $(seq 50); do [ -e /sys/class/net/far0 ] && break; sleep 0.2; done
 systemd-run --quiet --unit=far-net -p Type=exec -p PrivateNetwork=yes sleep infinity
@@ -34,6 +35,7 @@ for i in $(seq 50); do ssh-keyscan 10.9.0.2 2>/dev/null >/etc/openct/ssh/known_h
 chgrp openctd /etc/openct/ssh/*; chmod 0640 /etc/openct/ssh/id_ed25519`
 
 const noFarMachine = `systemctl stop far-sshd far-net systemd-networkd.socket systemd-networkd; busybox ip link del near0
+systemctl mask --quiet systemd-networkd.service systemd-networkd.socket
 pkill -u tokens; userdel --remove tokens
 rm -rf /etc/openct/ssh /run/systemd/network/60-e2e.netdev /etc/ssh/sshd_config.d/tokens.conf; rmdir /etc/openct`
 
