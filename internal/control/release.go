@@ -250,7 +250,7 @@ func (c *Control) ReleasedReaders() {
 }
 
 // processName is a process for people.
-func (c *Control) processName(pid, uid int) string {
+func (c *Control) processName(pid int, uid uint32) string {
 	name := machine.Attribute(c.Root.Path(fmt.Sprintf("proc/%d", pid)), "comm")
 	if name == "" {
 		name = "a program"

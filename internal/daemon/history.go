@@ -57,7 +57,7 @@ func (h *history) clients() int {
 }
 
 func clientOf(c lock.Client) status.Client {
-	return status.Client{Connection: c.ID, PID: int(c.PID), UID: int(c.UID)}
+	return status.Client{Connection: c.ID, PID: int(c.PID), UID: c.UID}
 }
 
 // noteLock notes that a lock of the client has begun or ended.

@@ -41,7 +41,7 @@ func TestSideFileTellsEvents(t *testing.T) {
 	d := s.detail(func(d status.Detail) bool { return len(d.Events) >= 8 })
 
 	me := func(connection uint64) status.Client {
-		return status.Client{Connection: connection, PID: os.Getpid(), UID: os.Getuid()}
+		return status.Client{Connection: connection, PID: os.Getpid(), UID: uint32(os.Getuid())}
 	}
 	want := []status.Event{
 		{Seq: 1, Event: status.Connected, Client: me(1)},

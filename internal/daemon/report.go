@@ -145,7 +145,7 @@ func (r *report) detail() status.Detail {
 	for _, g := range r.d.h.locks.Holders() {
 		detail.Locks = append(detail.Locks, status.Lock{
 			Slot: g.Slot, Exclusive: g.Exclusive,
-			PID: int(g.Client.PID), UID: int(g.Client.UID), Since: g.Since,
+			PID: int(g.Client.PID), UID: g.Client.UID, Since: g.Since,
 		})
 	}
 	r.mu.Lock()

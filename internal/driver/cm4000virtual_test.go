@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,8 +26,10 @@ import (
 // (drivers/char/pcmcia/cm4000_cs.c as of Linux 6.3). A /dev/cmm0 of CUSE's could not
 // take its place, as its events have the subsystem cuse.
 type virtualCM4000 struct {
-	t      *testing.T
-	card   card.Card // nil: none is in
+	t *testing.T
+
+	mu     sync.Mutex // the reader asks for its card from a goroutine of its own
+	card   card.Card  // nil: none is in
 	t0     *card.T0
 	t1     *card.T1
 	valid  bool // there is an ATR
@@ -37,6 +40,8 @@ type virtualCM4000 struct {
 }
 
 func (v *virtualCM4000) insert(c card.Card) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.card, v.answer, v.valid = c, nil, c != nil
 	if c != nil {
 		v.t0, v.t1 = card.NewT0(c), card.NewT1(c, card.T1Options{})
@@ -61,6 +66,8 @@ func (v *virtualCM4000) Gone() <-chan struct{} { return nil }
 func (v *virtualCM4000) Close() error          { v.closed = true; return nil }
 
 func (v *virtualCM4000) Ioctl(_ context.Context, q pcmcia.Request, arg []byte, _ time.Duration) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	switch q {
 	case cm4000Status:
 		bits := uint32(0)
@@ -87,6 +94,8 @@ func (v *virtualCM4000) Ioctl(_ context.Context, q pcmcia.Request, arg []byte, _
 }
 
 func (v *virtualCM4000) Write(_ context.Context, b []byte, _ time.Duration) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	switch {
 	case v.card == nil:
 		return fmt.Errorf("%w: no card", device.ErrIO)
@@ -100,6 +109,8 @@ func (v *virtualCM4000) Write(_ context.Context, b []byte, _ time.Duration) erro
 }
 
 func (v *virtualCM4000) Read(_ context.Context, buf []byte, _ time.Duration) (int, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	if len(v.answer) == 0 {
 		return 0, fmt.Errorf("%w: nothing came", device.ErrIO)
 	}

@@ -12,7 +12,7 @@ import (
 // names finds out what processes and users are called.
 type names struct {
 	root   machine.Root
-	users  map[int]string
+	users  map[uint32]string
 	lookup func(uid string) (*user.User, error)
 }
 
@@ -21,7 +21,7 @@ type names struct {
 const maxUsers = 1000
 
 // client names a client, now: once its process has ended, nobody knows its program.
-func (n *names) client(pid, uid int) Client {
+func (n *names) client(pid int, uid uint32) Client {
 	c := Client{PID: pid, UID: uid, User: n.user(uid)}
 	if pid > 0 {
 		c.Program = printable.Line(machine.Attribute(n.root.Path("proc/"+strconv.Itoa(pid)), "comm"))
@@ -29,7 +29,7 @@ func (n *names) client(pid, uid int) Client {
 	return c
 }
 
-func (n *names) user(uid int) string {
+func (n *names) user(uid uint32) string {
 	if name, known := n.users[uid]; known {
 		return name
 	}
@@ -37,7 +37,7 @@ func (n *names) user(uid int) string {
 		return ""
 	}
 	name := ""
-	if u, err := n.lookup(strconv.Itoa(uid)); err == nil {
+	if u, err := n.lookup(strconv.FormatUint(uint64(uid), 10)); err == nil {
 		name = printable.Line(u.Username)
 	}
 	n.users[uid] = name

@@ -73,7 +73,7 @@ func (m *monitor) follow(n int, r reader) *followed {
 }
 
 // holder names the holder of a lock, of whom the side file says no connection.
-func (f *followed) holder(m *monitor, pid, uid int) Client {
+func (f *followed) holder(m *monitor, pid int, uid uint32) Client {
 	for _, who := range f.who {
 		if who.PID == pid && who.UID == uid {
 			return who

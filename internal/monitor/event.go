@@ -64,7 +64,7 @@ type Slot struct {
 // Client is a program that is connected to a reader's handler.
 type Client struct {
 	PID     int    `json:"pid"`
-	UID     int    `json:"uid"`
+	UID     uint32 `json:"uid"`
 	User    string `json:"user,omitempty"`
 	Program string `json:"program,omitempty"` // empty where that is not to be seen
 }

@@ -63,7 +63,7 @@ func flooded(t *testing.T) (m *monitor, emitted *[]Event, lookups *int) {
 	}
 	m = &monitor{
 		Options: Options{Emit: func(e Event) error { told = append(told, e); return nil }},
-		now:     time.Now, devices: map[string]device{}, names: &names{root: "/nowhere", users: map[int]string{}, lookup: lookup},
+		now:     time.Now, devices: map[string]device{}, names: &names{root: "/nowhere", users: map[uint32]string{}, lookup: lookup},
 	}
 	return m, &told, lookups
 }
@@ -84,7 +84,7 @@ func TestFlood(t *testing.T) {
 			d := status.Detail{PID: 1}
 			for i := range status.MaxEvents {
 				d.Events = append(d.Events, status.Event{
-					Seq: seq + uint64(100+i), Event: status.Connected, Client: status.Client{Connection: seq + uint64(i), PID: i, UID: look<<16 + n<<8 + i},
+					Seq: seq + uint64(100+i), Event: status.Connected, Client: status.Client{Connection: seq + uint64(i), PID: i, UID: uint32(look<<16 + n<<8 + i)},
 				})
 			}
 			s.readers[n].detail = d

@@ -62,7 +62,7 @@ type monitor struct {
 func Run(ctx context.Context, o Options) error {
 	m := &monitor{
 		Options: o, now: time.Now, devices: map[string]device{},
-		names: &names{root: o.Root, users: map[int]string{}, lookup: user.LookupId},
+		names: &names{root: o.Root, users: map[uint32]string{}, lookup: user.LookupId},
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	f := newFiles()

@@ -44,7 +44,7 @@ type Lock struct {
 	Slot      int       `json:"slot"`
 	Exclusive bool      `json:"exclusive"`
 	PID       int       `json:"pid"`
-	UID       int       `json:"uid"`
+	UID       uint32    `json:"uid"`
 	Since     time.Time `json:"since"`
 }
 

@@ -36,7 +36,7 @@ const (
 type Client struct {
 	Connection uint64 `json:"connection"` // never used twice in the life of a handler
 	PID        int    `json:"pid"`
-	UID        int    `json:"uid"`
+	UID        uint32 `json:"uid"`
 }
 
 // Connection is a client that is connected now.
