@@ -3,7 +3,6 @@ package status
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -43,7 +42,7 @@ func WaitOpen(ctx context.Context, dir string) (*File, error) {
 			continue // the directory itself appeared meanwhile
 		}
 		if cause := ctx.Err(); cause != nil {
-			return nil, fmt.Errorf("%w (waited for openct-control init: %w)", err, cause)
+			return nil, &waitedError{err, cause}
 		}
 		// What exactly happened does not matter; read all that is queued.
 		var events [4096]byte
@@ -52,6 +51,15 @@ func WaitOpen(ctx context.Context, dir string) (*File, error) {
 		}
 	}
 }
+
+// waitedError is the end of a wait: init did not make the status file meanwhile.
+type waitedError struct{ state, end error }
+
+func (e *waitedError) Error() string {
+	return e.state.Error() + " (no other process ran openct-control init meanwhile)"
+}
+
+func (e *waitedError) Unwrap() []error { return []error{e.state, e.end} }
 
 // pending says whether waiting may help. C OpenCT's init makes an empty file first.
 func pending(err error) bool {

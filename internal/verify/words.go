@@ -26,12 +26,17 @@ var kinds = []error{
 	device.ErrTimeout, context.DeadlineExceeded, context.Canceled, device.ErrIO, proto.ErrResetRequired,
 }
 
-// kindOf tells an error by its kind.
+// kindOf tells an error by its kind. A wait of the checks that ends is one for the
+// device.
 func kindOf(err error) string {
 	for _, k := range kinds {
-		if errors.Is(err, k) {
-			return k.Error()
+		if !errors.Is(err, k) {
+			continue
 		}
+		if k == context.DeadlineExceeded {
+			k = device.ErrTimeout
+		}
+		return k.Error()
 	}
 	return noKind
 }

@@ -1,6 +1,13 @@
 package verify
 
-import "testing"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"openct/internal/ifd"
+)
 
 // People can edit a report. A result that no run has is not kept, a second masking
 // changes nothing.
@@ -37,6 +44,25 @@ func TestMaskResult(t *testing.T) {
 				if s.maskResult(); s.Result != tt.want {
 					t.Errorf("got %q, want %q", s.Result, tt.want)
 				}
+			}
+		})
+	}
+}
+
+// What a report says of an error holds nothing but the sentinel's text.
+func TestKindOf(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"no card", fmt.Errorf("Erika: %w", ifd.ErrNoCard), ifd.ErrNoCard.Error()},
+		{"a wait that ended", fmt.Errorf("Erika: %w", context.DeadlineExceeded), "device did not answer in time"},
+		{"another", errors.New("Erika"), noKind},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := kindOf(tt.err); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
 	}
