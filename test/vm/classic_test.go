@@ -60,7 +60,7 @@ func testClassic(t *testing.T, g *guest) {
 func inUnit(t *testing.T, g *guest, unit string) {
 	t.Helper()
 	g.reaches(t, readyTime, unit, "active")
-	g.until(t, readyTime, "openct-tool -r 0 atr")
+	g.until(t, readyTime, `openct-tool -r "$(openct-control status | awk 'NR > 2 {print $1}')" atr`)
 	handlers := g.sh(t, "ps -eo comm,pid | awk '$1 ~ /^(openct-control|ifdhandler)$/ {print $2}'")
 	inside := g.sh(t, fmt.Sprintf("cat /sys/fs/cgroup$(systemctl show -P ControlGroup '%s' | sed 's/\\\\/\\\\/g')/cgroup.procs", unit))
 	if handlers != inside || handlers == "" {
