@@ -31,7 +31,7 @@ ssh-keygen -A >/dev/null
 echo "restrict,port-forwarding $(cat /etc/openct/ssh/id_ed25519.pub)" >/var/lib/tokens/.ssh/authorized_keys
 printf 'Match User tokens\n    AllowStreamLocalForwarding local\n    AllowTcpForwarding no\n    PermitTTY no\n    ForceCommand /bin/false\n' >/etc/ssh/sshd_config.d/tokens.conf
 systemd-run --quiet --unit=far-sshd -p Type=exec nsenter -t $pid -n /usr/sbin/sshd -D -o ListenAddress=10.9.0.2 -o PidFile=/run/far-sshd.pid
-for i in $(seq 50); do ssh-keyscan 10.9.0.2 2>/dev/null >/etc/openct/ssh/known_hosts; [ -s /etc/openct/ssh/known_hosts ] && break; sleep 0.2; done
+for i in $(seq 50); do ssh-keyscan 10.9.0.2 2>/dev/null >/etc/openct/ssh/known_hosts || :; [ -s /etc/openct/ssh/known_hosts ] && break; sleep 0.2; done
 chgrp openctd /etc/openct/ssh/*; chmod 0640 /etc/openct/ssh/id_ed25519`
 
 const noFarMachine = `systemctl stop far-sshd far-net systemd-networkd.socket systemd-networkd; busybox ip link del near0
