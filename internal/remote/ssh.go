@@ -191,8 +191,8 @@ func (t *tunnel) why(ctx context.Context, to devname.Remote) error {
 var hints = []struct{ says, next string }{
 	{"Host key verification failed", "compare the key that ssh-keyscan HOST prints with that of the machine, and put it into DIR/known_hosts"},
 	{"Permission denied (", "put the public key of DIR into authorized_keys of that user there"},
-	{"administratively prohibited", "sshd there must allow it: AllowStreamLocalForwarding yes in sshd_config(5)"},
-	{"open failed", "openct-control status there tells which readers there are; who logs in must be in the group scard there"},
+	{"administratively prohibited", "sshd there must allow it: AllowStreamLocalForwarding and AllowTcpForwarding in sshd_config(5), see openct(7)"},
+	{"open failed", "look there whether openct-control status lists the reader, whether the user is in group scard, and what sshd logs; see openct(7)"},
 }
 
 // explain makes an error of what ssh has said; nil if that is nothing.

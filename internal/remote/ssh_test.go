@@ -112,7 +112,7 @@ func TestSSHSaysWhy(t *testing.T) {
 		{"host key not known", "stranger", []string{"ssh: Host key verification failed.; compare the key that ssh-keyscan stranger prints", SSHDir + "/known_hosts"}},
 		{"nothing said", "mute", []string{"ssh has ended: exit status 255"}},
 		{"said to a terminal", "terminal", []string{"ssh: ?[2Jssh: out?"}},
-		{"no reader there", "empty", []string{"channel 1: open failed: connect failed: open failed; openct-control status there"}},
+		{"no reader there", "empty", []string{"channel 1: open failed: connect failed: open failed; look there whether openct-control status lists the reader"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -29,7 +29,7 @@ install -d -m 0750 -g openctd /etc/openct/ssh
 ssh-keygen -q -t ed25519 -N '' -f /etc/openct/ssh/id_ed25519
 ssh-keygen -A >/dev/null
 echo "restrict,port-forwarding $(cat /etc/openct/ssh/id_ed25519.pub)" >/var/lib/tokens/.ssh/authorized_keys
-printf 'Match User tokens\n    AllowStreamLocalForwarding local\n    AllowTcpForwarding no\n    PermitTTY no\n    ForceCommand /bin/false\n' >/etc/ssh/sshd_config.d/tokens.conf
+printf 'Match User tokens\n    AllowStreamLocalForwarding local\n    AllowTcpForwarding local\n    PermitTTY no\n    ForceCommand /bin/false\n' >/etc/ssh/sshd_config.d/tokens.conf
 systemd-run --quiet --unit=far-sshd -p Type=exec nsenter -t $pid -n /usr/sbin/sshd -D -o ListenAddress=10.9.0.2 -o PidFile=/run/far-sshd.pid
 for i in $(seq 50); do ssh-keyscan 10.9.0.2 2>/dev/null >/etc/openct/ssh/known_hosts || :; [ -s /etc/openct/ssh/known_hosts ] && break; sleep 0.2; done
 chgrp openctd /etc/openct/ssh/*; chmod 0640 /etc/openct/ssh/id_ed25519`
