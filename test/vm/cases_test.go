@@ -33,7 +33,7 @@ var cases = []struct {
 	{"cost", testCost},
 	{"classic set-ups", testClassic},
 	{"doctor", testDoctor},
-	{"200 plugs", testCycles},
+	{"plugged again and again", testCycles},
 	{"tokens", testTokens},
 	{"pcsc", testPCSC},
 	{"names", testNames},

@@ -5,6 +5,7 @@ package vm
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -320,9 +321,21 @@ func testMany(t *testing.T, g *guest) {
 	}
 }
 
+// plugs is how often the tokens, and then a reader, are plugged where that is
+// repeated. OPENCT_E2E_PLUGS=200 takes four minutes.
+func plugs(t *testing.T) int {
+	t.Helper()
+	n, err := strconv.Atoi(setting("OPENCT_E2E_PLUGS", "40"))
+	if err != nil || n < 4 {
+		t.Fatalf("OPENCT_E2E_PLUGS: %d, %v", n, err)
+	}
+	return n
+}
+
 // testCycles plugs and pulls tokens again and again, four side by side.
 func testCycles(t *testing.T, g *guest) {
-	const tokens, cycles = 4, 50
+	const tokens = 4
+	cycles := plugs(t) / tokens
 	g.install(t)
 	var all []*token
 	for i := range tokens {

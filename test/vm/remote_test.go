@@ -105,7 +105,7 @@ wait`, near, far))
 	t.Run("time", func(t *testing.T) {
 		apdus := strings.Repeat(" 00a4040000", 100)
 		for _, r := range []string{fmt.Sprint(far), near} {
-			t.Logf("reader %s, 100 APDUs: %s", r, g.sh(t, "time -p openct-tool -r "+r+" apdu"+apdus+" 2>&1 >/dev/null | tr '\\n' ' '"))
+			t.Logf("reader %s, 100 APDUs: %s", r, g.sh(t, "bash -c 'TIMEFORMAT=%R; time openct-tool -r "+r+" apdu"+apdus+" >/dev/null' 2>&1")+" s")
 		}
 	})
 
