@@ -118,7 +118,7 @@ install -m 644 `+examples+`/openrc/openct.confd /etc/conf.d/openct`)
 	})
 	t.Run("doctor", func(t *testing.T) {
 		out := g.try(t, "openct-control doctor").Stdout
-		if !strings.Contains(out, "serves what is plugged in; systemd does not run here") {
+		if !strings.Contains(out, "starts a handler for each device that is plugged in; systemd does not run here") {
 			t.Errorf("doctor:\n%s", out)
 		}
 	})

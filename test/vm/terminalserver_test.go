@@ -44,7 +44,7 @@ func testTerminalServer(t *testing.T, g *guest) {
 	g.put(t, "/etc/default/openct-line-desk", 0o644, "SERVER=192.0.2.7:2000\n")
 	t.Cleanup(func() {
 		g.sh(t, "systemctl disable --now "+lineUnit+"; systemctl stop "+serverUnit+
-			"; rm -f /etc/systemd/system/openct-line@.service /etc/default/openct-line-desk /run/ser2net.yaml; systemctl daemon-reload")
+			"; rm -f /etc/systemd/system/openct-line@.service /etc/default/openct-line-desk /run/ser2net.yaml; rm -rf /run/openct-line; systemctl daemon-reload")
 	})
 	for _, r := range []struct{ driver, options, settings string }{
 		{"kaan", "kaan --card echo", "9600E81"},

@@ -75,7 +75,7 @@ func testVerify(t *testing.T, g *guest) {
 		t.Cleanup(func() { g.try(t, "systemctl stop verify; systemctl reset-failed verify") })
 		g.until(t, readyTime, "grep -qi 'unplug the device' /run/verify.out /run/verify.err")
 		k.ctl(t, "unplug")
-		g.until(t, readyTime, "grep -qi 'plug it in again' /run/verify.out /run/verify.err")
+		g.until(t, readyTime, "grep -qi 'plug the device in again' /run/verify.out /run/verify.err")
 		k.ctl(t, "plug")
 		out := g.until(t, readyTime, "grep -hi 'handler gone after' /run/verify.out /run/verify-unplug")
 		t.Log(out)
