@@ -77,9 +77,9 @@ func testVerify(t *testing.T, g *guest) {
 		k.ctl(t, "unplug")
 		g.until(t, readyTime, "grep -qi 'plug the device in again' /run/verify.out /run/verify.err")
 		k.ctl(t, "plug")
-		out := g.until(t, readyTime, "grep -hi 'handler gone after' /run/verify.out /run/verify-unplug")
+		out := g.until(t, readyTime, "grep -hi 'the handler ended' /run/verify.out /run/verify-unplug")
 		t.Log(out)
-		if !regexp.MustCompile(`gone after \d+ ms, ready after the plug in \d+ ms`).MatchString(out) {
+		if !regexp.MustCompile(`ended \d+ ms after the unplug; the next one was ready \d+ ms after the plug`).MatchString(out) {
 			t.Errorf("said %q", out)
 		}
 		k.served(t)
