@@ -4,6 +4,7 @@ package vm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -71,7 +72,7 @@ func (g *guest) tryFor(t testing.TB, limit time.Duration, script string) agent.R
 	t.Helper()
 	res, err := g.client.Run(context.Background(), script, nil, limit)
 	if err != nil {
-		t.Fatalf("%s\n%s%s%v", script, res.Stdout, res.Stderr, err)
+		t.Fatalf("%s\n%s%s%v%s", script, res.Stdout, res.Stderr, err, g.ended())
 	}
 	return res
 }
@@ -133,11 +134,15 @@ func (g *guest) put(t testing.TB, path string, mode uint32, data string) {
 // reboot restarts the guest's system and waits until its agent is there again.
 func (g *guest) reboot(t testing.TB) {
 	t.Helper()
-	g.sh(t, "systemctl reboot --no-block")
+	// The agent may be stopped before it can tell how the command ended.
+	res, err := g.client.Run(context.Background(), "systemctl reboot --no-block", nil, scriptTime)
+	if err == nil && res.Exit != 0 {
+		t.Fatalf("systemctl reboot: %s", res.Stderr)
+	}
 	select {
 	case <-g.machine.Exited():
 	case <-time.After(2 * time.Minute):
-		t.Error("the guest does not go down")
+		t.Errorf("the guest does not go down (systemctl reboot: %v)", err)
 	}
 	g.close()
 	if err := g.boot(context.Background()); err != nil {
@@ -174,10 +179,33 @@ func (g *guest) keepJournal(t *testing.T) {
 
 // alive fails everything that follows when QEMU itself has ended.
 func (g *guest) alive() error {
+	if text := g.ended(); text != "" {
+		return errors.New(text)
+	}
+	return nil
+}
+
+// ended tells how QEMU has ended, and its own and the console's last words; it
+// is empty while QEMU runs.
+func (g *guest) ended() string {
+	limit := time.Duration(0)
+	if g.client.Err() != nil { // its port was closed, so it is about to end
+		limit = 10 * time.Second
+	}
 	select {
 	case <-g.machine.Exited():
-		return fmt.Errorf("the machine has ended: %v", g.machine.Err())
-	default:
-		return nil
+	case <-time.After(limit):
+		if limit == 0 {
+			return ""
+		}
+		return "\nthe guest's port is closed, but the machine runs"
 	}
+	text := fmt.Sprintf("\nthe machine has ended: %v", g.machine.Err())
+	for _, name := range []string{"qemu.log", "console.log"} {
+		data, err := os.ReadFile(filepath.Join(g.artefacts, name))
+		if err == nil {
+			text += fmt.Sprintf("\n%s: %q", name, data[max(0, len(data)-2000):])
+		}
+	}
+	return text
 }

@@ -150,13 +150,17 @@ func (c *Client) Sync(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return err
 		}
-		c.mu.Lock()
-		gone := c.err
-		c.mu.Unlock()
-		if gone != nil {
+		if gone := c.Err(); gone != nil {
 			return gone
 		}
 	}
+}
+
+// Err tells why nothing more is heard from the agent, and is nil until then.
+func (c *Client) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
 }
 
 // Run runs a script with /bin/sh in the guest, as root. The error says that
