@@ -43,10 +43,10 @@ options of plug:
                     pertosmart1030:serial are readers at such an adapter.
                     After a colon: t0 or inverse, a card of T=0 or of the
                     inverse convention; instant, bytes take no time on the line
-  --card NAME       the card in the token: piv, echo, cardos, sim (default piv);
-                    in towitoko, kaan and b1 also 24c02, 24c16, 24c32,
-                    sle4432, sle4442, sle4418, sle4428, eurochip (not in
-                    towitoko)
+  --card NAME       the card in the token: piv (default), echo, cardos, sim,
+                    rutoken; in towitoko, kaan and b1 also 24c02, 24c16,
+                    24c32, sle4432, sle4442, sle4418, sle4428, and in kaan
+                    and b1 eurochip
   --id VENDOR:PRODUCT
                     USB ids, instead of those of the real device
   --serial TEXT     USB serial number (default none)

@@ -40,7 +40,8 @@ commands:
                   hotplug = yes
   verify [READER|DEVICE]
                   check a reader and the card in it, and write a report that can
-                  be published: it contains no PIN, no key and no serial number; READER is a number or a name, DEVICE as for attach
+                  be published: it contains no PIN, no key and no serial number;
+                  READER is a number or a name, DEVICE as for attach
   release READER  stop the handler of a reader, so that another program can
                   open the device; READER is a number or a name in openct.conf
   take [READER]...
