@@ -223,7 +223,7 @@ func (c *Control) attach(t devname.Target) error {
 	}
 	if t.Driver == "" {
 		if err := c.identify(&t); err != nil {
-			return daemon.Explain(err)
+			return daemon.Explain(err, t.Type)
 		}
 	}
 	return c.start(t)
@@ -368,5 +368,5 @@ func (c *Control) Shutdown() error {
 	} else {
 		fmt.Fprintf(c.Out, "%d processes killed.\n", killed)
 	}
-	return daemon.Explain(err)
+	return daemon.Explain(err, "")
 }

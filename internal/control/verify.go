@@ -214,7 +214,7 @@ func (c *Control) examine(ctx context.Context, t devname.Target, o VerifyOptions
 	log := slog.New(slog.DiscardHandler)
 	dev, entry, err := daemon.OpenDevice(t, c.Openers, c.Config, log)
 	if err != nil {
-		return nil, "", daemon.Explain(err)
+		return nil, "", daemon.Explain(err, t.Type)
 	}
 	if entry.Connect != nil {
 		return nil, "", fmt.Errorf("%v: another OpenCT serves it; verify checks a reader where that is plugged in", t)

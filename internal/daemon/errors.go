@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"strings"
 
 	"openct/internal/cli"
+	"openct/internal/device"
 	"openct/internal/driver"
 	"openct/internal/ifd"
 	"openct/internal/lock"
@@ -82,8 +84,9 @@ func codeOf(err error) socket.Code {
 	return socket.Generic
 }
 
-// Explain adds what to do next to the errors people meet.
-func Explain(err error) error {
+// Explain adds what to do next to the errors people meet at a device of this type;
+// empty: the error is about no device.
+func Explain(err error, deviceType string) error {
 	hint := ""
 	switch {
 	case err == nil:
@@ -99,10 +102,31 @@ func Explain(err error) error {
 	case errors.Is(err, driver.ErrNoDriver):
 		hint = "if the device works like a supported one, add its id to openct.conf: driver NAME { ids = { usb:VVVV/PPPP, }; };"
 	case errors.Is(err, usb.ErrNotFound):
-		hint = "lsusb lists the USB devices with bus and device number"
+		hint = whereToLook(err, deviceType)
 	}
 	if hint == "" {
 		return err
 	}
 	return &cli.Hint{Err: err, Hint: hint}
+}
+
+// whereToLook is what to look at for a device that is not there. Empty: the error
+// itself says what is missing.
+func whereToLook(err error, deviceType string) string {
+	var at *device.Error
+	if !errors.As(err, &at) || at.Op != "open" {
+		return ""
+	}
+	switch {
+	case deviceType == "usb":
+		return "lsusb lists the USB devices with bus and device number"
+	case deviceType != "serial":
+	case at.Err != device.ErrNotFound: // there is a node
+		return "no serial port is behind this node; dmesg | grep tty lists the ports that the kernel has found"
+	case strings.HasPrefix(at.Device, "/dev/"):
+		return "plug in the reader's adapter, or name another device; ls -l /dev/serial/by-id lists the USB adapters that are plugged in"
+	default:
+		return "start the program that makes this link to a serial line, such as openct-line@.service of openct(7)"
+	}
+	return ""
 }

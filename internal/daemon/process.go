@@ -82,7 +82,7 @@ func (p *Process) Serve() error {
 	if err != nil && started {
 		log.Error(err.Error(), "device", p.Target.Path)
 	}
-	return Explain(err)
+	return Explain(err, p.Target.Type)
 }
 
 // Economise keeps a process small that sleeps most of the time and has one thing

@@ -23,6 +23,9 @@ func checkReaderDevice(_ *Facts, c *Configured) []Finding {
 	case !c.there() && strings.HasPrefix(c.Device, "/dev/serial/"):
 		return found(Warn, fmt.Sprintf("plug in the reader's adapter, or correct the device at %s; ls %s lists the adapters that are plugged in", c.Where, parent(c.Device)),
 			"the device %s does not exist; the reader (driver %s) starts when it appears", c.Device, c.Driver)
+	case !c.there() && !strings.HasPrefix(c.Device, "/dev/"):
+		return found(Warn, fmt.Sprintf("start the program that makes this link to a serial line, such as openct-line@.service of openct(7), or correct the device at %s", c.Where),
+			"the device %s does not exist; the reader (driver %s) starts when it appears", c.Device, c.Driver)
 	case !c.there():
 		return found(Warn, fmt.Sprintf("plug in the reader's adapter, or correct the device at %s", c.Where),
 			"the device %s does not exist; the reader (driver %s) starts when it appears", c.Device, c.Driver)

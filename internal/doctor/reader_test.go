@@ -103,6 +103,12 @@ func TestReaderFindings(t *testing.T) {
 			check: "device", level: Warn, text: "the device /dev/serial/by-id/usb-x does not exist", next: "ls /dev/serial/by-id lists the adapters that are plugged in",
 		},
 		{
+			name: "a terminal server's line that is not there", from: idle,
+			spoil: func(f *Facts, c *Configured) { c.Device, c.Node.Missing = "/run/openct-line/desk", true },
+			check: "device", level: Warn, text: "the device /run/openct-line/desk does not exist",
+			next: "start the program that makes this link to a serial line, such as openct-line@.service of openct(7), or correct the device at /etc/openct.conf:7",
+		},
+		{
 			name: "two links to one node", from: withReader,
 			spoil: func(f *Facts, c *Configured) { c.Same = "desk" },
 			check: "device", level: Fail, text: "/dev/ttyUSB0 is also the device of reader desk, which names it by another path", next: "remove one of the two from /etc/openct.conf",
