@@ -340,7 +340,7 @@ const (
 	standardDeviceIn     = 0x80
 )
 
-// requestTime bounds such a request.
+// requestTime bounds such a request to a device that has described itself.
 const requestTime = 5 * time.Second
 
 func (h *host) order(kind, request uint8, value, index uint16) error {
@@ -418,11 +418,12 @@ func (h *host) enumerate() error {
 	return h.order(standardDeviceOut, reqSetConfiguration, uint16(config[5]), 0)
 }
 
+// describe gets a descriptor. The program that is the device may have to start first.
 func (h *host) describe(kind, index uint8, language uint16, length int) ([]byte, error) {
 	b := make([]byte, length)
 	n, err := h.Control(context.Background(), usb.Setup{
 		RequestType: standardDeviceIn, Request: reqGetDescriptor, Value: uint16(kind)<<8 | uint16(index), Index: language,
-	}, b, requestTime)
+	}, b, openWait)
 	return b[:n], err
 }
 
