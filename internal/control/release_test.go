@@ -16,28 +16,15 @@ import (
 	"openct/internal/device"
 	"openct/internal/machine"
 	"openct/internal/status"
+	"openct/internal/status/statustest"
 )
 
 // releaser is a Control for a directory with one reader, which tells detail.
 func releaser(t *testing.T, detail status.Detail) (*Control, *bytes.Buffer) {
 	t.Helper()
 	dir := t.TempDir()
-	if err := status.Init(dir, status.Options{UID: -1, GID: -1}); err != nil {
-		t.Fatal(err)
-	}
-	f, err := status.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	s, err := status.Claim(f, detail)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Release() })
-	if err := errors.Join(s.WriteDetail(detail), s.Publish(status.Info{Name: "Reader"})); err != nil {
-		t.Fatal(err)
-	}
+	statustest.Init(t, dir)
+	statustest.Serve(t, dir, detail, status.Info{Name: "Reader"})
 	var out bytes.Buffer
 	return &Control{Dir: dir, Out: &out, Err: &out, Root: machine.Here, Config: config.Default(), ConfigFile: "openct.conf"}, &out
 }

@@ -19,6 +19,7 @@ import (
 	"openct/internal/machine"
 	"openct/internal/socket"
 	"openct/internal/status"
+	"openct/internal/status/statustest"
 	"openct/internal/verify"
 )
 
@@ -272,22 +273,8 @@ func TestSuspend(t *testing.T) {
 func suspended(t *testing.T, d status.Detail) (*Control, *status.Slot, *bytes.Buffer) {
 	t.Helper()
 	dir := t.TempDir()
-	if err := status.Init(dir, status.Options{UID: -1, GID: -1}); err != nil {
-		t.Fatal(err)
-	}
-	f, err := status.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	slot, err := status.Claim(f, d)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { slot.Release() })
-	if err := errors.Join(slot.WriteDetail(d), slot.Publish(status.Info{Name: "Token", Slots: 1})); err != nil {
-		t.Fatal(err)
-	}
+	statustest.Init(t, dir)
+	slot := statustest.Serve(t, dir, d, status.Info{Name: "Token", Slots: 1})
 	var out bytes.Buffer
 	return &Control{Dir: dir, Out: &out, Err: &out}, slot, &out
 }

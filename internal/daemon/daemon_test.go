@@ -18,6 +18,7 @@ import (
 	"openct/internal/socket"
 	"openct/internal/socket/sockettest"
 	"openct/internal/status"
+	"openct/internal/status/statustest"
 	"openct/internal/usb"
 	"openct/internal/usb/gousbdev"
 	"openct/internal/vusb"
@@ -104,9 +105,7 @@ func (s *served) client(reader int) *socket.Client {
 func initialised(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := status.Init(dir, status.Options{UID: -1, GID: -1}); err != nil {
-		t.Fatal(err)
-	}
+	statustest.Init(t, dir)
 	return dir
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"openct/internal/machine"
 	"openct/internal/status"
+	"openct/internal/status/statustest"
 )
 
 // fakeMachine is a file system like that of a machine with a token, in a directory.
@@ -364,19 +365,8 @@ func TestGatherStatus(t *testing.T) {
 	if f := m.gather(silent); !f.Status.Missing || f.Dir.Missing || !f.Dir.MayEnter {
 		t.Errorf("before init: %+v %+v", f.Status, f.Dir)
 	}
-	if err := status.Init(m.dir, status.Options{UID: -1, GID: -1}); err != nil {
-		t.Fatal(err)
-	}
-	file, err := status.Open(m.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	slot, err := status.Claim(file, status.Detail{Device: "/dev/bus/usb/001/004", LastError: "stall"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer slot.Release()
+	statustest.Init(t, m.dir)
+	statustest.Claim(t, m.dir, status.Detail{Device: "/dev/bus/usb/001/004", LastError: "stall"})
 	f := m.gather(silent)
 	if len(f.Readers) != 1 || f.Devices[0].Reader != &f.Readers[0] {
 		t.Fatalf("readers %+v, of the device %+v", f.Readers, f.Devices[0].Reader)

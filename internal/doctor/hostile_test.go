@@ -9,6 +9,7 @@ import (
 
 	"openct/internal/socket"
 	"openct/internal/status"
+	"openct/internal/status/statustest"
 )
 
 // What devices and other programs are called cannot clear the screen, nor forge the
@@ -32,23 +33,12 @@ func TestPrintIsPrintable(t *testing.T) {
 // all have been asked.
 func TestReadersAreAskedSideBySide(t *testing.T) {
 	m := newMachine(t)
-	if err := status.Init(m.dir, status.Options{UID: -1, GID: -1}); err != nil {
-		t.Fatal(err)
-	}
-	file, err := status.Open(m.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
+	statustest.Init(t, m.dir)
 	const readers = 4
 	var all sync.WaitGroup
 	all.Add(readers)
 	for n := range readers {
-		slot, err := status.Claim(file, status.Detail{Device: fmt.Sprintf("/dev/reader%d", n)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer slot.Release()
+		statustest.Claim(t, m.dir, status.Detail{Device: fmt.Sprintf("/dev/reader%d", n)})
 		l, err := net.Listen("unix", socket.ReaderPath(m.dir, n))
 		if err != nil {
 			t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"openct/internal/machine"
 	"openct/internal/readerunit"
 	"openct/internal/status"
+	"openct/internal/status/statustest"
 )
 
 // withReader is a healthy machine on which a configured reader is being served,
@@ -199,25 +200,7 @@ func TestReaderFindings(t *testing.T) {
 				c = &f.Configured[0]
 			}
 			tt.spoil(f, c)
-			r := Diagnose(f)
-			if r.OK {
-				t.Error("all is well")
-			}
-			if !strings.Contains(r.Next, tt.next) {
-				t.Errorf("next: %q, want %q in it", r.Next, tt.next)
-			}
-			i := slices.IndexFunc(r.Findings, func(f Finding) bool { return f.Check == tt.check && f.Level == tt.level })
-			if i < 0 {
-				t.Fatalf("no %s by %s in %+v", tt.level, tt.check, r.Findings)
-			}
-			if !strings.Contains(r.Findings[i].Text, tt.text) {
-				t.Errorf("%q, want %q in it", r.Findings[i].Text, tt.text)
-			}
-			for _, f := range r.Findings {
-				if (f.Level == OK) != (f.Next == "") {
-					t.Errorf("%s without (or ok with) a next step: %+v", f.Level, f)
-				}
-			}
+			wantFinding(t, Diagnose(f), tt.check, tt.level, tt.text, tt.next)
 		})
 	}
 }
@@ -248,13 +231,7 @@ func TestReaderNoAlarm(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			f := withReader()
 			tt.spoil(f, &f.Configured[0])
-			r := Diagnose(f)
-			if !r.OK {
-				t.Errorf("alarm: %+v", r)
-			}
-			if !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Subject == "sim" && strings.Contains(f.Text, tt.text) }) {
-				t.Errorf("nobody says %q: %+v", tt.text, r.Findings)
-			}
+			wantNoAlarm(t, Diagnose(f), "sim", tt.text)
 		})
 	}
 }
@@ -286,22 +263,8 @@ reader old { driver = nosuchdriver; device = serial:/dev/ttyS0; };`)
 	if err := told.Write(filepath.Join(m.root, readerunit.Dir)); err != nil {
 		t.Fatal(err)
 	}
-	if err := status.Init(m.dir, status.Options{UID: -1, GID: -1}); err != nil {
-		t.Fatal(err)
-	}
-	file, err := status.Open(m.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	slot, err := status.Claim(file, status.Detail{Device: "/dev/ttyUSB0"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer slot.Release()
-	if err := slot.Publish(status.Info{Name: "SmartMouse reader", Slots: 1}); err != nil {
-		t.Fatal(err)
-	}
+	statustest.Init(t, m.dir)
+	statustest.Serve(t, m.dir, status.Detail{Device: "/dev/ttyUSB0"}, status.Info{Name: "SmartMouse reader", Slots: 1})
 
 	var asked []string
 	f := m.gather(func(args []string) (string, error) {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openct/internal/status"
+	"openct/internal/status/statustest"
 )
 
 // The files beside the status file are an unprivileged user's, and root runs monitor:
@@ -125,13 +126,7 @@ func TestReadyDuringLook(t *testing.T) {
 	dir := t.TempDir()
 	w := &world{t: t, dir: dir}
 	w.init()
-	f, err := status.Open(dir)
-	w.must(err)
-	defer f.Close()
-	s, err := status.Claim(f, status.Detail{})
-	w.must(err)
-	defer s.Release()
-	w.must(s.Publish(status.Info{Name: "token", Slots: 1}))
+	s := statustest.Serve(t, dir, status.Detail{}, status.Info{Name: "token", Slots: 1})
 	p := newFiles().processes
 	defer p.close()
 	got, err := look(dir, p, func(_ string, n int) bool {

@@ -15,6 +15,7 @@ import (
 
 	"openct/internal/machine"
 	"openct/internal/status"
+	"openct/internal/status/statustest"
 	"openct/internal/uevent"
 )
 
@@ -165,20 +166,16 @@ type handler struct {
 func (w *world) init() {
 	w.t.Helper()
 	w.must(os.MkdirAll(w.dir, 0o755))
-	w.must(status.Init(w.dir, status.Options{UID: -1, GID: -1}))
+	statustest.Init(w.t, w.dir)
 }
 
 func (w *world) serve(device string) handler {
 	w.t.Helper()
-	f, err := status.Open(w.dir)
-	w.must(err)
-	s, err := status.Claim(f, status.Detail{Device: device, Driver: "etoken64"})
-	w.must(err)
-	w.must(s.Publish(status.Info{Name: "token", Slots: 2}))
+	s := statustest.Serve(w.t, w.dir, status.Detail{Device: device, Driver: "etoken64"}, status.Info{Name: "token", Slots: 2})
 	l, err := net.Listen("unix", filepath.Join(w.dir, strconv.Itoa(s.Index())))
 	w.must(err)
 	h := handler{s, l}
-	w.t.Cleanup(func() { h.end(); f.Close() })
+	w.t.Cleanup(h.end)
 	return h
 }
 
@@ -360,24 +357,14 @@ func TestHostileFiles(t *testing.T) {
 // A process that ends wakes who waits for it, and nothing else does.
 func TestFollow(t *testing.T) {
 	dir := t.TempDir()
-	if err := status.Init(dir, status.Options{UID: -1, GID: -1}); err != nil {
-		t.Fatal(err)
-	}
+	statustest.Init(t, dir)
 	ctx, cancel := context.WithCancel(context.Background())
 	shown, done := make(chan struct{}), make(chan error)
 	go func() {
 		done <- Follow(ctx, dir, nil, func() error { shown <- struct{}{}; return nil })
 	}()
 	<-shown
-	f, err := status.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	s, err := status.Claim(f, status.Detail{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := statustest.Claim(t, dir, status.Detail{})
 	<-shown
 	if err := s.Release(); err != nil {
 		t.Fatal(err)
