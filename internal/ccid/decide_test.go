@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"encoding/binary"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"strconv"
@@ -12,11 +11,10 @@ import (
 	"testing"
 
 	"openct/internal/atr"
+	"openct/internal/golden"
 	"openct/internal/ifd"
 	"openct/internal/usb"
 )
-
-var update = flag.Bool("update", false, "rewrite testdata/decisions.golden; read the difference before you keep it")
 
 // record is one line of testdata/readers.tsv: the class descriptor's numbers
 // of a real reader, from the dumps their owners sent to the libccid project.
@@ -169,25 +167,7 @@ func TestDecisions(t *testing.T) {
 	if len(got) < 600 {
 		t.Fatalf("only %d readers", len(got))
 	}
-	const golden = "testdata/decisions.golden"
-	if *update {
-		if err := os.WriteFile(golden, []byte(strings.Join(got, "\n")+"\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
-	if len(got) != len(want) {
-		t.Fatalf("%d decisions, %d in the golden file", len(got), len(want))
-	}
-	for i := range got {
-		if got[i] != want[i] {
-			t.Errorf("line %d:\ngot  %s\nwant %s", i+1, got[i], want[i])
-		}
-	}
+	golden.Compare(t, "testdata/decisions.golden", strings.Join(got, "\n")+"\n")
 }
 
 // TestDecisionRules checks the same decisions against rules stated over the

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"io"
 	"os"
 	"path/filepath"
@@ -18,13 +17,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openct/internal/config"
+	"openct/internal/golden"
 	"openct/internal/machine"
 	"openct/internal/monitor"
 	"openct/internal/status"
+	"openct/internal/status/statustest"
 	"openct/internal/uevent"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // everyEvent has one of each kind.
 func everyEvent() []monitor.Event {
@@ -76,8 +75,8 @@ func TestEventLines(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	golden(t, "testdata/monitor.text", text.String())
-	golden(t, "testdata/monitor.json", lines.String())
+	golden.Compare(t, "testdata/monitor.text", text.String())
+	golden.Compare(t, "testdata/monitor.json", lines.String())
 	plainText := colours.String()
 	for _, c := range []string{red, green, yellow, dim, plain} {
 		if !strings.Contains(plainText, c) {
@@ -87,22 +86,6 @@ func TestEventLines(t *testing.T) {
 	}
 	if diff := cmp.Diff(text.String(), plainText); diff != "" {
 		t.Errorf("the text without its colours (-want +got):\n%s", diff)
-	}
-}
-
-func golden(t *testing.T, path, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", path, diff)
 	}
 }
 
@@ -193,26 +176,11 @@ func TestStatusWatch(t *testing.T) {
 				}
 			}
 			sees(tt.stopped)
-			if err := status.Init(dir, status.Options{UID: -1, GID: -1}); err != nil {
-				t.Fatal(err)
-			}
+			statustest.Init(t, dir)
 			if !tt.asJSON { // an empty list is what was shown before
 				sees(tt.none)
 			}
-			f, err := status.Open(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer f.Close()
-			// The entry is complete before the file has its name, as far as clients see.
-			s, err := status.Claim(f, status.Detail{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer s.Release()
-			if err := s.Publish(status.Info{Name: "Reader", Slots: 1}); err != nil {
-				t.Fatal(err)
-			}
+			s := statustest.Serve(t, dir, status.Detail{}, status.Info{Name: "Reader", Slots: 1})
 			for !tt.asJSON { // it may have been claimed and without a name for a moment
 				got := <-out
 				if got == tt.ready {
@@ -310,19 +278,8 @@ func TestMonitorEnd(t *testing.T) {
 // What is wrong with a file is told once, not with each list.
 func TestStatusWatchComplains(t *testing.T) {
 	dir, out := t.TempDir(), make(sink)
-	if err := status.Init(dir, status.Options{UID: -1, GID: -1}); err != nil {
-		t.Fatal(err)
-	}
-	f, err := status.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	s, err := status.Claim(f, status.Detail{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Release()
+	statustest.Init(t, dir)
+	s := statustest.Claim(t, dir, status.Detail{})
 	side := filepath.Join(dir, ".0.json")
 	if err := errors.Join(os.Remove(side), unix.Mkfifo(side, 0o644)); err != nil {
 		t.Fatal(err)

@@ -5,19 +5,16 @@ package daemon
 import (
 	"bytes"
 	"context"
-	"flag"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"openct/internal/driver"
+	"openct/internal/golden"
 	"openct/internal/ifd"
 	"openct/internal/reader"
 	"openct/internal/socket"
@@ -27,10 +24,6 @@ import (
 	"openct/internal/vusb/model"
 	"openct/internal/vusb/token"
 )
-
-var update = flag.Bool("update", false, "write testdata/faults.golden anew")
-
-const faultsGolden = "testdata/faults.golden"
 
 // faultLimit bounds every wait for a token that misbehaves: the 200 s that an
 // ePass3000's command may take are the longest.
@@ -271,18 +264,7 @@ func TestFaults(t *testing.T) {
 		}
 		t.Run(e.Name, func(t *testing.T) { faultsOf(t, e, &table) })
 	}
-	if *update {
-		if err := os.WriteFile(faultsGolden, []byte(table.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(faultsGolden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), table.String()); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", faultsGolden, diff)
-	}
+	golden.Compare(t, "testdata/faults.golden", table.String())
 }
 
 func faultsOf(t *testing.T, e driver.Entry, table *strings.Builder) {

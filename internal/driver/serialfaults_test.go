@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"openct/internal/golden"
 	"openct/internal/ifd"
 	"openct/internal/reader"
 	"openct/internal/serial"
@@ -216,7 +217,7 @@ func TestSerialFaults(t *testing.T) {
 	for _, f := range faultyReaders {
 		t.Run(f.name, func(t *testing.T) { serialFaultsOf(t, f, &table) })
 	}
-	compareGolden(t, "testdata/serialfaults.golden", []byte(table.String()))
+	golden.Compare(t, "testdata/serialfaults.golden", table.String())
 }
 
 func serialFaultsOf(t *testing.T, f faulty, table *strings.Builder) {

@@ -6,17 +6,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"log/slog"
-	"os"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"openct/internal/device"
+	"openct/internal/golden"
 	"openct/internal/ifd"
 	"openct/internal/proto"
 	"openct/internal/reader"
@@ -448,7 +445,7 @@ func TestTowitokoFaults(t *testing.T) {
 			})
 		}
 	}
-	compareGolden(t, "testdata/towitoko.golden", table.Bytes())
+	golden.Compare(t, "testdata/towitoko.golden", table.String())
 }
 
 // The reader is pulled at any byte, in any use: it is gone, and nobody waits.
@@ -565,8 +562,6 @@ type noEcho struct{ *noiseLine }
 func (noEcho) Write(context.Context, []byte) error { return nil }
 func (noEcho) Close() error                        { return nil }
 
-var update = flag.Bool("update", false, "write the golden files in testdata anew")
-
 var errOther = errors.New("other bytes than without the fault")
 
 // kindOf is what callers can tell of an error.
@@ -592,20 +587,4 @@ func kindOf(err error) string {
 		}
 	}
 	return err.Error()
-}
-
-func compareGolden(t *testing.T, file string, got []byte) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(file, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", file, diff)
-	}
 }

@@ -1,7 +1,6 @@
 package readerunit
 
 import (
-	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -14,10 +13,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"openct/internal/config"
+	"openct/internal/golden"
 	"openct/internal/machine"
 )
-
-var update = flag.Bool("update", false, "write what the tests get to testdata")
 
 // files is a file system with two groups of serial ports; nodes are files.
 func files(t *testing.T, nodes ...string) machine.Root {
@@ -106,19 +104,8 @@ func TestMake(t *testing.T) {
 			for _, path := range slices.Sorted(maps.Keys(made)) {
 				fmt.Fprintf(&got, "=== %s\n%s\n", path, strings.TrimSuffix(made[path], "\n"))
 			}
-			golden := filepath.Join("testdata", strings.NewReplacer(" ", "-", ",", "").Replace(tt.name)+".golden")
-			if *update {
-				if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got.String()); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
+			file := strings.NewReplacer(" ", "-", ",", "").Replace(tt.name) + ".golden"
+			golden.Compare(t, filepath.Join("testdata", file), got.String())
 		})
 	}
 }
