@@ -10,37 +10,19 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
-	"openct/internal/devname"
-	"openct/internal/serial/serialtest"
 	"openct/internal/socket"
 	"openct/internal/vusb/card"
 	"openct/internal/vusb/kaan"
-	"openct/internal/vusb/serialline"
 )
 
 // onTerminal runs a daemon for a terminal at the other end of a pseudo-terminal.
 func onTerminal(t *testing.T, driver string, c card.Card) (*served, *sync.Mutex, *kaan.Terminal) {
 	t.Helper()
-	adapter, path := serialtest.Pty(t)
-	mu, terminal := new(sync.Mutex), kaan.New(c)
+	terminal := kaan.New(c)
 	terminal.AnyLine, terminal.B1 = true, driver == "b1"
-	ended := make(chan error, 1)
-	go func() {
-		ended <- serialline.ServePTY(adapter, mu, terminal, func() []serialline.Char { return nil })
-	}()
-	t.Cleanup(func() {
-		adapter.Close()
-		// EIO: the handler has closed its end before.
-		if err := <-ended; !errors.Is(err, os.ErrClosed) && !errors.Is(err, syscall.EIO) {
-			t.Errorf("the terminal ended with %v", err)
-		}
-	})
-	s := start(t, initialised(t), card.NewEcho(), func(o *Options) {
-		o.Target = devname.Target{Driver: driver, Type: "serial", Path: path}
-	})
+	s, mu, _ := onPty(t, driver, terminal, nil)
 	return s, mu, terminal
 }
 

@@ -1,18 +1,9 @@
 package daemon
 
 import (
-	"context"
-	"encoding/hex"
-	"errors"
-	"os"
-	"sync"
-	"syscall"
 	"testing"
 
-	"openct/internal/devname"
-	"openct/internal/serial/serialtest"
 	"openct/internal/vusb/card"
-	"openct/internal/vusb/serialline"
 	"openct/internal/vusb/smartboard"
 )
 
@@ -24,49 +15,14 @@ func TestSmartBoard(t *testing.T) {
 		atr   string
 		apdus [][2]string
 	}{
-		{"SIM, T=0", card.NewSIM(nil), "3b139453494d", [][2]string{
-			{"a0a40000022fe2", "9f0f"}, {"a0b000000a", "989410325476981032f49000"}, {"a02000010831323334ffffffff", "9000"},
-		}},
+		{"SIM, T=0", card.NewSIM(nil), "3b139453494d", simAPDUs},
 		{"T=1", card.NewEcho(), "3b848131fe454543484f8e", [][2]string{{"00ee000402", "00010203" + "9000"}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			adapter, path := serialtest.Pty(t)
 			r := smartboard.New(tt.card)
 			r.AnyLine, r.Again, r.Busy = true, 2, 1
-			ended := make(chan error, 1)
-			go func() {
-				ended <- serialline.ServePTY(adapter, new(sync.Mutex), r, func() []serialline.Char { return nil })
-			}()
-			t.Cleanup(func() {
-				adapter.Close()
-				// EIO: the handler has closed its end before.
-				if err := <-ended; !errors.Is(err, os.ErrClosed) && !errors.Is(err, syscall.EIO) {
-					t.Errorf("the reader ended with %v", err)
-				}
-			})
-			s := start(t, initialised(t), card.NewEcho(), func(o *Options) {
-				o.Target = devname.Target{Driver: "smartboard", Type: "serial", Path: path}
-			})
-			if e := entry(t, s.dir, 0); e.Name != "Cherry Smartboard" || e.Slots != 1 {
-				t.Errorf("entry %+v", e)
-			}
-			c, ctx := s.client(0), context.Background()
-			for range 2 {
-				atr, err := c.Reset(ctx, 0)
-				if err != nil || hex.EncodeToString(atr) != tt.atr {
-					t.Fatalf("ATR %x, %v", atr, err)
-				}
-				for _, x := range tt.apdus {
-					cmd, err := hex.DecodeString(x[0])
-					if err != nil {
-						t.Fatal(err)
-					}
-					resp, err := c.Transact(ctx, 0, cmd)
-					if err != nil || hex.EncodeToString(resp) != x[1] {
-						t.Errorf("%s: %x, %v; want %s", x[0], resp, err, x[1])
-					}
-				}
-			}
+			s, _, _ := onPty(t, "smartboard", r, nil)
+			s.talks("Cherry Smartboard", tt.atr, tt.apdus)
 		})
 	}
 }

@@ -5,16 +5,10 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"os"
-	"sync"
-	"syscall"
 	"testing"
 
-	"openct/internal/devname"
-	"openct/internal/serial/serialtest"
 	"openct/internal/socket"
 	"openct/internal/vusb/card"
-	"openct/internal/vusb/serialline"
 	"openct/internal/vusb/towitoko"
 )
 
@@ -22,21 +16,8 @@ import (
 // pseudo-terminal.
 func onTowitoko(t *testing.T, kind byte, c card.Card) *served {
 	t.Helper()
-	adapter, path := serialtest.Pty(t)
-	ended := make(chan error, 1)
-	go func() {
-		ended <- serialline.ServePTY(adapter, new(sync.Mutex), towitoko.New(kind, c), func() []serialline.Char { return nil })
-	}()
-	t.Cleanup(func() {
-		adapter.Close()
-		// EIO: the handler has closed its end before.
-		if err := <-ended; !errors.Is(err, os.ErrClosed) && !errors.Is(err, syscall.EIO) {
-			t.Errorf("the reader ended with %v", err)
-		}
-	})
-	return start(t, initialised(t), card.NewEcho(), func(o *Options) {
-		o.Target = devname.Target{Driver: "towitoko", Type: "serial", Path: path}
-	})
+	s, _, _ := onPty(t, "towitoko", towitoko.New(kind, c), nil)
+	return s
 }
 
 // Clients read and write memory cards, from the socket to a pseudo-terminal.

@@ -10,8 +10,8 @@ import (
 // ServePTY is a reader at the other end of a pseudo-terminal until that is
 // closed. A pseudo-terminal has neither modem lines nor parity. A reset by a line
 // shows in one way only: the host throws away both queues before it, which the
-// packet mode (tty_ioctl(4)) tells. reset is called then and returns what the
-// reader sends. mu is held while the reader works.
+// packet mode (tty_ioctl(4)) tells. reset, unless it is nil, is called then and
+// returns what the reader sends. mu is held while the reader works.
 func ServePTY(pty *os.File, mu *sync.Mutex, r Reader, reset func() []Char) error {
 	conn, err := pty.SyscallConn()
 	if err != nil {
@@ -35,7 +35,7 @@ func ServePTY(pty *os.File, mu *sync.Mutex, r Reader, reset func() []Char) error
 		}
 		var out []byte
 		mu.Lock()
-		if buf[0]&unix.TIOCPKT_FLUSHWRITE != 0 {
+		if buf[0]&unix.TIOCPKT_FLUSHWRITE != 0 && reset != nil {
 			out = appendBytes(out, reset())
 		}
 		if buf[0] == unix.TIOCPKT_DATA {
