@@ -2,47 +2,9 @@ package main
 
 import (
 	"bytes"
-	"os/exec"
-	"slices"
 	"strings"
 	"testing"
 )
-
-// What serves real devices does not hold virtual ones, nor their cards'
-// cryptography.
-func TestNotLinked(t *testing.T) {
-	out, err := exec.Command("go", "list", "-deps", ".").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(out), "openct/internal/daemon\n") {
-		t.Fatalf("the list lacks what is there:\n%s", out)
-	}
-	for p := range strings.Lines(string(out)) {
-		for _, prefix := range []string{"openct/internal/vusb", "crypto/", "net/http", "text/template", "regexp"} {
-			if strings.HasPrefix(p, prefix) {
-				t.Errorf("%s is linked", strings.TrimSpace(p))
-			}
-		}
-	}
-}
-
-// Another module in the executable is a decision, and no accident.
-func TestModules(t *testing.T) {
-	want := []string{"github.com/coreos/go-systemd/v22", "github.com/spf13/pflag", "golang.org/x/sys", "openct"}
-	out, err := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", ".").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	linked := strings.Fields(string(out))
-	slices.Sort(linked)
-	linked = slices.DeleteFunc(slices.Compact(linked), func(module string) bool {
-		return module == "github.com/google/gousb" // which needs cgo
-	})
-	if !slices.Equal(linked, want) {
-		t.Errorf("of the modules %q packages are linked, want %q", linked, want)
-	}
-}
 
 // The name, or the first argument, says which command it is.
 func TestNames(t *testing.T) {

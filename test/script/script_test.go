@@ -23,6 +23,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -80,8 +81,22 @@ func run(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
+// useSources looks at the sources of the programs under test. A test's result is kept
+// until a file changes at which the test has looked ("go help test"), and the programs
+// are built by another process.
+func useSources(t *testing.T) {
+	t.Helper()
+	for _, top := range []string{"../../cmd", "../../internal", "../../go.mod", "../../go.sum"} {
+		// WalkDir looks at each directory, whose state includes that of its files.
+		if err := filepath.WalkDir(top, func(_ string, _ fs.DirEntry, err error) error { return err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestScripts(t *testing.T) {
 	t.Parallel()
+	useSources(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		Cmds:                commands,

@@ -138,6 +138,7 @@ type difference struct {
 // to standard output what they did, unless a difference is named above.
 func TestRecordedCommandLines(t *testing.T) {
 	t.Parallel()
+	useSources(t)
 	lines := readLines(t)
 	w := &world{}
 	// Others must be able to get there, as they are to /run/openct.
