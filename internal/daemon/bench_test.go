@@ -4,18 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"testing"
 
-	"openct/internal/driver"
-	"openct/internal/ifd"
-	"openct/internal/reader"
 	"openct/internal/socket"
-	"openct/internal/status"
-	"openct/internal/vusb"
-	"openct/internal/vusb/card"
-	"openct/internal/vusb/token"
 )
 
 // echoAPDUs are a command of 5 bytes answered by a status word, and one of 255
@@ -35,7 +27,7 @@ func BenchmarkAPDU(b *testing.B) {
 	for size, apdu := range echoAPDUs() {
 		for _, clients := range []int{1, 4, 16} {
 			b.Run(fmt.Sprintf("bytes=%s/clients=%d", size, clients), func(b *testing.B) {
-				h := benchHandler(b)
+				h := echoHandler(b)
 				server := socket.NewServer(h, socket.Options{})
 				l, err := socket.Listen(b.TempDir()+"/0", socket.ListenOptions{UID: -1, GID: -1})
 				if err != nil {
@@ -115,7 +107,7 @@ func packet(cmd socket.Command, apdu []byte) []byte {
 func BenchmarkDaemon(b *testing.B) {
 	for size, apdu := range echoAPDUs() {
 		b.Run("bytes="+size, func(b *testing.B) {
-			h := benchHandler(b)
+			h := echoHandler(b)
 			c := h.Connect(&socket.Conn{ID: 1})
 			args := socket.NewBuilder(make([]byte, 0, socket.MaxPacket), true)
 			args.Bytes(socket.TagCardRequest, apdu)
@@ -140,23 +132,4 @@ func BenchmarkDaemon(b *testing.B) {
 			}
 		})
 	}
-}
-
-func benchHandler(b *testing.B) *handler {
-	dev, err := vusb.Plug("virtual", token.NewEToken64(card.NewEcho())).Open()
-	if err != nil {
-		b.Fatal(err)
-	}
-	e, _ := driver.ByName("etoken64")
-	r, err := e.Open(dev, ifd.Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	log := slog.New(slog.DiscardHandler)
-	h := &handler{
-		name: e.Reader, reader: reader.New(r, log, func(int, ifd.Status) {}), log: log, enforce: true,
-		note: func(status.Event) {}, fault: func(error) {},
-	}
-	b.Cleanup(func() { h.reader.Close() })
-	return h
 }

@@ -62,6 +62,27 @@ func TestCodes(t *testing.T) {
 	}
 }
 
+// echoHandler is the handler of a virtual eToken PRO 64k with an echo card.
+func echoHandler(t testing.TB) *handler {
+	t.Helper()
+	dev, err := vusb.Plug("virtual", token.NewEToken64(card.NewEcho())).Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, _ := driver.ByName("etoken64")
+	r, err := e.Open(dev, ifd.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	h := &handler{
+		name: e.Reader, reader: reader.New(r, log, func(int, ifd.Status) {}), log: log, enforce: true,
+		note: func(status.Event) {}, fault: func(error) {},
+	}
+	t.Cleanup(func() { h.reader.Close() })
+	return h
+}
+
 // Whatever a client sends, it gets a code that clients know, and the next
 // client a card that works.
 func FuzzHandle(f *testing.F) {
@@ -78,21 +99,7 @@ func FuzzHandle(f *testing.F) {
 		if err != nil && socket.Command(cmd) != socket.CmdTransactOld {
 			return // the server refuses it
 		}
-		dev, err := vusb.Plug("virtual", token.NewEToken64(card.NewEcho())).Open()
-		if err != nil {
-			t.Fatal(err)
-		}
-		e, _ := driver.ByName("etoken64")
-		r, err := e.Open(dev, ifd.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		log := slog.New(slog.DiscardHandler)
-		h := &handler{
-			name: e.Reader, reader: reader.New(r, log, func(int, ifd.Status) {}), log: log, enforce: true,
-			note: func(status.Event) {}, fault: func(error) {},
-		}
-		defer h.reader.Close()
+		h := echoHandler(t)
 		c := h.Connect(&socket.Conn{ID: 1})
 		call := func(req *socket.Request) (socket.Code, int) {
 			reply := &socket.Reply{Builder: socket.NewBuilder(make([]byte, 0, socket.MaxPayload), true)}

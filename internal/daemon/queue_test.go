@@ -5,40 +5,20 @@ package daemon
 import (
 	"bytes"
 	"context"
-	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"openct/internal/driver"
-	"openct/internal/ifd"
 	"openct/internal/lock"
 	"openct/internal/reader"
 	"openct/internal/socket"
-	"openct/internal/status"
-	"openct/internal/vusb"
-	"openct/internal/vusb/card"
-	"openct/internal/vusb/token"
 )
 
 // queue is a handler whose clock is the test's, with a card that was reset.
 func queue(t *testing.T, patience time.Duration) (*handler, *reader.Slot) {
 	t.Helper()
-	dev, err := vusb.Plug("virtual", token.NewEToken64(card.NewEcho())).Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, _ := driver.ByName("etoken64")
-	r, err := e.Open(dev, ifd.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	log := slog.New(slog.DiscardHandler)
-	h := &handler{
-		reader: reader.New(r, log, func(int, ifd.Status) {}), log: log, enforce: true, patience: patience,
-		note: func(status.Event) {}, fault: func(error) {},
-	}
-	t.Cleanup(func() { h.reader.Close() })
+	h := echoHandler(t)
+	h.patience = patience
 	slot, err := h.reader.Slot(0)
 	if err != nil {
 		t.Fatal(err)
