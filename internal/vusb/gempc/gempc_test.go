@@ -2,11 +2,11 @@ package gempc
 
 import (
 	"encoding/hex"
-	"fmt"
 	"testing"
 
 	"openct/internal/serial"
 	"openct/internal/vusb/card"
+	"openct/internal/vusb/serialline/linetest"
 )
 
 func block(pcb byte, inf string) string {
@@ -27,21 +27,6 @@ func host(pcb byte, inf string) string {
 	b[len(b)-1] ^= b[0] ^ nadHost
 	b[0] = nadHost
 	return hex.EncodeToString(b)
-}
-
-// send sends bytes, given in hex, and returns what comes back.
-func send(t *testing.T, r *Reader, text string) (s string) {
-	t.Helper()
-	b, err := hex.DecodeString(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range b {
-		for _, answer := range r.Send(c) {
-			s += fmt.Sprintf("%02x", answer.Byte)
-		}
-	}
-	return s
 }
 
 func TestReader(t *testing.T) {
@@ -94,11 +79,7 @@ func TestReader(t *testing.T) {
 			if tt.set != nil {
 				tt.set(r)
 			}
-			for _, x := range tt.sends {
-				if got := send(t, r, x[0]); got != x[1] {
-					t.Errorf("%s: %s, want %s", x[0], got, x[1])
-				}
-			}
+			linetest.Exchange(t, r, tt.sends...)
 		})
 	}
 }

@@ -1,30 +1,15 @@
 package kaan
 
 import (
-	"encoding/hex"
 	"testing"
 
+	"openct/internal/hextest"
 	"openct/internal/serial"
 	"openct/internal/vusb/card"
+	"openct/internal/vusb/serialline/linetest"
 )
 
 var line = serial.Params{Speed: 9600, Bits: 8, Parity: serial.Even, StopBits: 1}
-
-// send is a block to the terminal and its answer.
-func send(t *testing.T, x *Terminal, block string) string {
-	t.Helper()
-	b, err := hex.DecodeString(block)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out []byte
-	for _, c := range b {
-		for _, c := range x.Send(c) {
-			out = append(out, c.Byte)
-		}
-	}
-	return hex.EncodeToString(out)
-}
 
 func TestTerminal(t *testing.T) {
 	sim := card.NewEchoATR([]byte{0x3B, 0x02, 0x14, 0x50})
@@ -73,11 +58,7 @@ func TestTerminal(t *testing.T) {
 			if tt.change != nil {
 				tt.change(x)
 			}
-			for _, e := range tt.exchanges {
-				if got := send(t, x, e[0]); got != e[1] {
-					t.Fatalf("%s: %s, want %s", e[0], got, e[1])
-				}
-			}
+			linetest.Exchange(t, x, tt.exchanges...)
 		})
 	}
 }
@@ -96,13 +77,11 @@ func TestQuiet(t *testing.T) {
 			}
 		}
 		dsr("at first", b1)
-		if got := send(t, x, "1200088070000003300103db"); got != "2100029000b3" {
-			t.Fatal(got)
-		}
+		linetest.Exchange(t, x, [2]string{"1200088070000003300103db", "2100029000b3"})
 		dsr("quiet", false)
 		x.Insert(0, nil)
 		dsr("a card moved", true)
-		send(t, x, "1240052013018000e5")
+		linetest.Send(x, hextest.Bytes(t, "1240052013018000e5"))
 		dsr("asked", b1)
 	}
 }

@@ -1,30 +1,14 @@
 package smartboard
 
 import (
-	"encoding/hex"
-	"fmt"
 	"testing"
 
 	"openct/internal/serial"
 	"openct/internal/vusb/card"
+	"openct/internal/vusb/serialline/linetest"
 )
 
 var line = serial.Params{Speed: 115385, Bits: 8, Parity: serial.Even, StopBits: 2} // what an FTDI chip can do
-
-// send sends bytes, given in hex, and returns what comes back.
-func send(t *testing.T, r *Reader, text string) (s string) {
-	t.Helper()
-	b, err := hex.DecodeString(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range b {
-		for _, answer := range r.Send(c) {
-			s += fmt.Sprintf("%02x", answer.Byte)
-		}
-	}
-	return s
-}
 
 func TestReader(t *testing.T) {
 	sim := func() card.Card { return card.NewSIM(nil) }
@@ -63,11 +47,7 @@ func TestReader(t *testing.T) {
 			if tt.set != nil {
 				tt.set(r)
 			}
-			for _, x := range tt.sends {
-				if got := send(t, r, x[0]); got != x[1] {
-					t.Errorf("%s: %s, want %s", x[0], got, x[1])
-				}
-			}
+			linetest.Exchange(t, r, tt.sends...)
 		})
 	}
 }

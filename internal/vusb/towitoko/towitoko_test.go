@@ -9,17 +9,8 @@ import (
 
 	"openct/internal/serial/serialtest"
 	"openct/internal/vusb/card"
+	"openct/internal/vusb/serialline/linetest"
 )
-
-func send(t *testing.T, r *Reader, b []byte) (got []byte) {
-	t.Helper()
-	for _, c := range b {
-		for _, char := range r.Send(c) {
-			got = append(got, char.Byte)
-		}
-	}
-	return got
-}
 
 // The reader answers as the recorded one does.
 func TestRecorded(t *testing.T) {
@@ -52,7 +43,7 @@ func TestRecorded(t *testing.T) {
 						if len(got) > 0 {
 							t.Fatalf("%v: answer % x too much", w, got)
 						}
-						got = send(t, tt.reader, s.Data)
+						got = linetest.Send(tt.reader, s.Data)
 					case serialtest.Answer:
 						if !bytes.Equal(got, s.Data) {
 							t.Fatalf("%v: answer % x, want % x", w, got, s.Data)
@@ -89,15 +80,7 @@ func TestReader(t *testing.T) {
 			{"600f9c", "01"}, {"806f000576", "3b025430"}, {"6f806a0f4a", "01"}, {"6f050562", ""}, {"00ee000002", ""}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			for _, x := range tt.sends {
-				b, err := hex.DecodeString(x[0])
-				if err != nil {
-					t.Fatal(err)
-				}
-				if got := hex.EncodeToString(send(t, tt.reader, b)); got != x[1] {
-					t.Errorf("%s: %s, want %s", x[0], got, x[1])
-				}
-			}
+			linetest.Exchange(t, tt.reader, tt.sends...)
 		})
 	}
 }
@@ -108,7 +91,7 @@ func TestMoves(t *testing.T) {
 	status := []byte{0x03, 0x07}
 	want := func(when, answer string) {
 		t.Helper()
-		if got := hex.EncodeToString(send(t, r, status)); got != answer {
+		if got := hex.EncodeToString(linetest.Send(r, status)); got != answer {
 			t.Errorf("%s: %s, want %s", when, got, answer)
 		}
 	}
@@ -120,7 +103,7 @@ func TestMoves(t *testing.T) {
 	r.Insert(0, nil)
 	want("removed: missed", "")
 	want("removed", "8002")
-	if send(t, r, []byte{0x6F, 0x01, 0x6A, 0x0F, 0x46}); !r.Red(0) {
+	if linetest.Send(r, []byte{0x6F, 0x01, 0x6A, 0x0F, 0x46}); !r.Red(0) {
 		t.Error("the LED is off")
 	}
 }
@@ -131,9 +114,9 @@ func FuzzReader(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, c := range []card.Card{nil, card.NewEcho(), card.NewSLE4442(), card.New24C(256)} {
 			r := New(Twin, c)
-			send(t, r, b)
+			linetest.Send(r, b)
 			r.SetLines(false, false)
-			if got := send(t, r, []byte{0x00, 0x01}); !bytes.Equal(got, []byte{0x88, 0x10, 0x05}) {
+			if got := linetest.Send(r, []byte{0x00, 0x01}); !bytes.Equal(got, []byte{0x88, 0x10, 0x05}) {
 				t.Fatalf("afterwards it answers % x", got)
 			}
 		}
