@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"openct/internal/cli"
@@ -69,18 +70,21 @@ func (c *Control) entries(name string) (*status.File, []status.Entry, error) {
 		}
 		return f, []status.Entry{e}, nil
 	}
-	all, err := f.Entries()
+	live, err := living(f)
 	if err != nil {
 		f.Close()
 		return nil, nil, err
 	}
-	var live []status.Entry
-	for _, e := range all {
-		if e.InUse() {
-			live = append(live, e)
-		}
-	}
 	return f, live, nil
+}
+
+// living are the entries of readers that are served.
+func living(f *status.File) ([]status.Entry, error) {
+	all, err := f.Entries()
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all, func(e status.Entry) bool { return !e.InUse() }), nil
 }
 
 // readerJSON is a reader as "status --json" prints it.

@@ -73,12 +73,16 @@ func (c *Control) verifyTarget(operands []string) (devname.Target, error) {
 	if len(operands) > 1 || len(operands) == 1 && !isNumber(operands[0]) && !c.isAlias(operands[0]) {
 		return devname.Parse(operands, os.DirFS(c.Root.Path("/")))
 	}
-	f, live, err := c.entries("")
+	f, err := status.OpenReadOnly(c.Dir)
 	if err != nil {
-		return devname.Target{}, &cli.Hint{Err: errors.New("the status file cannot be read, so no reader is known"),
-			Hint: "name the device (lsusb prints bus and device number), such as: openct-control verify 001/004"}
+		return devname.Target{}, &cli.Hint{Err: err,
+			Hint: "to check a device without OpenCT, name it (lsusb prints bus and device number): openct-control verify 001/004"}
 	}
 	defer f.Close()
+	live, err := living(f)
+	if err != nil {
+		return devname.Target{}, err
+	}
 	var found []status.Entry
 	for _, e := range live {
 		if len(operands) == 0 || strconv.Itoa(e.Index) == operands[0] || !isNumber(operands[0]) && f.Alias(e) == operands[0] {
