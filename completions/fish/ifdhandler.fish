@@ -1,5 +1,5 @@
 complete -c ifdhandler -s F -l foreground -d 'stay in the foreground'
-complete -c ifdhandler -s i -l info -d 'list drivers and protocols'
+complete -c ifdhandler -s i -l info -d 'list drivers, protocols and devices'
 complete -c ifdhandler -s d -l debug -d 'log more'
 complete -c ifdhandler -s s -l syslog -d 'log to syslog'
 complete -c ifdhandler -s f -l config -r -F -d 'configuration file'

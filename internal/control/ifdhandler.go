@@ -21,7 +21,7 @@ Serves one smart card reader or token, in the background unless -F is given:
 
 options:
   -F, --foreground   stay in the foreground, log to standard error
-  -i, --info         list drivers and protocols
+  -i, --info         list drivers, protocols and devices
   -d, --debug        log more; may be repeated
   -s, --syslog       log to syslog
   -f, --config FILE  configuration file
