@@ -7,12 +7,12 @@ import (
 	"openct/internal/driver"
 )
 
-const mdevHeader = `# Lines for /etc/mdev.conf, before those that match all: BusyBox's mdev gives the
-# tokens' nodes to group openctd and has each token served that is plugged in while
-# OpenCT is started. "openct-control watch" does without them; see no-systemd.md.
-# Made from the driver table by "go generate"; do not edit. A device that only
-# openct.conf names needs a line like these; readers of the smart card class have
-# none, as pcscd may have them.
+const mdevHeader = `# Lines for /etc/mdev.conf, before those that match all devices. With them BusyBox's
+# mdev gives the tokens' nodes to group openctd, and starts a handler for each token
+# that is plugged in while OpenCT is started. "openct-control watch" does not need
+# them; see no-systemd.md. "go generate" makes this file from the driver table; do not
+# edit it. A device that only openct.conf names needs a line like these. Readers of the
+# smart card class have none, because pcscd may serve them.
 #
 # PRODUCT is vendor/product/release in hexadecimal digits without leading zeros
 # (usb_uevent in drivers/usb/core/driver.c).

@@ -7,8 +7,8 @@ import (
 	"openct/internal/driver"
 )
 
-const udevHeader = `# USB tokens and readers that OpenCT serves: permissions, and a unit to serve
-# them. Made from the driver table by "go generate"; do not edit.
+const udevHeader = `# Permissions and systemd units of the USB tokens and readers that OpenCT serves.
+# "go generate" makes this file from the driver table; do not edit it.
 #
 # A device that is not listed here is added by a line in openct.conf (see
 # openct.conf(5)) and a rule in /etc/udev/rules.d/59-openct.rules:
@@ -16,10 +16,11 @@ const udevHeader = `# USB tokens and readers that OpenCT serves: permissions, an
 #   SUBSYSTEM=="usb", ENV{DEVTYPE}=="usb_device", ATTR{idVendor}=="1234", \
 #     ATTR{idProduct}=="5678", ENV{OPENCT_DRIVER}="etoken64"
 #
-# and one that OpenCT shall leave alone by ENV{OPENCT_DRIVER}="none" there.
+# A rule there with ENV{OPENCT_DRIVER}="none" is for a device that OpenCT shall not
+# serve.
 #
-# There is no match for ACTION=="add" here on purpose: a device sends "bind"
-# and "change" as well, and what is not set again in the last event is lost.
+# These rules do not match ACTION=="add" alone: there are also the events "bind" and
+# "change", and udev forgets a property that the rules do not set at the last event.
 
 ACTION=="remove", GOTO="openct_end"
 # The CardMan Mobile 4000, a PCMCIA card (until Linux 6.3). openct.conf names it, and
@@ -27,7 +28,7 @@ ACTION=="remove", GOTO="openct_end"
 SUBSYSTEM=="cardman_4000", GROUP:="openctd", MODE:="0660"
 SUBSYSTEM!="usb", GOTO="openct_end"
 ENV{DEVTYPE}!="usb_device", GOTO="openct_end"
-# Lent to another machine by USB/IP: what serves it is there.
+# The device is exported to another machine by USB/IP, which serves it.
 DRIVER=="usbip-host", GOTO="openct_end"
 ENV{OPENCT_DRIVER}=="none", GOTO="openct_end"
 ENV{OPENCT_DRIVER}=="?*", GOTO="openct_ask"
@@ -35,18 +36,19 @@ ENV{OPENCT_DRIVER}=="?*", GOTO="openct_ask"
 `
 
 const udevFooter = `
-# The table stands as long as openct.conf does not change it: then openct-control
-# init leaves this file, and udev asks about these devices as well.
+# The table above is valid unless openct.conf changes it: in that case
+# openct-control init makes udev-ask, and udev runs openct-control for these devices
+# as well.
 ENV{OPENCT_DRIVER}=="?*", TEST!="/run/openct/udev-ask", GOTO="openct_ours"
 ENV{OPENCT_DRIVER}=="?*", GOTO="openct_ask"
 # Readers of the smart card class.
 ENV{ID_USB_INTERFACES}=="*:0b????:*", GOTO="openct_ask"
 GOTO="openct_end"
 
-# openct.conf has the last word: openct-control prints OPENCT_DRIVER (or "none")
-# and, where pcscd is to leave the device alone, PCSCLITE_IGNORE.
+# openct-control reads openct.conf, and prints OPENCT_DRIVER (the driver's name or
+# "none") and, if pcscd has to ignore the device, PCSCLITE_IGNORE.
 LABEL="openct_ask"
-# The answer to "add" holds for the "bind" that follows it at once.
+# At the event "bind", which follows "add" at once, the answer to "add" is used.
 ACTION=="bind", IMPORT{db}="PCSCLITE_IGNORE"
 ACTION=="bind", IMPORT{db}="OPENCT_DRIVER", GOTO="openct_answered"
 IMPORT{program}="/usr/sbin/openct-control udev $env{BUSNUM}-$env{DEVNUM}"
@@ -55,15 +57,16 @@ ENV{OPENCT_DRIVER}=="", GOTO="openct_end"
 ENV{OPENCT_DRIVER}=="none", GOTO="openct_end"
 
 LABEL="openct_ours"
-# Access to the token is access to /run/openct; the node itself is the
-# handler's alone. Final (:=), as libccid gives every reader to pcscd later.
+# Users get access to the token by /run/openct; the node itself is for the handler
+# alone. The assignment is final (:=), because libccid's rules, which udev reads
+# later, give every reader to pcscd.
 GROUP:="openctd", MODE:="0660", ENV{ID_SMARTCARD_READER}="1"
-# Over a suspend the token loses power and forgets; what comes back shall be
-# plugged in anew, not taken for what it was.
+# In a suspend the token may lose power, and with it the state of its card. So it has
+# to count as plugged in anew after the resume.
 TEST=="power/persist", ATTR{power/persist}="0"
 TAG+="systemd"
-# A device that changes is not plugged in anew: at such an event systemd starts
-# what is wanted and does not run, even if somebody has stopped it.
+# At a "change", SYSTEMD_WANTS is set only if it was not before: otherwise systemd
+# would start a unit that somebody has stopped.
 ACTION=="change", IMPORT{db}="OPENCT_UNIT"
 ENV{OPENCT_UNIT}=="", ENV{SYSTEMD_WANTS}+="openct-handler@$env{BUSNUM}-$env{DEVNUM}.service"
 ENV{OPENCT_UNIT}="openct-handler@$env{BUSNUM}-$env{DEVNUM}.service"

@@ -12,7 +12,7 @@ import (
 func TestUdevDevices(t *testing.T) {
 	text := string(udev(table()))
 	_, text, _ = strings.Cut(text, "GOTO=\"openct_ask\"\n\n")
-	text, _, _ = strings.Cut(text, "\n# The table stands")
+	text, _, _ = strings.Cut(text, "\n# The table above is valid")
 	want := `# one
 ATTR{idVendor}=="0529", ATTR{idProduct}=="0600", ENV{OPENCT_DRIVER}="one"
 ATTR{idVendor}=="abcd", ATTR{idProduct}=="0001", ENV{OPENCT_DRIVER}="one"
