@@ -301,9 +301,13 @@ func (k *kaan) resynchronise(ctx context.Context) (err error) {
 	return err
 }
 
-// Send implements proto.Link.
+// Send implements proto.Link. The terminal speaks when it is asked: what it has said
+// and nobody has read is an answer that came too late, or twice.
 func (k *kaan) Send(ctx context.Context, block []byte) error {
 	k.begun = false
+	if err := k.line.Flush(serial.In); err != nil {
+		return err
+	}
 	return k.line.Write(ctx, block)
 }
 

@@ -123,6 +123,9 @@ func (s *towitokoSlot) selectProtocol(ctx context.Context, t proto.ID, a *atr.AT
 	}
 	defer s.leave()
 	_, err = exchangePPS(ctx, s, req, towitokoReply)
+	if err != nil {
+		s.silence(ctx)
+	}
 	return err
 }
 
@@ -145,7 +148,21 @@ func (e towitokoEngine) Transmit(ctx context.Context, apdu, resp []byte) ([]byte
 			return nil, err
 		}
 	}
-	return e.Engine.Transmit(ctx, apdu, resp)
+	resp, err := e.Engine.Transmit(ctx, apdu, resp)
+	if errors.Is(err, proto.ErrResetRequired) {
+		s.silence(ctx)
+	}
+	return resp, err
+}
+
+// silence takes the power of a card that must be reset before it is used again, in a
+// reader with two slots: what it says too late would pass for an answer of the other
+// slot's card.
+func (s *towitokoSlot) silence(ctx context.Context) {
+	if len(s.slots) > 1 {
+		// Without a card or a reader it fails, and there is nothing to silence.
+		_ = s.do(context.WithoutCancel(ctx), 0x61, 0x0F)
+	}
 }
 
 // Send implements proto.Link: a header says how many bytes for the card follow.
