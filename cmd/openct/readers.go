@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"openct/internal/control"
 	"openct/internal/status"
 )
 
@@ -25,10 +26,15 @@ func (t *tool) list() error {
 	if err != nil {
 		return err
 	}
+	some := false
 	for _, e := range entries {
 		if e.InUse() {
+			some = true
 			fmt.Fprintf(t.Out, " %2d %s\n", e.Index, readerLine(e))
 		}
+	}
+	if !some {
+		fmt.Fprintf(t.Err, "%s: %s\n", t.Name, control.NoReader)
 	}
 	return nil
 }

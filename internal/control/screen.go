@@ -144,12 +144,12 @@ func (c *Control) statusText(asJSON bool) (text, complaints string, err error) {
 	default:
 		return "OpenCT is not started here; waiting for \"openct-control init\".\n", "", nil
 	}
-	print := view.Status
+	print := func() error { _, err := view.list(""); return err }
 	if asJSON {
-		print = view.StatusJSON
+		print = func() error { return view.StatusJSON("") }
 	}
 	var exit cli.ErrExit
-	if err := print(""); err != nil && !errors.As(err, &exit) {
+	if err := print(); err != nil && !errors.As(err, &exit) {
 		return "", "", err
 	}
 	switch {

@@ -15,10 +15,24 @@ import (
 
 // Status prints the readers and what is in them, in C OpenCT's layout, which
 // scripts parse; of one reader, if name is its number or its name in openct.conf.
+// Without a reader there is nothing on standard output, as with C OpenCT: scripts
+// take what is there for readers.
 func (c *Control) Status(name string) error {
+	n, err := c.list(name)
+	if err == nil && n == 0 {
+		c.say("openct-control: %s", NoReader)
+	}
+	return err
+}
+
+// NoReader is for people who ask for the readers where there is none.
+const NoReader = "no reader is served; openct-control doctor says what to do next"
+
+// list prints the readers and returns how many there are.
+func (c *Control) list(name string) (int, error) {
 	f, entries, err := c.entries(name)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer f.Close()
 	for i, e := range entries {
@@ -27,7 +41,7 @@ func (c *Control) Status(name string) error {
 		}
 		fmt.Fprintf(c.Out, " %2d   %-28.28s %s\n", e.Index, e.Name, strings.Join(info(e), ", "))
 	}
-	return nil
+	return len(entries), nil
 }
 
 func info(e status.Entry) []string {
