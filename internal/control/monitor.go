@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -76,15 +77,46 @@ func (c *Control) monitor(ctx context.Context, events monitor.Listener, asJSON b
 	if err == nil && c.Terminal != nil {
 		_, err = io.WriteString(c.Terminal, "\n") // the terminal has shown ^C
 	}
-	return err
+	return explainWatch(err)
 }
 
 // blind says what cannot be seen.
 func (c *Control) blind(err error) {
 	c.say("openct-control: %v", err)
-	if errors.Is(err, fs.ErrPermission) {
-		c.say("openct-control: only what is plugged in and unplugged is told; readers, cards and clients are seen by root and by the group of %s (usually scard)", c.Dir)
+	if !errors.Is(err, fs.ErrPermission) {
+		return
 	}
+	told := "only what is plugged in and unplugged is told"
+	if f, err := status.OpenReadOnly(c.Dir); err == nil {
+		f.Close()
+		told = "readers are listed as they are now, and after that " + told
+	}
+	c.say("openct-control: %s; for all events of readers, cards and clients, %s", told, c.whoMayWatch())
+}
+
+// whoMayWatch says what is to be done by a user who may not read the directory: to
+// enter it is enough for the readers, but not for the news of them (inotify(7)).
+func (c *Control) whoMayWatch() string {
+	const needs = 0o050 // the group reads and enters
+	if info, err := os.Stat(c.Dir); err == nil && info.Mode().Perm()&needs != needs {
+		return fmt.Sprintf("run openct-control as root, or let the group read %s, which has mode %04o: dir-mode of the socket statement in openct.conf", c.Dir, info.Mode().Perm())
+	}
+	return fmt.Sprintf("run openct-control as root, or as a member of the group of %s (usually scard)", c.Dir)
+}
+
+// explainWatch adds what to do where the kernel lets this user watch no more files
+// (inotify_init(2), inotify_add_watch(2)).
+func explainWatch(err error) error {
+	limit := ""
+	switch {
+	case errors.Is(err, unix.EMFILE):
+		limit = "fs.inotify.max_user_instances"
+	case errors.Is(err, unix.ENOSPC):
+		limit = "fs.inotify.max_user_watches"
+	default:
+		return err
+	}
+	return &cli.Hint{Err: err, Hint: "end programs of this user that watch files, or raise the limit " + limit + " (sysctl(8))"}
 }
 
 // serves says with which driver a device is served that is plugged in.
@@ -147,9 +179,9 @@ func (c *Control) statusWatch(ctx context.Context, asJSON bool, size func() (row
 		return s.show(text, !asJSON)
 	})
 	if errors.Is(err, fs.ErrPermission) {
-		return &cli.Hint{Err: err, Hint: "run it as root, or as a member of the group of " + c.Dir}
+		return &cli.Hint{Err: err, Hint: c.whoMayWatch()}
 	}
-	return err
+	return explainWatch(err)
 }
 
 // coloured says whether a terminal is to have colours (https://no-color.org).

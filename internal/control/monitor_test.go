@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"openct/internal/cli"
 	"openct/internal/config"
 	"openct/internal/golden"
 	"openct/internal/machine"
@@ -270,6 +272,89 @@ func TestMonitorEnd(t *testing.T) {
 			}
 			if out.String() != tt.want {
 				t.Errorf("got %q, want %q", out.String(), tt.want)
+			}
+		})
+	}
+}
+
+// asNobody lets this goroutine of root's see files as another user does (setfsuid(2)
+// is one thread's alone). The directory is a third user's then.
+func asNobody(t *testing.T, dir string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return
+	}
+	top := filepath.Dir(filepath.Dir(dir)) // which testing makes for one user
+	if err := errors.Join(os.Chmod(top, 0o755), os.Chown(dir, 1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread()
+	if err := unix.Setfsuid(65534); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = unix.Setfsuid(0)
+		runtime.UnlockOSThread()
+	})
+}
+
+// A user who may enter the directory, and not read it, gets no news of the readers
+// that are seen there: monitor says so, and status --watch ends.
+func TestUnreadableDirectory(t *testing.T) {
+	const next = "run openct-control as root, or let the group read "
+	for _, tt := range []struct {
+		name        string
+		mode        os.FileMode
+		told, hints string
+	}{
+		{"entered by everybody", 0o311, "readers are listed as they are now, and after that only what is plugged in and unplugged is told", next},
+		{"the group's", 0o050, "openct-control: only what is plugged in and unplugged is told", "or as a member of the group of "},
+		{"the owner's", 0o000, "openct-control: only what is plugged in and unplugged is told", next},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "openct")
+			if err := errors.Join(os.Mkdir(dir, 0o755), status.Init(dir, status.Options{UID: -1, GID: -1}), os.Chmod(dir, tt.mode)); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = os.Chmod(dir, 0o755) })
+			root := t.TempDir()
+			asNobody(t, dir)
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			var errs bytes.Buffer
+			c := &Control{Dir: dir, Out: io.Discard, Err: &errs, Root: machine.Root(root), Config: config.Default()}
+			if err := c.monitor(ctx, make(noDevices), false); err != nil {
+				t.Error(err)
+			}
+			for _, want := range []string{"openct-control: can't watch " + dir + ": permission denied\n", tt.told, tt.hints} {
+				if !strings.Contains(errs.String(), want) {
+					t.Errorf("monitor does not say %q:\n%s", want, &errs)
+				}
+			}
+			var hint *cli.Hint
+			if err := c.statusWatch(ctx, false, nil, nil); !errors.As(err, &hint) || !strings.Contains(hint.Hint, tt.hints) {
+				t.Errorf("status --watch: %v, %+v", err, hint)
+			}
+		})
+	}
+}
+
+func TestExplainWatch(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"none", nil, ""},
+		{"another error", unix.EIO, ""},
+		{"instances", &os.PathError{Op: "watch", Path: "/run/openct", Err: unix.EMFILE}, "fs.inotify.max_user_instances"},
+		{"watches", &os.PathError{Op: "watch", Path: "/run/openct", Err: unix.ENOSPC}, "fs.inotify.max_user_watches"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := explainWatch(tt.err)
+			var hint *cli.Hint
+			if !errors.Is(err, tt.err) || errors.As(err, &hint) != (tt.want != "") || hint != nil && !strings.Contains(hint.Hint, tt.want) {
+				t.Errorf("got %v, %+v", err, hint)
 			}
 		})
 	}
