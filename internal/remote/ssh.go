@@ -206,10 +206,30 @@ func explain(said string, to devname.Remote) error {
 	line = "ssh: " + strings.TrimPrefix(printable.Line(line), "ssh: ")
 	for _, h := range hints {
 		if strings.Contains(line, h.says) {
-			return errors.New(line + "; " + strings.NewReplacer("HOST", to.Host, "DIR", SSHDir).Replace(h.next))
+			return errors.New(line + nextMark + fill(h.next, to))
 		}
 	}
 	return errors.New(line)
+}
+
+// nextMark stands between what ssh says and what to do next.
+const nextMark = "; "
+
+func fill(next string, to devname.Remote) string {
+	return strings.NewReplacer("HOST", to.Host, "DIR", SSHDir).Replace(next)
+}
+
+// CutNext separates what to do next from an error of a connection to a machine;
+// empty: nothing is known. The far machine can have ssh say anything, so only what
+// this package says counts.
+func CutNext(text string, to devname.Remote) (why, next string) {
+	for _, h := range hints {
+		next := fill(h.next, to)
+		if why, ok := strings.CutSuffix(text, nextMark+next); ok {
+			return why, next
+		}
+	}
+	return text, ""
 }
 
 // tail keeps the end of what ssh says.
