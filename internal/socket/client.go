@@ -38,6 +38,7 @@ type Client struct {
 	nc     net.Conn
 	xid    uint32
 	broken error // why no further call can work
+	owed   int   // replies still to come that nobody waits for any more
 
 	out     [MaxPacket]byte
 	in      [MaxPacket]byte
@@ -429,11 +430,15 @@ func (c *Client) roundTrip(ctx context.Context) ([]byte, error) {
 		head, payload, err := c.readPacket()
 		switch {
 		case err != nil && ctx.Err() != nil:
-			return nil, context.Cause(ctx) // the reply is skipped when it comes
+			c.owed++ // the reply is skipped when it comes
+			return nil, context.Cause(ctx)
 		case err != nil:
 			return nil, c.fail(err)
+		case head.XID != c.xid && c.owed > 0:
+			c.owed--
+			continue
 		case head.XID != c.xid:
-			continue // of a request nobody waits for any more
+			return nil, c.fail(fmt.Errorf("%w: a reply to no request", ErrProtocol))
 		case head.Error > 0:
 			return nil, fmt.Errorf("%w: error field %d", ErrProtocol, int(head.Error))
 		case head.Error != Success:

@@ -221,7 +221,7 @@ func TestClientHostile(t *testing.T) {
 		{"another tag", exchange{reply: "030100"}, ErrProtocol, true},
 		{"empty value", exchange{reply: "450000"}, ErrProtocol, true},
 		{"length beyond the end", exchange{reply: "45ffff00"}, ErrProtocol, true},
-		{"other transactions first", exchange{reply: "raw 63000000 00000000 0000 0200 ffff 00000000 00000000 f9ff 0000 " + head + "0500 4500029000"}, nil, true},
+		{"replies to no request", exchange{reply: "last 63000000 00000000 0000 0200 ffff 00000000 00000000 f9ff 0000 " + head + "0500 4500029000"}, ErrProtocol, false},
 		{"packet too long", exchange{reply: "raw " + head + "f50f"}, ErrProtocol, false},
 		{"half a header", exchange{reply: "last 0100"}, ErrNoReply, false},
 		{"half a payload", exchange{reply: "last " + head + "0500 4500"}, ErrNoReply, false},
@@ -314,6 +314,44 @@ func TestClientGivesUp(t *testing.T) {
 	}
 	if _, err := c.Reset(context.Background(), 3); err != nil {
 		t.Errorf("after a deadline: %v", err)
+	}
+}
+
+// Replies to no request are no replies: a handler that sends them would keep the
+// client busy for as long as it likes.
+func TestRepliesToNoRequest(t *testing.T) {
+	here, there := net.Pipe()
+	c := NewClient(here)
+	defer c.Close()
+	defer there.Close()
+	answer := func(xids ...uint32) {
+		req := make([]byte, HeaderSize+requestOverhead)
+		if _, err := io.ReadFull(there, req); err != nil {
+			return
+		}
+		for _, xid := range xids {
+			if _, err := there.Write(packet(Header{XID: xid}, []byte{byte(TagATR), 1, byte(xid)})); err != nil {
+				return
+			}
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { answer(); cancel() }()
+	if _, err := c.Reset(ctx, 0); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	go answer(1, 2) // the first one's is late
+	if atr, err := c.Reset(context.Background(), 0); err != nil || !bytes.Equal(atr, []byte{2}) {
+		t.Fatalf("after a late reply: % x, %v", atr, err)
+	}
+	bounded, stop := context.WithTimeout(context.Background(), 10*time.Second)
+	defer stop()
+	go answer(1, 3)
+	if atr, err := c.Reset(bounded, 0); !errors.Is(err, ErrProtocol) {
+		t.Errorf("a reply that was had already: % x, %v", atr, err)
+	}
+	if _, err := c.Reset(bounded, 0); !errors.Is(err, NotConnected) {
+		t.Errorf("after that: %v", err)
 	}
 }
 
