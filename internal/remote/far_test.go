@@ -27,6 +27,7 @@ type far struct {
 	t       *testing.T
 	answers map[socket.Command]answer
 	closed  chan struct{} // at the end of the test
+	ended   chan struct{} // an element for each connection that has ended
 
 	mu   sync.Mutex
 	seen []socket.Command // but for WATCH, in their order
@@ -59,7 +60,7 @@ const good = "\x3B\x02\x14\x50"
 
 // newFar is a far handler of a token, but for some answers.
 func newFar(t *testing.T, change map[socket.Command]answer) *far {
-	f := &far{t: t, closed: make(chan struct{}), answers: map[socket.Command]answer{
+	f := &far{t: t, closed: make(chan struct{}), ended: make(chan struct{}, 64), answers: map[socket.Command]answer{
 		socket.CmdStatus:      reply(0, "\x00\x05Token\x01\x01\x00"),
 		socket.CmdLimits:      reply(0, "\x06\x02\x01\x05\x07\x02\x01\x02"),
 		socket.CmdReset:       reply(0, "\x03\x04"+good),
@@ -96,7 +97,13 @@ func (f *far) dial(context.Context) (*socket.Client, error) {
 }
 
 func (f *far) serve(nc net.Conn) {
-	defer nc.Close()
+	defer func() {
+		nc.Close()
+		select {
+		case f.ended <- struct{}{}:
+		default:
+		}
+	}()
 	head := make([]byte, socket.HeaderSize)
 	for {
 		if _, err := io.ReadFull(nc, head); err != nil {
@@ -404,6 +411,42 @@ func TestExchangedCard(t *testing.T) {
 	events := rd.(ifd.Notifier).Events()
 	if a, b := <-events, <-events; a.Present || !b.Present {
 		t.Errorf("%+v, then %+v", a, b)
+	}
+}
+
+// A far end whose slots contradict each other is one that cannot tell of cards.
+func TestFarEndThatTellsOfSomeSlots(t *testing.T) {
+	f := newFar(t, map[socket.Command]answer{
+		socket.CmdStatus: func(h socket.Header, p []byte) []byte {
+			if p[1] == socket.UnitReader {
+				return reply(0, "\x00\x05Token\x01\x02\x00\x01")(h, p)
+			}
+			return reply(0, "\x02\x01\x00")(h, p)
+		},
+		socket.CmdWatch: func(h socket.Header, p []byte) []byte {
+			if p[1] == 1 {
+				return reply(socket.InvalidCmd, "")(h, p)
+			}
+			return reply(0, "\x08\x01\x01\x02\x01\x01")(h, p)
+		},
+	})
+	rd, err := f.open(unhurried)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := rd.(ifd.Notifier); ok {
+		t.Error("it cannot tell of cards")
+	}
+	if st, err := rd.Slots()[0].(ifd.Presence).Status(context.Background()); err != nil || st.Present {
+		t.Errorf("slot 0, whose card has left: %+v, %v", st, err)
+	}
+	rd.Close()
+	for n := range 3 {
+		select {
+		case <-f.ended:
+		case <-time.After(patience):
+			t.Fatalf("%d of 3 connections have ended", n)
+		}
 	}
 }
 

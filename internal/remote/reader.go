@@ -126,7 +126,12 @@ func open(ctx context.Context, at string, dial dialer, w waits, o ifd.Options) (
 		news, err := c.Watch(limited, i, nil)
 		if errors.Is(err, socket.InvalidCmd) {
 			// A handler before 0.8, or C OpenCT's. The core asks for the card then.
-			c.Close()
+			for _, c := range clients[1:] {
+				c.Close()
+			}
+			for _, s := range r.slots {
+				s.told = false
+			}
 			r.log.Info("the far OpenCT does not tell of cards: it is asked once a second")
 			return r, nil
 		}
