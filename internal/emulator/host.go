@@ -410,6 +410,9 @@ func (h *host) enumerate() error {
 	if config, err = h.describe(descConfig, 0, 0, int(binary.LittleEndian.Uint16(config[2:]))); err != nil {
 		return err
 	}
+	if len(config) < configLen {
+		return usb.ErrDescriptor
+	}
 	if h.desc, err = usb.ParseDescriptors(append(slices.Clone(device), config...)); err != nil {
 		return err
 	}

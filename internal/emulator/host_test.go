@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -310,5 +311,43 @@ func TestOpenErrors(t *testing.T) {
 				t.Errorf("got %.200v", err)
 			}
 		})
+	}
+}
+
+// A device that describes itself in part is none, whatever it leaves out.
+func TestDescriptionsThatAreCutShort(t *testing.T) {
+	e := &echo{}
+	for lacks := range 3 {
+		ours, theirs := net.Pipe()
+		h := newHost("echo", ours, func() {})
+		go func() {
+			asked := 0
+			for {
+				var m [headerLen]byte
+				if _, err := io.ReadFull(theirs, m[:]); err != nil {
+					return
+				}
+				d := e.Descriptors()
+				answer := d.Device
+				if asked > 0 {
+					answer = d.Config[:min(len(d.Config), int(binary.BigEndian.Uint32(m[24:])))]
+				}
+				if asked == lacks {
+					answer = nil
+				}
+				asked++
+				reply := make([]byte, headerLen)
+				binary.BigEndian.PutUint32(reply[0:], retSubmit)
+				copy(reply[4:8], m[4:8])
+				binary.BigEndian.PutUint32(reply[24:], uint32(len(answer)))
+				if _, err := theirs.Write(append(reply, answer...)); err != nil {
+					return
+				}
+			}
+		}()
+		if err := h.enumerate(); !errors.Is(err, usb.ErrDescriptor) {
+			t.Errorf("without description %d: %v", lacks, err)
+		}
+		h.Close()
 	}
 }
