@@ -4,12 +4,17 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
+	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"openct/internal/lock"
+	"openct/internal/notify"
 	"openct/internal/socket"
 	"openct/internal/status"
 	"openct/internal/vusb"
@@ -279,6 +284,59 @@ func TestSideFileTells(t *testing.T) {
 	if !strings.Contains(d.LastError, "stall") {
 		t.Errorf("last error %q does not say what happened", d.LastError)
 	}
+}
+
+// The status line stays a line, and the last error in it, however many locks one
+// client collects.
+func TestStatusTextIsShort(t *testing.T) {
+	dir := initialised(t)
+	lines := make(chan string, 1000)
+	s := start(t, dir, card.NewEcho(), func(o *Options) { o.Notify = listenNotify(t, lines) })
+	c := s.client(0)
+	for range lock.MaxPerClient {
+		if _, err := c.Lock(context.Background(), 0, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for {
+		select {
+		case line := <-lines:
+			if n := strings.Count(line, " lock by pid "); n > maxTextLocks {
+				t.Fatalf("the line names %d locks: %q", n, line)
+			}
+			if strings.Contains(line, ", 60 more locks") {
+				return
+			}
+		case <-time.After(patience):
+			t.Fatal("the line never tells of the locks")
+		}
+	}
+}
+
+// listenNotify is systemd for a handler: what it is told comes out of lines.
+func listenNotify(t *testing.T, lines chan<- string) *notify.Notifier {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	t.Setenv("NOTIFY_SOCKET", path)
+	go func() {
+		b := make([]byte, 64<<10)
+		for {
+			n, err := conn.Read(b)
+			if err != nil {
+				return
+			}
+			select {
+			case lines <- string(b[:n]):
+			default:
+			}
+		}
+	}()
+	return notify.FromEnv(slog.New(slog.DiscardHandler))
 }
 
 // detail reads the side file until it says what is waited for.

@@ -97,6 +97,9 @@ func (r *report) tell() {
 	}
 }
 
+// maxTextLocks is how many locks the line names: a client can hold 64.
+const maxTextLocks = 4
+
 // text is one line: "Aladdin eToken PRO 64k, reader 0, card present".
 func (r *report) text() string {
 	parts := []string{r.name, fmt.Sprintf("reader %d", r.d.slot.Index())}
@@ -122,13 +125,17 @@ func (r *report) text() string {
 	default:
 		parts = append(parts, fmt.Sprintf("%d clients", n))
 	}
-	for _, g := range r.d.h.locks.Holders() {
+	locks := r.d.h.locks.Holders()
+	for _, g := range locks[:min(len(locks), maxTextLocks)] {
 		kind := "shared"
 		if g.Exclusive {
 			kind = "exclusive"
 		}
 		parts = append(parts, fmt.Sprintf("%s lock by pid %d (uid %d) since %s",
 			kind, g.Client.PID, g.Client.UID, g.Since.Format(time.TimeOnly)))
+	}
+	if more := len(locks) - maxTextLocks; more > 0 {
+		parts = append(parts, fmt.Sprintf("%d more locks", more))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 )
@@ -84,15 +85,27 @@ func (n *Notifier) Stopping(status string) { n.send(daemon.SdNotifyStopping + st
 // Status changes what systemctl status shows: one line for people.
 func (n *Notifier) Status(status string) { n.send(statusLine(status)[1:]) }
 
+// maxStatus is how many bytes of a status text are told. systemd ignores messages of
+// more than 4096 bytes, and logs a warning for each (NOTIFY_BUFFER_MAX in
+// src/core/manager.c).
+const maxStatus = 2048
+
 // statusLine is the assignment for a status text, on a line of its own. A message is lines
 // of assignments, so nothing a device calls itself may start another line.
 func statusLine(status string) string {
-	return "\nSTATUS=" + strings.Map(func(r rune) rune {
+	status = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r
 	}, status)
+	if n := maxStatus; len(status) > n {
+		for !utf8.RuneStart(status[n]) {
+			n--
+		}
+		status = status[:n] + "..."
+	}
+	return "\nSTATUS=" + status
 }
 
 func (n *Notifier) send(message string) {

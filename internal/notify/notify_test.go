@@ -67,6 +67,8 @@ func TestMessages(t *testing.T) {
 	m.expect(t, "STATUS=2 clients")
 	n.Status("Evil\nMAINPID=1\r\x00\x1b[2J")
 	m.expect(t, "STATUS=Evil MAINPID=1   [2J")
+	n.Status(strings.Repeat("x", maxStatus-1) + "\u00e4" + strings.Repeat("y", 1<<20))
+	m.expect(t, "STATUS="+strings.Repeat("x", maxStatus-1)+"...")
 	n.Stopping("unplugged")
 	m.expect(t, "STOPPING=1\nSTATUS=unplugged")
 	m.nothing(t)
