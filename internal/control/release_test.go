@@ -165,10 +165,15 @@ func TestTakeInUse(t *testing.T) {
 // What stands in a record is one word of the command that the error tells.
 func TestTakeHint(t *testing.T) {
 	c, _ := releaser(t, status.Detail{})
-	err := c.take(status.Released{Driver: "phoenix", Type: "serial", Device: "/dev/x; reboot #"})
-	var hint *cli.Hint
-	if !errors.Is(err, errUnknown) || !errors.As(err, &hint) || !strings.HasSuffix(hint.Hint, "attach phoenix serial '/dev/x; reboot #'") {
-		t.Errorf("error %v", err)
+	for uid, want := range map[int]string{
+		os.Geteuid():     "rm ''; openct-control attach phoenix serial '/dev/x; reboot #'",
+		os.Geteuid() + 1: "rm ''", // the words are another user's
+	} {
+		err := c.take(status.Released{UID: uid, Driver: "phoenix", Type: "serial", Device: "/dev/x; reboot #"})
+		var hint *cli.Hint
+		if !errors.Is(err, errUnknown) || !errors.As(err, &hint) || hint.Hint != want {
+			t.Errorf("user %d: error %v", uid, err)
+		}
 	}
 }
 
