@@ -13,7 +13,8 @@ import (
 // followed is a reader that has been told of.
 type followed struct {
 	reader
-	seq       uint64 // of the last event in its side file that was told
+	since     time.Time // when its handler began to serve it; zero where that is not known
+	seq       uint64    // of the last event in its side file that was told
 	who       known
 	unplugged bool // told already
 }
@@ -64,7 +65,7 @@ func (m *monitor) begin(s snapshot) {
 }
 
 func (m *monitor) follow(n int, r reader) *followed {
-	f := &followed{reader: r, who: known{}}
+	f := &followed{reader: r, since: r.detail.Since, who: known{}}
 	for _, c := range r.detail.Connections {
 		f.who[c.Connection] = m.names.client(c.PID, c.UID)
 	}
@@ -85,7 +86,7 @@ func (f *followed) holder(m *monitor, pid int, uid uint32) Client {
 // reader tells what is different at one reader.
 func (m *monitor) reader(n int, now reader) {
 	f := m.readers[n]
-	if f != nil && f.entry.PID != now.entry.PID {
+	if f != nil && (f.entry.PID != now.entry.PID || f.again(now.detail)) {
 		m.ended(n, f, now.died == f.entry.PID)
 		f = nil
 	}
@@ -104,6 +105,15 @@ func (m *monitor) reader(n int, now reader) {
 	if f.reader = now; now.detail.PID != 0 {
 		f.who = f.who.forget(now.detail.Connections)
 	}
+	if !now.detail.Since.IsZero() {
+		f.since = now.detail.Since
+	}
+}
+
+// again says whether the same process serves a reader anew: that of another
+// OpenCT's does so when the reader comes back.
+func (f *followed) again(d status.Detail) bool {
+	return !f.since.IsZero() && !d.Since.IsZero() && !d.Since.Equal(f.since)
 }
 
 // ended tells that a reader is no longer served.

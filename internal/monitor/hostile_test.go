@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,6 +107,43 @@ func TestFlood(t *testing.T) {
 	}
 	if name := m.names.user(0); name == "" || strings.Contains(name, "\x1b") {
 		t.Errorf("name %q", name)
+	}
+}
+
+// A process that serves a reader anew while nobody looks counts its events from 1.
+func TestSameProcessAgain(t *testing.T) {
+	m, told, _ := flooded(t)
+	look := func(since int64, seq ...uint64) []Kind {
+		*told = nil
+		r := reader{entry: status.Entry{Name: "token", PID: 1}, ready: true}
+		if since > 0 {
+			r.detail = status.Detail{PID: 1, Since: time.Unix(since, 0)}
+		}
+		for _, n := range seq {
+			r.detail.Events = append(r.detail.Events, status.Event{Seq: n, Event: status.Failed})
+		}
+		var s snapshot
+		s.readers[0] = r
+		m.compare(s)
+		var kinds []Kind
+		for _, e := range *told {
+			kinds = append(kinds, e.Event)
+		}
+		return kinds
+	}
+	for _, tt := range []struct {
+		name string
+		got  []Kind
+		want []Kind
+	}{
+		{"first life", look(1, 1, 2, 3), []Kind{Ready, Failed, Failed, Failed}},
+		{"a side file that cannot be read", look(0), nil},
+		{"the same life", look(1, 1, 2, 3, 4), []Kind{Failed}},
+		{"second life", look(2, 1, 2), []Kind{Stopped, Ready, Failed, Failed}},
+	} {
+		if !slices.Equal(tt.got, tt.want) {
+			t.Errorf("%s: got %v, want %v", tt.name, tt.got, tt.want)
+		}
 	}
 }
 
