@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"openct/internal/ifd"
-	"openct/internal/lock"
 	"openct/internal/reader"
 )
 
@@ -68,8 +67,8 @@ const farReset = time.Minute
 // resetLeft resets a card that a client had locked exclusively when its connection
 // ended, before the other handler's clients get it: to those, the lock has the
 // connection's end of this handler, and of no client here.
-func (h *handler) resetLeft(g lock.Grant) {
-	slot, err := h.reader.Slot(g.Slot)
+func (h *handler) resetLeft(n int) {
+	slot, err := h.reader.Slot(n)
 	if err != nil {
 		return
 	}
@@ -80,7 +79,7 @@ func (h *handler) resetLeft(g lock.Grant) {
 	ctx, cancel := context.WithTimeout(context.Background(), farReset)
 	defer cancel()
 	if err = slot.Enter(ctx); err == nil {
-		if h.left[g.Slot].Swap(false) {
+		if h.left[n].Swap(false) {
 			_, err = slot.Reset(ctx)
 		}
 		slot.Leave()

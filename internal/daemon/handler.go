@@ -62,10 +62,12 @@ var _ socket.Session = (*client)(nil)
 // Disconnect implements socket.Session: a client's locks end with it, and so
 // does what it has verified under an exclusive one.
 func (c *client) Disconnect() {
+	var slots [reader.MaxSlots]bool
 	for _, g := range c.locks.Holders() {
-		if g.Client.ID == c.who.ID && g.Exclusive {
+		if g.Client.ID == c.who.ID && g.Exclusive && !slots[g.Slot] {
+			slots[g.Slot] = true
 			c.left[g.Slot].Store(true) // before the lock is released
-			c.resetLeft(g)
+			c.resetLeft(g.Slot)
 		}
 	}
 	released := c.locks.Release(c.who.ID)

@@ -2,12 +2,14 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
 
 	"openct/internal/ifd"
+	"openct/internal/status"
 )
 
 // Pauses between attempts to reach a reader that another handler serves, doubling.
@@ -36,6 +38,16 @@ func (d *daemon) relay(ctx context.Context, connect func(string, ifd.Options) (i
 	}
 	told := ""
 	for pause := minAway; ; pause = min(2*pause, maxAway) {
+		// A reader that is not there has no entry by which openct-control shutdown
+		// would find this process.
+		err := d.reopenStatus()
+		if errors.Is(err, status.ErrNotInitialised) {
+			d.Log.Info("OpenCT was stopped here")
+			return nil
+		}
+		if err != nil {
+			return err
+		}
 		rd, err := way.Connect(ctx)
 		switch {
 		case ctx.Err() != nil && err == nil:
@@ -67,6 +79,20 @@ func (d *daemon) relay(ctx context.Context, connect func(string, ifd.Options) (i
 			return nil
 		}
 	}
+}
+
+// reopenStatus maps the status file that clients open now, if that is another one.
+func (d *daemon) reopenStatus() error {
+	if d.file.Current() {
+		return nil
+	}
+	f, err := status.Open(d.Dir)
+	if err != nil {
+		return err
+	}
+	d.file.Close()
+	d.file = f
+	return nil
 }
 
 // serveOnce serves a reader until it leaves or ctx ends, and returns nil for both.

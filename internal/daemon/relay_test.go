@@ -20,7 +20,7 @@ import (
 
 // relayed serves reader 0 of another handler's directory, in a directory of its own.
 // It need not be there.
-func relayed(t *testing.T, far string) *served {
+func relayed(t *testing.T, far string, change ...func(*Options)) *served {
 	t.Helper()
 	s := &served{t: t, dir: initialised(t), done: make(chan error, 1)}
 	ready := make(chan struct{})
@@ -28,13 +28,15 @@ func relayed(t *testing.T, far string) *served {
 	cfg.LockWait = 0
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
-	go func() {
-		s.done <- Run(ctx, Options{
-			Target: devname.Target{Driver: "openct", Type: devname.TypeUnix, Path: socket.ReaderPath(far, 0)},
-			Dir:    s.dir, Config: cfg, Log: slog.New(slog.DiscardHandler),
-			Ready: func() { close(ready) },
-		})
-	}()
+	o := Options{
+		Target: devname.Target{Driver: "openct", Type: devname.TypeUnix, Path: socket.ReaderPath(far, 0)},
+		Dir:    s.dir, Config: cfg, Log: slog.New(slog.DiscardHandler),
+		Ready: func() { close(ready) },
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	go func() { s.done <- Run(ctx, o) }()
 	t.Cleanup(func() {
 		cancel()
 		s.wait()
@@ -218,6 +220,40 @@ func TestRelayPINDoesNotOutliveItsOwner(t *testing.T) {
 			t.Errorf("the PIN is still good: % x, %v", sw, err)
 		}
 		return
+	}
+}
+
+// A reader that is not there keeps nothing from ending when OpenCT is stopped.
+func TestRelayEndsWithOpenCT(t *testing.T) {
+	near := relayed(t, initialised(t))
+	if err := status.Retire(near.dir); err != nil {
+		t.Fatal(err)
+	}
+	near.wait()
+}
+
+// A client's end resets the far card once, however many locks it held.
+func TestRelayResetsOnce(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	farDir := initialised(t)
+	chip := newPINCard()
+	start(t, farDir, chip, quick)
+	near := relayed(t, farDir)
+	near.await("served", status.Entry.InUse)
+	a, b := near.client(0), near.client(0)
+	for range 5 {
+		if _, err := a.Lock(ctx, 0, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := chip.resets.Load()
+	a.Close()
+	if _, err := b.Lock(ctx, 0, true); err != nil { // waits for a's end
+		t.Fatal(err)
+	}
+	if n := chip.resets.Load() - before; n != 1 {
+		t.Errorf("%d resets", n)
 	}
 }
 

@@ -153,8 +153,8 @@ func (f *File) Entry(n int) (Entry, error) {
 
 func (f *File) path() string { return filepath.Join(f.dir, fileName) }
 
-// current says whether the mapped file is the one that clients open now.
-func (f *File) current() bool {
+// Current says whether the mapped file is the one that clients open now.
+func (f *File) Current() bool {
 	var st unix.Stat_t
 	err := unix.Lstat(f.path(), &st)
 	return err == nil && uint64(st.Dev) == f.dev && st.Ino == f.ino

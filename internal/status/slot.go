@@ -71,7 +71,7 @@ func (f *File) claim(lock *lockFile, d Detail) (int, error) {
 		return 0, err
 	}
 	defer lock.unlock(allocByte)
-	if !f.current() {
+	if !f.Current() {
 		return 0, wrap("use", f.path(), fmt.Errorf("the status file was replaced: %w", ErrNotInitialised))
 	}
 	free := -1
