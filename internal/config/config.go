@@ -28,7 +28,7 @@ type Config struct {
 
 	Readers []Reader    // attached by init, in file order
 	Aliases []Alias     // names of USB devices, the first that fits counts
-	Unknown bool        // a statement names a driver that is not there
+	Unknown bool        // a statement names a driver that does not exist
 	Drivers []DriverIDs // one for each driver named, in the order they are asked
 	NotYet  []DriverIDs // the same for drivers of C OpenCT that are not there
 

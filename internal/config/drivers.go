@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// ErrUnknownDriver: a statement names a driver that is not there. No reader or
+// ErrUnknownDriver: a statement names a driver that does not exist. No reader or
 // device is served because of that statement.
 var ErrUnknownDriver = errors.New("no driver has this name")
 
