@@ -22,6 +22,10 @@ const MaxSlots = 8
 // asked but does not tell. C OpenCT asks once per second (ifdhandler.c).
 const pollInterval = time.Second
 
+// closeWait is how long Close waits for the slots. What is under way ends with its
+// context, which the caller has ended.
+const closeWait = 200 * time.Millisecond
+
 // States that callers branch on; test with errors.Is.
 var (
 	// ErrInvalidSlot: the reader has no such slot.
@@ -75,9 +79,17 @@ func (r *Reader) watch(f func()) {
 	}()
 }
 
-// Close stops watching and closes the reader.
+// Close stops watching and closes the reader, once its slots are no longer in use: a
+// driver may have something to say to the reader then, and works for one at a time.
 func (r *Reader) Close() error {
 	r.stop()
+	ctx, cancel := context.WithTimeout(context.Background(), closeWait)
+	defer cancel()
+	for _, s := range r.slots {
+		if s.Enter(ctx) == nil {
+			defer s.Leave()
+		}
+	}
 	err := r.ifd.Close() // closes the channel of events, too
 	r.watching.Wait()
 	return err
