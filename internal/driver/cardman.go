@@ -181,7 +181,7 @@ func (c *cardMan) send(ctx context.Context, request uint8, value uint16, out []b
 		buf := make([]byte, cardManPacket)
 		for range cardManPackets {
 			until, cancel := context.WithTimeout(ctx, cardManStale)
-			_, err := c.dev.Interrupt(until, cardManIn, buf)
+			_, err := interrupt(until, c.dev, cardManIn, buf)
 			cancel()
 			if err != nil {
 				break // silence; what is worse shows at once
@@ -199,7 +199,7 @@ func (c *cardMan) collect(ctx context.Context, timeout, gap time.Duration, whole
 	for range cardManPackets {
 		until, cancel := context.WithTimeout(ctx, timeout)
 		buf := make([]byte, cardManPacket)
-		n, err := c.dev.Interrupt(until, cardManIn, buf)
+		n, err := interrupt(until, c.dev, cardManIn, buf)
 		cancel()
 		answer = append(answer, buf[:n]...)
 		if err != nil {

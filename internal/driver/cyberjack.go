@@ -237,7 +237,7 @@ func (c *cyberJack) exchange(ctx context.Context, nad byte, apdu, resp []byte, w
 func (c *cyberJack) Send(ctx context.Context, block []byte) error {
 	frame := append([]byte{0, byte(len(block)), byte(len(block) >> 8)}, block...)
 	defer clear(frame) // there may be a PIN
-	n, err := c.dev.Bulk(ctx, cyberOut, frame, controlTimeout)
+	n, err := bulk(ctx, c.dev, cyberOut, frame, controlTimeout)
 	if err == nil && n != len(frame) {
 		err = fmt.Errorf("reader took %d of %d bytes: %w", n, len(frame), ifd.ErrComm)
 	}
@@ -303,7 +303,7 @@ func (c *cyberJack) frame(ctx context.Context, timeout time.Duration) ([]byte, e
 			return nil, fmt.Errorf("the reader sends empty packets only: %w", ifd.ErrComm)
 		}
 		var err error
-		have, err = c.dev.Bulk(ctx, cyberIn, c.buf[:cyberPacket], timeout)
+		have, err = bulk(ctx, c.dev, cyberIn, c.buf[:cyberPacket], timeout)
 		if err != nil {
 			return nil, err
 		}
@@ -318,7 +318,7 @@ func (c *cyberJack) frame(ctx context.Context, timeout time.Duration) ([]byte, e
 		return nil, fmt.Errorf("%w: frame of %d bytes", proto.ErrCorrupted, want)
 	case want > have && !short:
 		rest := (want - have + cyberPacket - 1) / cyberPacket * cyberPacket
-		n, err := c.dev.Bulk(ctx, cyberIn, c.buf[have:have+rest], timeout)
+		n, err := bulk(ctx, c.dev, cyberIn, c.buf[have:have+rest], timeout)
 		if err != nil && !errors.Is(err, usb.ErrTimeout) {
 			return nil, err
 		}

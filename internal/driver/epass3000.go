@@ -119,7 +119,7 @@ func (t *ePass3000) write(ctx context.Context, command uint16, value []byte) err
 	frame = binary.BigEndian.AppendUint16(frame, command)
 	frame = binary.BigEndian.AppendUint16(frame, uint16(len(value)))
 	frame = append(frame, value...)
-	n, err := t.dev.Bulk(ctx, ePassOut, frame, controlTimeout)
+	n, err := bulk(ctx, t.dev, ePassOut, frame, controlTimeout)
 	clear(frame) // there may be a PIN
 	if err == nil && n != len(frame) {
 		err = fmt.Errorf("token took %d of %d bytes: %w", n, len(frame), ifd.ErrComm)
@@ -134,7 +134,7 @@ func (t *ePass3000) read(ctx context.Context, timeout time.Duration) ([]byte, er
 	for want := ePassHeader; len(frame) < want; {
 		missing := want - len(frame)
 		buf := make([]byte, (missing+t.packet-1)/t.packet*t.packet)
-		n, err := t.dev.Bulk(ctx, ePassIn, buf, timeout)
+		n, err := bulk(ctx, t.dev, ePassIn, buf, timeout)
 		if err != nil {
 			return nil, err
 		}
@@ -172,7 +172,7 @@ func (t *ePass3000) drain(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if _, err := t.dev.Bulk(ctx, ePassIn, buf, ePassStale); err != nil {
+		if _, err := bulk(ctx, t.dev, ePassIn, buf, ePassStale); err != nil {
 			break // silence; what is worse shows at once
 		}
 	}

@@ -68,7 +68,7 @@ func (t *starKey) readATR(ctx context.Context, wait time.Duration) ([]byte, erro
 	var raw []byte
 	for {
 		buf := make([]byte, starKeyATRMax)
-		n, err := t.dev.Interrupt(until, starKeyIn, buf)
+		n, err := interrupt(until, t.dev, starKeyIn, buf)
 		raw = append(raw, buf[:n]...)
 		switch {
 		case n > 0 && (atr.Complete(raw) || len(raw) >= starKeyATRMax):

@@ -77,6 +77,27 @@ func sendAll(ctx context.Context, dev usb.Device, s usb.Setup, data []byte, time
 	return nil
 }
 
+// bulk is a bulk transfer. An endpoint that has stalled stays so until the host clears
+// that (USB 2.0, 9.4.5); the transfer has failed all the same.
+func bulk(ctx context.Context, dev usb.Device, ep uint8, data []byte, timeout time.Duration) (int, error) {
+	n, err := dev.Bulk(ctx, ep, data, timeout)
+	clearHalt(dev, ep, err)
+	return n, err
+}
+
+// interrupt is an interrupt transfer, after which a stalled endpoint works again as well.
+func interrupt(ctx context.Context, dev usb.Device, ep uint8, buf []byte) (int, error) {
+	n, err := dev.Interrupt(ctx, ep, buf)
+	clearHalt(dev, ep, err)
+	return n, err
+}
+
+func clearHalt(dev usb.Device, ep uint8, err error) {
+	if errors.Is(err, usb.ErrStall) {
+		_ = dev.ClearHalt(ep)
+	}
+}
+
 // exactly wants an answer to be these bytes.
 func exactly(want ...byte) func([]byte) error {
 	return func(answer []byte) error {

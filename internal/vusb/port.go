@@ -22,6 +22,7 @@ type Port struct {
 	mu     sync.Mutex
 	faults []*Fault
 	claims map[uint8]*device
+	halted map[uint8]bool // endpoints that have stalled: so they stay until ClearHalt (USB 2.0, 9.4.5)
 }
 
 var _ Model = (*Port)(nil)
@@ -30,7 +31,7 @@ var _ Model = (*Port)(nil)
 // a real device has its node.
 func Plug(name string, m Model) *Port {
 	gone, pull := context.WithCancel(context.Background())
-	return &Port{name: name, model: m, gone: gone, pull: pull, claims: map[uint8]*device{}}
+	return &Port{name: name, model: m, gone: gone, pull: pull, claims: map[uint8]*device{}, halted: map[uint8]bool{}}
 }
 
 // Unplug pulls the device: pending and later transfers fail, Gone is closed.
@@ -199,14 +200,37 @@ func (d *device) endpoint(ctx context.Context, ep uint8, data []byte) (int, erro
 	if !d.claimed(ep) {
 		return 0, fmt.Errorf("endpoint of an interface that is not claimed: %w", usb.ErrIO)
 	}
-	if ep&0x80 == 0 {
-		if err := d.port.Out(ctx, ep, data); err != nil {
-			return 0, err
-		}
-		return len(data), nil
+	if d.port.isHalted(ep) {
+		return 0, ErrStall
 	}
-	in, err := d.port.In(ctx, ep, len(data))
-	return copy(data, in), err
+	var in []byte
+	var err error
+	n := len(data)
+	if ep&0x80 == 0 {
+		err = d.port.Out(ctx, ep, data)
+	} else {
+		in, err = d.port.In(ctx, ep, len(data))
+		n = copy(data, in)
+	}
+	if errors.Is(err, ErrStall) {
+		d.port.halt(ep, true)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
+func (p *Port) isHalted(ep uint8) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.halted[ep]
+}
+
+func (p *Port) halt(ep uint8, halted bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.halted[ep] = halted
 }
 
 func (d *device) claimed(ep uint8) bool {
@@ -223,6 +247,7 @@ func (d *device) claimed(ep uint8) bool {
 }
 
 func (d *device) ClearHalt(ep uint8) error {
+	d.port.halt(ep, false)
 	return usb.Wrap(fmt.Sprintf("clear halt %02x", ep), d.port.name, d.alive())
 }
 
