@@ -8,6 +8,7 @@ import (
 	"go/token"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -109,12 +110,13 @@ const harness = `
 _init_completion() { words=("${COMP_WORDS[@]}"); cword=$COMP_CWORD; cur=${words[cword]}; prev=${words[cword-1]}; }
 _filedir() { COMPREPLY=(a-file); }
 ifdhandler() { printf 'Reader drivers:\n    etoken64, etoken\nProtocols:\n    T=0\n'; }
-openct-tool() { printf '  0 One\n 12 Two\n'; }
+openct-control() { printf '%s\n' '[' '{' '"reader": 0,' '"detail": {' '"alias": "office",' '}' '}' '{' '"reader": 12,' \
+	'"serial": "x \"alias\": ",' '"alias": "my $(echo desk)"' '}' '{' '"reader": 3,' '"alias": "back office"' '}' ']'; }
 source "$1"; shift
 COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
 spec=$(complete -p "$1"); spec=${spec#*-F }
 "${spec%% *}" "$1" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
-echo "${COMPREPLY[@]}"
+printf '%s\n' "${COMPREPLY[@]}"
 `
 
 func TestBash(t *testing.T) {
@@ -122,25 +124,42 @@ func TestBash(t *testing.T) {
 		line []string // the last word is being typed
 		want string
 	}{
-		{[]string{"openct-control", "s"}, "status shutdown"},
+		{[]string{"openct-control", "s"}, "status|shutdown"},
 		{[]string{"openct-control", "--no"}, "--no-coldplug"},
 		{[]string{"openct-control", "-f", ""}, "a-file"},
-		{[]string{"openct-tool", "r"}, "rwait read"},
-		{[]string{"openct-tool", "-r", ""}, "0 12"},
-		{[]string{"ifdhandler", "eto"}, "etoken64 etoken"},
+		{[]string{"openct-control", "-f", "CONF", "attach", "--reader", ""}, `desk|my\ desk|its\ \$HOME|tight`},
+		{[]string{"openct-control", "-f", "CONF", "attach", "--reader", "my"}, `my\ desk`},
+		{[]string{"openct-control", "status", ""}, `0|office|12|my\ \$\(echo\ desk\)|3|back\ office`},
+		{[]string{"openct-control", "release", "o"}, "office"},
+		{[]string{"openct-control", "verify", "1"}, "12"},
+		{[]string{"openct-tool", "r"}, "rwait|read"},
+		{[]string{"openct-tool", "-r", ""}, `0|office|12|my\ \$\(echo\ desk\)|3|back\ office`},
+		{[]string{"openct-tool", "--reader", `my\ `}, `my\ \$\(echo\ desk\)`},
+		{[]string{"openct-tool", "-r", `"back o`}, "back office"},
+		{[]string{"openct-tool", "-r", `'b`}, "back office"},
+		{[]string{"openct-tool", "-r", `"my`}, ""},
+		{[]string{"ifdhandler", "eto"}, "etoken64|etoken"},
 		{[]string{"ifdhandler", "etoken64", "v"}, "virtual"},
 		{[]string{"ifdhandler", "-F", "etoken64", "virtual", "p"}, "piv"},
 		{[]string{"openct-vtoken", "p"}, "plug"},
-		{[]string{"openct-vtoken", "plug", "--driver", "eto"}, "etoken64 etoken"},
+		{[]string{"openct-vtoken", "plug", "--driver", "eto"}, "etoken64|etoken"},
 		{[]string{"openct-vtoken", "plug", "--card", "ec"}, "echo"},
 		{[]string{"openct-vtoken", "ctl", ""}, "a-file"},
-		{[]string{"openct-vtoken", "ctl", "sock", "s"}, "stall short status"},
+		{[]string{"openct-vtoken", "ctl", "sock", "s"}, "stall|short|status"},
+	}
+	conf := filepath.Join(t.TempDir(), "openct.conf")
+	readers := "reader desk {\n};\n\treader \"my desk\" { };\nreader  \"its $HOME\"{};\nreader tight{};\nreader { };\n# reader no { };\n"
+	if err := os.WriteFile(conf, []byte(readers), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	for _, tt := range tests {
 		t.Run(strings.Join(tt.line, " "), func(t *testing.T) {
 			args := append([]string{"--norc", "-c", harness, "bash", "bash/" + tt.line[0]}, tt.line...)
+			if i := slices.Index(args, "CONF"); i >= 0 {
+				args[i] = conf
+			}
 			out, err := exec.Command("bash", args...).CombinedOutput()
-			if got := strings.TrimSpace(string(out)); err != nil || got != tt.want {
+			if got := strings.ReplaceAll(strings.TrimSpace(string(out)), "\n", "|"); err != nil || got != tt.want {
 				t.Errorf("got %q, %v; want %q", got, err, tt.want)
 			}
 		})

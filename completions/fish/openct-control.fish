@@ -1,7 +1,17 @@
+# Numbers and names of the readers that are served, a line each: names may hold blanks.
+function __openct_readers
+    PATH="$PATH:/usr/local/sbin:/usr/sbin" openct-control status --json 2>/dev/null | sed -n -e 's/^ *"reader": \([0-9]*\),$/\1/p' -e 's/^ *"alias": "\([^"\\]*\)",*$/\1/p'
+end
+
+# Names of the readers in openct.conf.
+function __openct_configured
+    sed -n -e 's/^[[:blank:]]*reader[[:blank:]]*"\([^"]*\)".*/\1/p' -e 's/^[[:blank:]]*reader[[:blank:]][[:blank:]]*\([^"{[:blank:]]\{1,\}\).*/\1/p' /etc/openct.conf 2>/dev/null
+end
+
 complete -c openct-control -f
 complete -c openct-control -s f -l config -r -F -d 'configuration file'
 complete -c openct-control -s n -l no-coldplug -d 'do not serve devices that are plugged in already'
-complete -c openct-control -l reader -x -a "(sed -n 's/^ *reader  *\([^ {]*\).*/\1/p' /etc/openct.conf 2>/dev/null)" -d 'attach a reader of openct.conf'
+complete -c openct-control -l reader -x -a '(__openct_configured)' -d 'attach a reader of openct.conf'
 complete -c openct-control -s o -l output -r -F -d 'the report of verify'
 complete -c openct-control -l card -d 'verify: ask the user to remove and insert the card'
 complete -c openct-control -l unplug -d 'verify: ask the user to unplug the device and plug it in again'
@@ -27,3 +37,4 @@ complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a rel
 complete -c openct-control -n "not __fish_seen_subcommand_from $commands" -a take -d 'serve released readers again'
 complete -c openct-control -n '__fish_seen_subcommand_from check-config' -F
 complete -c openct-control -n '__fish_seen_subcommand_from attach verify' -a '(for f in /dev/bus/usb/*/*; echo $f; end)'
+complete -c openct-control -n '__fish_seen_subcommand_from release status verify' -a '(__openct_readers)'

@@ -1,5 +1,10 @@
+# Numbers and names of the readers that are served, a line each: names may hold blanks.
+function __openct_readers
+    PATH="$PATH:/usr/local/sbin:/usr/sbin" openct-control status --json 2>/dev/null | sed -n -e 's/^ *"reader": \([0-9]*\),$/\1/p' -e 's/^ *"alias": "\([^"\\]*\)",*$/\1/p'
+end
+
 complete -c openct-tool -f
-complete -c openct-tool -s r -l reader -x -d 'number or name of the reader'
+complete -c openct-tool -s r -l reader -x -a '(__openct_readers)' -d 'number or name of the reader'
 complete -c openct-tool -s s -l slot -x -d 'slot number'
 complete -c openct-tool -l psc -d 'present the PSC of a memory card first'
 complete -c openct-tool -s h -l help -d 'print help'
