@@ -51,7 +51,7 @@ func New(name, usage string, out, err io.Writer) *Program {
 }
 
 // ExitConfig is the exit status of "openct-control init" when it has served what
-// it could, and openct.conf names a driver that is not there (EX_CONFIG of
+// it could, and openct.conf names a driver that does not exist (EX_CONFIG of
 // sysexits.h; systemd.exec(5) calls it CONFIG).
 const ExitConfig = 78
 
