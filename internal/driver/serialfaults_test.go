@@ -5,6 +5,7 @@ package driver
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -13,8 +14,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"openct/internal/device"
 	"openct/internal/golden"
 	"openct/internal/ifd"
+	"openct/internal/proto"
 	"openct/internal/reader"
 	"openct/internal/serial"
 	"openct/internal/vusb/acs"
@@ -313,4 +316,31 @@ func serialFaultsOf(t *testing.T, f faulty, table *strings.Builder) {
 		}, none, true)
 		row("aborts", func(b *faultBench) { _, t1 := b.chips(); t1.Abort() }, none, true)
 	}
+}
+
+var errOther = errors.New("other bytes than without the fault")
+
+// kindOf is what callers can tell of an error.
+func kindOf(err error) string {
+	for _, k := range []struct {
+		err  error
+		name string
+	}{
+		{nil, "ok"},
+		{errOther, "other"},
+		{device.ErrUnplugged, "gone"},
+		{ifd.ErrNoCard, "no card"},
+		{ifd.ErrNoATR, "no ATR"},
+		{ifd.ErrInvalidATR, "invalid ATR"},
+		{device.ErrTimeout, "timeout"},
+		{proto.ErrWriteProtected, "protected"},
+		{ifd.ErrComm, "comm"},
+		{proto.ErrProtocol, "protocol"},
+		{proto.ErrAborted, "aborted"},
+	} {
+		if errors.Is(err, k.err) {
+			return k.name
+		}
+	}
+	return err.Error()
 }
