@@ -345,27 +345,14 @@ func TestSpecificMode(t *testing.T) {
 	}
 }
 
-func TestGlobalBytes(t *testing.T) {
-	a, err := Parse(fixTCK(hextest.Bytes(t, "3B 80 80 1F C7 00")))
+// Bytes for T=15 in the second group are against the standard, and seen.
+func TestT15InSecondGroup(t *testing.T) {
+	a, err := Parse(fixTCK(hextest.Bytes(t, "3B 80 1F C7 00")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a.ClockStop() != 3 || a.Classes() != 7 {
-		t.Errorf("clock stop %d, classes %d, want 3 and 7", a.ClockStop(), a.Classes())
-	}
-	a, err = Parse(fixTCK(hextest.Bytes(t, "3B 80 1F C7 00"))) // against the standard, and seen
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, specific := a.Specific(); specific || a.ClockStop() != 3 || a.Classes() != 7 {
-		t.Errorf("T=15 in TD1: specific mode %v, clock stop %d, classes %d, want none, 3 and 7", specific, a.ClockStop(), a.Classes())
-	}
-	a, err = Parse(hextest.Bytes(t, "3B 00"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a.ClockStop() != 0 || a.Classes() != 0 {
-		t.Errorf("without T=15: clock stop %d, classes %d", a.ClockStop(), a.Classes())
+	if _, specific := a.Specific(); specific {
+		t.Error("the card is in specific mode")
 	}
 }
 

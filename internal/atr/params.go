@@ -128,7 +128,7 @@ func (a *ATR) WI() int {
 
 // IFSC is the longest information field the card can take in T=1, 1 to 254.
 func (a *ATR) IFSC() int {
-	switch ta := a.first(1, func(g Group) int { return g.TA }); ta {
+	switch ta := a.firstT1(func(g Group) int { return g.TA }); ta {
 	case Absent, 0x00:
 		return DefaultIFSC
 	default: // FF is reserved, and seen on cards that mean "as long as can be"
@@ -138,7 +138,7 @@ func (a *ATR) IFSC() int {
 
 // BWI is T=1's block waiting time integer, 0 to 9.
 func (a *ATR) BWI() int {
-	if tb := a.first(1, func(g Group) int { return g.TB }); tb != Absent {
+	if tb := a.firstT1(func(g Group) int { return g.TB }); tb != Absent {
 		return min(tb>>4, maxBWI)
 	}
 	return DefaultBWI
@@ -146,7 +146,7 @@ func (a *ATR) BWI() int {
 
 // CWI is T=1's character waiting time integer, 0 to 15.
 func (a *ATR) CWI() int {
-	if tb := a.first(1, func(g Group) int { return g.TB }); tb != Absent {
+	if tb := a.firstT1(func(g Group) int { return g.TB }); tb != Absent {
 		return tb & 0x0F
 	}
 	return DefaultCWI
@@ -154,35 +154,16 @@ func (a *ATR) CWI() int {
 
 // CRC says whether T=1 blocks end in a CRC; otherwise it is an LRC.
 func (a *ATR) CRC() bool {
-	tc := a.first(1, func(g Group) int { return g.TC })
+	tc := a.firstT1(func(g Group) int { return g.TC })
 	return tc != Absent && tc&1 != 0
 }
 
-// ClockStop says how the card's clock may be stopped: 0 not at all, 1 low,
-// 2 high, 3 either (ISO/IEC 7816-3, 8.3, first TA for T=15).
-func (a *ATR) ClockStop() int {
-	if ta := a.first(global, func(g Group) int { return g.TA }); ta != Absent {
-		return ta >> 6
-	}
-	return 0
-}
-
-// Classes are the supply voltages the card works at, bit 0 class A (5 V),
-// bit 1 class B (3 V), bit 2 class C (1.8 V). 0: the card does not say, which
-// ISO/IEC 7816-3 takes for class A.
-func (a *ATR) Classes() byte {
-	if ta := a.first(global, func(g Group) int { return g.TA }); ta != Absent {
-		return byte(ta & 0x3F)
-	}
-	return 0
-}
-
-// first finds the first byte of a kind that is specific to protocol t: in a
-// group after the second whose TD before names t. Groups one and two are
-// global or T=0's whatever TD1 says (ISO/IEC 7816-3, 8.2.3), but see ta2.
-func (a *ATR) first(t int, kind func(Group) int) int {
+// firstT1 finds the first byte of a kind that is specific to T=1: in a group after
+// the second whose TD before names T=1. Groups one and two are global or T=0's
+// whatever TD1 says (ISO/IEC 7816-3, 8.2.3), but see ta2.
+func (a *ATR) firstT1(kind func(Group) int) int {
 	for i, g := range a.Groups {
-		if (i >= 2 || t == global) && g.T == t && kind(g) != Absent {
+		if i >= 2 && g.T == int(proto.T1) && kind(g) != Absent {
 			return kind(g)
 		}
 	}

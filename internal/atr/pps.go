@@ -15,9 +15,6 @@ const (
 	ppss        = 0xFF
 	announce1   = 0x10 // PPS1: FI and DI
 	announceAll = 0x70 // PPS1, PPS2, PPS3
-
-	// MaxPPS is the longest response to a PPS.
-	MaxPPS = 6
 )
 
 // Reasons for not getting through with a PPS; test with errors.Is.

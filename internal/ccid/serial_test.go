@@ -79,7 +79,6 @@ var _ serial.Line = (*line)(nil)
 func (l *line) Name() string                               { return "/dev/ttyTEST" }
 func (l *line) Gone() <-chan struct{}                      { return l.gone }
 func (l *line) Break(context.Context, time.Duration) error { return serial.ErrUnsupported }
-func (l *line) Drain(context.Context) error                { return nil }
 func (l *line) Flush(serial.Queue) error                   { return nil }
 func (l *line) Lines() (serial.Inputs, error)              { return serial.Inputs{}, serial.ErrNoLines }
 

@@ -33,9 +33,6 @@ type Line interface {
 	// not left, or both.
 	Flush(q Queue) error
 
-	// Drain waits until everything written has left.
-	Drain(ctx context.Context) error
-
 	// Read returns what has come, one byte at least. With CheckParity, n
 	// bytes and ErrParity say that the last of the n came with a wrong parity
 	// or without its stop bit, and the others are good.

@@ -77,7 +77,7 @@ func (p *Port) Gone() <-chan struct{} { return p.gone }
 
 // Set implements Line.
 func (p *Port) Set(params Params) error {
-	if err := p.Drain(context.Background()); err != nil {
+	if err := p.drain(context.Background()); err != nil {
 		return err
 	}
 	p.mu.Lock()
@@ -168,10 +168,10 @@ func (p *Port) Flush(q Queue) error {
 	return p.fail("flush", err)
 }
 
-// Drain implements Line. It waits for the line's own time, as tcdrain would
-// keep a thread and does not know what an adapter still has; then for what the
-// kernel says is left, a second longer at most.
-func (p *Port) Drain(ctx context.Context) error {
+// drain waits until everything written has left. It waits for the line's own time,
+// as tcdrain would keep a thread and does not know what an adapter still has; then
+// for what the kernel says is left, a second longer at most.
+func (p *Port) drain(ctx context.Context) error {
 	p.mu.Lock()
 	wait, gap := time.Until(p.sent), max(p.params.Time(1), time.Millisecond)
 	p.mu.Unlock()
@@ -371,7 +371,7 @@ func (p *Port) Close() error {
 
 	var err error
 	if !ended {
-		err = p.Drain(context.Background())
+		err = p.drain(context.Background())
 		// A close would wait for what does not leave, up to half a minute
 		// (closing_wait, drivers/tty/tty_port.c).
 		_ = p.control("close", func(fd int) error {

@@ -53,18 +53,6 @@ func TestPerUserLimit(t *testing.T) {
 	expectEnd(t, as(1000))
 }
 
-func TestAllow(t *testing.T) {
-	uids := make(chan uint32, 2)
-	_, path := start(t, newHandler(parrot), Options{
-		Credentials: func(net.Conn) (Cred, error) { return Cred{UID: <-uids}, nil },
-		Allow:       func(c Cred) bool { return c.UID == 5 },
-	})
-	uids <- 4
-	expectEnd(t, dial(t, path))
-	uids <- 5
-	works(t, dial(t, path))
-}
-
 func TestCredentials(t *testing.T) {
 	got := make(chan *Conn, 1)
 	_, path := start(t, newHandler(func(_ context.Context, c *Conn, _ *Request, _ *Reply) Code {

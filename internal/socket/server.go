@@ -67,9 +67,6 @@ type Options struct {
 	// fatal: the client is then nobody's.
 	Credentials func(net.Conn) (Cred, error)
 
-	// Allow may turn clients away: the connection is closed without a word.
-	Allow func(Cred) bool
-
 	Log *slog.Logger // nil: silence. It never sees a packet's contents.
 }
 
@@ -179,10 +176,6 @@ func (s *Server) admit(nc net.Conn) *Conn {
 	if err != nil {
 		s.opt.Log.Debug("no credentials of a client", "error", err)
 		cred = Cred{UID: UnknownID, GID: UnknownID}
-	}
-	if s.opt.Allow != nil && !s.opt.Allow(cred) {
-		s.opt.Log.Info("client refused: its user may not use the readers", "uid", cred.UID, "pid", cred.PID)
-		return nil
 	}
 	return s.add(nc, cred)
 }

@@ -20,9 +20,6 @@ var (
 	ErrClosed    = device.ErrClosed
 )
 
-// Error is the one error type of this package.
-type Error = device.Error
-
 // Wrap is device.Wrap.
 func Wrap(op, dev string, err error) error { return device.Wrap(op, dev, err) }
 

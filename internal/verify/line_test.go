@@ -48,7 +48,6 @@ func (l *line) Lines() (serial.Inputs, error) {
 	return l.reader.Inputs(), nil
 }
 func (l *line) Break(context.Context, time.Duration) error { return nil }
-func (l *line) Drain(context.Context) error                { return nil }
 func (l *line) Flush(q serial.Queue) error {
 	if q&serial.In != 0 {
 		l.in = nil

@@ -53,27 +53,6 @@ type Difference struct {
 	Change func(w *Window) bool
 }
 
-// Settings is a Difference: where C OpenCT set from ("9600 8E1"), ours sets to,
-// "check" appended when ours has parity checked. An empty to leaves it out.
-func Settings(why, from, to string) Difference {
-	return Difference{why, func(w *Window) bool {
-		changed := false
-		var steps []Step
-		for _, s := range w.Steps {
-			if s.Kind == Set && s.Params.String() == from {
-				changed = true
-				if to == "" {
-					continue
-				}
-				s.Params = mustSteps("set " + to)[0].Params
-			}
-			steps = append(steps, s)
-		}
-		w.Steps = steps
-		return changed
-	}}
-}
-
 // At is a Difference in the window that begins at a line of a file, such as
 // "phoenix.jsonl:117".
 func At(place, why string, change func(w *Window)) Difference {

@@ -304,13 +304,6 @@ func (r *Replay) Flush(q serial.Queue) error {
 	return device.Wrap("flush", r.Name(), r.stateLocked())
 }
 
-// Drain implements serial.Line.
-func (r *Replay) Drain(context.Context) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return device.Wrap("drain", r.Name(), r.stateLocked())
-}
-
 // Write implements serial.Line. What the recording has in one write may be
 // several of the driver's, and the other way round.
 func (r *Replay) Write(ctx context.Context, b []byte) error {

@@ -149,13 +149,6 @@ func (l *Local) Flush(q serial.Queue) error {
 	return device.Wrap("flush", l.Name(), l.stateLocked())
 }
 
-// Drain implements serial.Line.
-func (l *Local) Drain(context.Context) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return device.Wrap("drain", l.Name(), l.stateLocked())
-}
-
 // Write implements serial.Line.
 func (l *Local) Write(ctx context.Context, b []byte) error {
 	l.mu.Lock()
