@@ -18,9 +18,11 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
+	"openct/internal/serial/serialtest"
 	"openct/internal/socket"
 	"openct/internal/status"
 	"openct/internal/vusb/card"
+	"openct/internal/vusb/kaan"
 	"openct/internal/vusb/phoenix"
 	"openct/internal/vusb/serialline"
 	"openct/internal/vusb/towitoko"
@@ -42,8 +44,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"signal":        command(2, func(w *world, args []string) error { return w.signal(args[0], args[1]) }),
 	"listen-notify": command(1, func(w *world, args []string) error { return w.listenNotify(args[0]) }),
 	"serve":         command(1, func(w *world, args []string) error { return w.serve(args[0]) }),
-	"phoenix":       phoenixReader,
-	"towitoko":      towitokoReader,
+	"serial":        serialReader,
 	"client":        command(1, func(w *world, args []string) error { return w.lock(args[0]) }),
 	"leave":         command(0, func(w *world, _ []string) error { return w.client.Close() }),
 	"shown":         shown,
@@ -240,38 +241,36 @@ func shown(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// phoenixReader is a Phoenix reader with a PIV card in it, at the other end of a
-// pseudo-terminal, whose path it puts into a variable.
-func phoenixReader(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("takes the name of a variable, and cannot be negated")
-	}
-	c, err := card.New("piv", nil)
-	ts.Check(err)
-	r := phoenix.New(c)
-	r.AnyLine = true
-	atTerminal(ts, args[0], r, r.Reset)
+// onLine are the readers that a script can have at a pseudo-terminal, and what a reset
+// by the line does to each.
+var onLine = map[string]func(card.Card) (serialline.Reader, func() []serialline.Char){
+	"phoenix": func(c card.Card) (serialline.Reader, func() []serialline.Char) {
+		r := phoenix.New(c)
+		r.AnyLine = true
+		return r, r.Reset
+	},
+	"towitoko": func(c card.Card) (serialline.Reader, func() []serialline.Char) {
+		return towitoko.New(towitoko.External, c), nil
+	},
+	"kaan": func(c card.Card) (serialline.Reader, func() []serialline.Char) {
+		r := kaan.New(c)
+		r.AnyLine = true
+		return r, nil
+	},
 }
 
-// towitokoReader is a Towitoko reader with the card that is named in it.
-func towitokoReader(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("takes the name of a variable and that of a card, and cannot be negated")
+// serialReader serves a reader with a card at a pseudo-terminal, and puts its path into a
+// variable.
+func serialReader(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 || onLine[args[1]] == nil {
+		ts.Fatalf("takes a variable, a driver and a card, and cannot be negated")
 	}
-	c, err := card.New(args[1], nil)
+	c, err := card.New(args[2], nil)
 	ts.Check(err)
-	atTerminal(ts, args[0], towitoko.New(towitoko.External, c), func() []serialline.Char { return nil })
-}
-
-// atTerminal serves a reader at a pseudo-terminal, and puts its path into a variable.
-func atTerminal(ts *testscript.TestScript, variable string, r serialline.Reader, reset func() []serialline.Char) {
-	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	r, reset := onLine[args[1]](c)
+	peer, path, err := serialtest.OpenPty()
 	ts.Check(err)
-	peer := os.NewFile(uintptr(fd), "/dev/ptmx")
-	ts.Check(unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0))
-	n, err := unix.IoctlGetUint32(fd, unix.TIOCGPTN)
-	ts.Check(err)
-	ts.Setenv(variable, fmt.Sprintf("/dev/pts/%d", n))
+	ts.Setenv(args[0], path)
 	mu, ended := new(sync.Mutex), make(chan struct{})
 	go func() {
 		defer close(ended)

@@ -10,8 +10,8 @@
 //	handlers N           wait until N handler processes serve this script's directory, or watch for it
 //	signal NAME N        send a signal (KILL, TERM) to reader N's handler, and wait for its end
 //	serve DEVICE         be the handler of a device, as far as the status file tells
-//	phoenix NAME         be a Phoenix reader at a pseudo-terminal, and put its path into a variable
-//	towitoko NAME CARD   be a Towitoko reader with a card, in the same way
+//	serial NAME DRIVER CARD
+//	                     be a reader for this driver at a pseudo-terminal, and put its path into a variable
 //	client N             be a client that has reader N's card locked
 //	leave                be that client no longer
 //	shown FILE REGEXP    wait for a line of a file that matches

@@ -8,23 +8,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Pty makes a pseudo-terminal: the end where the test is the reader, and the
-// path under which serial.Open takes the other end. To close the test's end is
-// to pull the adapter; the test's cleanup does it at the latest.
+// Pty is OpenPty for a test, whose cleanup closes peer at the latest.
 func Pty(t testing.TB) (peer *os.File, path string) {
 	t.Helper()
+	peer, path, err := OpenPty()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = peer.Close() })
+	return peer, path
+}
+
+// OpenPty makes a pseudo-terminal: the end where the test is the reader, and the
+// path under which serial.Open takes the other end. To close peer is to pull the
+// adapter.
+func OpenPty() (peer *os.File, path string, err error) {
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		t.Fatalf("serialtest: no pseudo-terminal: %v", err)
+		return nil, "", fmt.Errorf("no pseudo-terminal: %w", err)
 	}
-	peer = os.NewFile(uintptr(fd), "/dev/ptmx")
-	t.Cleanup(func() { _ = peer.Close() })
-	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatalf("serialtest: unlock the pseudo-terminal: %v", err)
+	err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
+	var n uint32
+	if err == nil {
+		n, err = unix.IoctlGetUint32(fd, unix.TIOCGPTN)
 	}
-	n, err := unix.IoctlGetUint32(fd, unix.TIOCGPTN)
 	if err != nil {
-		t.Fatalf("serialtest: number of the pseudo-terminal: %v", err)
+		_ = unix.Close(fd)
+		return nil, "", fmt.Errorf("pseudo-terminal: %w", err)
 	}
-	return peer, fmt.Sprintf("/dev/pts/%d", n)
+	return os.NewFile(uintptr(fd), "/dev/ptmx"), fmt.Sprintf("/dev/pts/%d", n), nil
 }
