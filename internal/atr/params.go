@@ -6,10 +6,10 @@ import "openct/internal/proto"
 const (
 	DefaultFi   = 372
 	DefaultDi   = 1
-	DefaultWI   = 10
+	defaultWI   = 10
 	DefaultIFSC = 32
-	DefaultBWI  = 4
-	DefaultCWI  = 13
+	defaultBWI  = 4
+	defaultCWI  = 13
 
 	maxIFSC = 254
 	maxBWI  = 9 // higher ones are reserved
@@ -123,7 +123,7 @@ func (a *ATR) WI() int {
 	if len(a.Groups) > 1 && a.Offers(0) && a.Groups[1].TC > 0 {
 		return a.Groups[1].TC
 	}
-	return DefaultWI
+	return defaultWI
 }
 
 // IFSC is the longest information field the card can take in T=1, 1 to 254.
@@ -141,7 +141,7 @@ func (a *ATR) BWI() int {
 	if tb := a.firstT1(func(g Group) int { return g.TB }); tb != Absent {
 		return min(tb>>4, maxBWI)
 	}
-	return DefaultBWI
+	return defaultBWI
 }
 
 // CWI is T=1's character waiting time integer, 0 to 15.
@@ -149,7 +149,7 @@ func (a *ATR) CWI() int {
 	if tb := a.firstT1(func(g Group) int { return g.TB }); tb != Absent {
 		return tb & 0x0F
 	}
-	return DefaultCWI
+	return defaultCWI
 }
 
 // CRC says whether T=1 blocks end in a CRC; otherwise it is an LRC.

@@ -213,7 +213,7 @@ func TestInterruptMessages(t *testing.T) {
 
 // TestClassDescriptor: the fields, and what is refused.
 func TestClassDescriptor(t *testing.T) {
-	got, err := ParseClassDescriptor(fromHex(readerP1))
+	got, err := parseClassDescriptor(fromHex(readerP1))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +250,7 @@ func TestClassDescriptor(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := c.edit(fromHex(readerP1))
-			if _, err := ParseClassDescriptor(b); (err == nil) != c.ok {
+			if _, err := parseClassDescriptor(b); (err == nil) != c.ok {
 				t.Errorf("error %v", err)
 			}
 		})

@@ -57,9 +57,9 @@ const (
 // errNoDescriptor: there is no class descriptor among these bytes.
 var errNoDescriptor = errors.New("no CCID class descriptor")
 
-// ParseClassDescriptor reads one class descriptor. b may be longer. It is
+// parseClassDescriptor reads one class descriptor. b may be longer. It is
 // refused only when it is too short to be one.
-func ParseClassDescriptor(b []byte) (*ClassDescriptor, error) {
+func parseClassDescriptor(b []byte) (*ClassDescriptor, error) {
 	if len(b) < descriptorSize {
 		return nil, fmt.Errorf("%w: %d bytes, need %d", errNoDescriptor, len(b), descriptorSize)
 	}
@@ -105,7 +105,7 @@ func findClassDescriptor(extra []byte) (*ClassDescriptor, error) {
 		if n < 2 || n > len(rest) {
 			return nil, fmt.Errorf("%w: a descriptor of %d bytes with %d left", errNoDescriptor, n, len(rest))
 		}
-		if d, err := ParseClassDescriptor(rest[:n]); err == nil {
+		if d, err := parseClassDescriptor(rest[:n]); err == nil {
 			return d, nil
 		}
 		rest = rest[n:]
@@ -120,6 +120,6 @@ func hasVendorDescriptor(extra []byte) bool {
 	if len(extra) != descriptorSize || extra[0] != descriptorSize {
 		return false
 	}
-	_, err := ParseClassDescriptor(extra)
+	_, err := parseClassDescriptor(extra)
 	return err == nil
 }

@@ -147,8 +147,8 @@ const (
 	PCSCIgnore PCSCMode = "ignore" // pcscd is told to leave the devices alone
 )
 
-// DefaultFile is the configuration file of an installed OpenCT.
-const DefaultFile = "/etc/openct.conf"
+// defaultFile is the configuration file of an installed OpenCT.
+const defaultFile = "/etc/openct.conf"
 
 // Default is the configuration without a file.
 func Default() *Config {
@@ -166,7 +166,7 @@ func Default() *Config {
 // name is one.
 func Load(file string, drivers []string) (*Config, []Warning, error) {
 	if file == "" {
-		file = DefaultFile
+		file = defaultFile
 	}
 	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -234,7 +234,7 @@ func (c *Config) Notes() []string {
 
 // files are where an openct.conf may lie: an installed OpenCT's, and that of a C
 // OpenCT that was built from its source.
-var files = []string{DefaultFile, "/usr/local/etc/openct.conf"}
+var files = []string{defaultFile, "/usr/local/etc/openct.conf"}
 
 // Unread are openct.conf files of this machine other than the one that is read.
 // A link to that one is no other file.

@@ -73,21 +73,21 @@ const maxSerial = 126
 // openct.conf: printable, without blanks around it.
 func serialText(s string) string { return strings.TrimSpace(printable.Line(s)) }
 
-// MaxAlias is the longest alias. It stands before the model in the status file, which
+// maxAlias is the longest alias. It stands before the model in the status file, which
 // has room for 63 bytes.
-const MaxAlias = 32
+const maxAlias = 32
 
-// CheckAlias says why a name cannot be an alias. Whoever names a reader on a command
+// checkAlias says why a name cannot be an alias. Whoever names a reader on a command
 // line may write a number or a device in its place, 0 or 001/004 or
 // /dev/bus/usb/001/004: an alias is none of these.
-func CheckAlias(name string) error {
+func checkAlias(name string) error {
 	first := []rune(name + "?")[0]
 	_, err := strconv.ParseUint(name, 0, 64)
 	switch {
 	case name == "":
 		return errors.New("the statement has no name")
-	case len(name) > MaxAlias:
-		return fmt.Errorf("the name is longer than %d bytes", MaxAlias)
+	case len(name) > maxAlias:
+		return fmt.Errorf("the name is longer than %d bytes", maxAlias)
 	case !unicode.IsLetter(first) || err == nil:
 		return errors.New("the name does not begin with a letter")
 	case strings.ContainsAny(name, "/:") || printable.Line(name) != name || strings.TrimSpace(name) != name:
@@ -135,7 +135,7 @@ func (r *collector) readAlias(n *node, a Alias, reader Reader) error {
 			return fmt.Errorf("the value of %s is not valid", key.name)
 		}
 	}
-	if err := CheckAlias(a.Name); err != nil {
+	if err := checkAlias(a.Name); err != nil {
 		return fmt.Errorf("%s: %w", show(a.Name), err)
 	}
 	if reader.Driver != "" || reader.Clock != 0 || reader.Speed != 0 || reader.NoSwitch {

@@ -73,7 +73,7 @@ func TestAliasMistakes(t *testing.T) {
 		{"a number", "reader 0 { port = 1-2; };", "does not begin with a letter", 0},
 		{"a device", "reader 001-004 { port = 1-2; };", "does not begin with a letter", 0},
 		{"a path", "reader dev/bus { port = 1-2; };", "a slash, a colon", 0},
-		{"too long", "reader " + strings.Repeat("a", MaxAlias+1) + " { port = 1-2; };", "longer than 32 bytes", 0},
+		{"too long", "reader " + strings.Repeat("a", maxAlias+1) + " { port = 1-2; };", "longer than 32 bytes", 0},
 		{"a control character", "reader \"a\x1b[2J\" { port = 1-2; };", "a control character", 0},
 		{"a blank at its end", "reader \"a \" { port = 1-2; };", "a blank at its end", 0},
 		{"no port", "reader a { port = 001/004; };", "is not a port such as 1-2", 0},

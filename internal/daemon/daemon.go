@@ -25,12 +25,11 @@ import (
 	"openct/internal/usb"
 )
 
-// What keeps a daemon from starting, where callers branch on it. Others are
-// status.ErrNotInitialised, status.ErrNoFreeSlot, *status.ServedError,
-// driver.ErrNoDriver and driver.ErrUnknownDriver.
+// What keeps a daemon from starting, beside what packages status and driver have errors
+// for.
 var (
-	ErrUnknownType = errors.New("unknown device type (usb, serial, pcmcia, pcmcia_block and virtual exist)")
-	ErrOtherDevice = errors.New("another device is at this place now")
+	errUnknownType = errors.New("unknown device type (usb, serial, pcmcia, pcmcia_block and virtual exist)")
+	errOtherDevice = errors.New("another device is at this place now")
 )
 
 // Times a daemon allows itself.

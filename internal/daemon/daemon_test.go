@@ -361,8 +361,8 @@ func TestStartFailures(t *testing.T) {
 		want   error
 	}{
 		{"unknown driver", devname.Target{Driver: "nosuchdriver", Type: "virtual", Path: "echo"}, driver.ErrUnknownDriver},
-		{"a driver without readers on USB", devname.Target{Driver: "phoenix", Type: "usb", Path: "/dev/bus/usb/001/001"}, ErrUnknownType},
-		{"unknown type", devname.Target{Driver: "etoken64", Type: "foo", Path: "/dev/null"}, ErrUnknownType},
+		{"a driver without readers on USB", devname.Target{Driver: "phoenix", Type: "usb", Path: "/dev/bus/usb/001/001"}, errUnknownType},
+		{"unknown type", devname.Target{Driver: "etoken64", Type: "foo", Path: "/dev/null"}, errUnknownType},
 		{"no such node", devname.Target{Driver: "etoken64", Type: "usb", Path: "/dev/bus/usb/099/099"}, usb.ErrNotFound},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -29,7 +29,7 @@ func OpenDevice(t devname.Target, openers map[string]Opener, c *config.Config, l
 	}
 	open := openers[t.Type]
 	if open == nil || entry.Name != "" && entry.Open == nil {
-		return nil, entry, fmt.Errorf("%v: device type %q: %w", t, t.Type, ErrUnknownType)
+		return nil, entry, fmt.Errorf("%v: device type %q: %w", t, t.Type, errUnknownType)
 	}
 	dev, err := open(t, log)
 	if err != nil {
@@ -65,5 +65,5 @@ func Expected(t devname.Target, desc *usb.Descriptor) error {
 	if t.ID.IsZero() || t.ID.Match(is) {
 		return nil
 	}
-	return fmt.Errorf("%s is %v now, not %v: %w", t.Path, is, t.ID, ErrOtherDevice)
+	return fmt.Errorf("%s is %v now, not %v: %w", t.Path, is, t.ID, errOtherDevice)
 }

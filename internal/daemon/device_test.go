@@ -35,9 +35,9 @@ func TestAnotherDeviceInItsPlace(t *testing.T) {
 	}{
 		{"no id", devname.ID{}, "", nil},
 		{"its id", devname.USBID(0x0529, 0x0600, 0x0100), "", nil},
-		{"other product", devname.USBID(0x0529, 0x0514, 0x0100), "", ErrOtherDevice},
-		{"other vendor", devname.USBID(0x073D, 0x0600, 0x0100), "", ErrOtherDevice},
-		{"other product, driver by name", devname.USBID(0x0529, 0x0514, 0x0100), "etoken64", ErrOtherDevice},
+		{"other product", devname.USBID(0x0529, 0x0514, 0x0100), "", errOtherDevice},
+		{"other vendor", devname.USBID(0x073D, 0x0600, 0x0100), "", errOtherDevice},
+		{"other product, driver by name", devname.USBID(0x0529, 0x0514, 0x0100), "etoken64", errOtherDevice},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var dev *closing

@@ -275,9 +275,9 @@ func ByID(vendor, product uint16) (Entry, bool) {
 	return Entry{}, false
 }
 
-// ByClass finds the driver for devices of the smart card class, whatever their
+// byClass finds the driver for devices of the smart card class, whatever their
 // id.
-func ByClass(desc *usb.Descriptor) (Entry, bool) {
+func byClass(desc *usb.Descriptor) (Entry, bool) {
 	for _, e := range Table() {
 		if e.Class != nil && e.Class(desc) {
 			return e, true

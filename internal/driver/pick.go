@@ -64,7 +64,7 @@ func Pick(desc *usb.Descriptor, c Config) (Choice, error) {
 	choice := Choice{Why: WhyID}
 	var ok bool
 	if choice.Entry, ok = ByID(desc.Vendor, desc.Product); !ok {
-		if choice.Entry, ok = ByClass(desc); !ok {
+		if choice.Entry, ok = byClass(desc); !ok {
 			return Choice{}, fmt.Errorf("%s: %w", kind(desc), ErrNoDriver)
 		}
 		choice.Why = WhyClass

@@ -17,12 +17,12 @@ type Cred struct {
 	UID, GID uint32
 }
 
-// UnknownID stands for a user or group the kernel does not tell.
-const UnknownID = ^uint32(1) // -2, as in OpenCT
+// unknownID stands for a user or group the kernel does not tell.
+const unknownID = ^uint32(1) // -2, as in OpenCT
 
 // PeerCred asks the kernel who is at the other end of a Unix socket.
 func PeerCred(nc net.Conn) (Cred, error) {
-	unknown := Cred{UID: UnknownID, GID: UnknownID}
+	unknown := Cred{UID: unknownID, GID: unknownID}
 	uc, ok := nc.(*net.UnixConn)
 	if !ok {
 		return unknown, errors.New("not a Unix socket")

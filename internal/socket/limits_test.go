@@ -70,7 +70,7 @@ func TestCredentials(t *testing.T) {
 	a, b := net.Pipe()
 	defer a.Close()
 	defer b.Close()
-	if cred, err := PeerCred(a); err == nil || cred.UID != UnknownID {
+	if cred, err := PeerCred(a); err == nil || cred.UID != unknownID {
 		t.Errorf("credentials of a pipe: %+v, %v", cred, err)
 	}
 }
@@ -257,7 +257,7 @@ func TestSubordinateRange(t *testing.T) {
 		{"in a line that is broken", 300000, 300000},
 		{"in a range that begins at root", 65536, 65536},
 		{"the same, further on", 69999, 65536},
-		{"unknown", UnknownID, UnknownID},
+		{"unknown", unknownID, unknownID},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := subordinateRange(file, tt.uid); got != tt.want {
@@ -282,7 +282,7 @@ func TestTenThousand(t *testing.T) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
 		t.Fatal(err)
 	}
-	if spare := uint64(2*DefaultMaxConns + 100); lim.Cur < uint64(want)+spare {
+	if spare := uint64(2*defaultMaxConns + 100); lim.Cur < uint64(want)+spare {
 		want = int(lim.Cur - min(lim.Cur, spare))
 	}
 	var fds []int
@@ -311,7 +311,7 @@ func TestTenThousand(t *testing.T) {
 		}
 		most = max(most, len(srv.Conns()))
 	}
-	if limit := DefaultMaxConns + rootReserve; most != limit {
+	if limit := defaultMaxConns + rootReserve; most != limit {
 		t.Errorf("%d connections at once, want %d", most, limit)
 	}
 	works(t, first)

@@ -34,20 +34,20 @@ type Session interface {
 
 // Limits of a server.
 const (
-	// DefaultMaxConns is as many clients as C OpenCT's poll set could hold
+	// defaultMaxConns is as many clients as C OpenCT's poll set could hold
 	// (mainloop.c).
-	DefaultMaxConns = 256
-	// DefaultMaxPerUser leaves half of them to other users.
-	DefaultMaxPerUser = 128
+	defaultMaxConns = 256
+	// defaultMaxPerUser leaves half of them to other users.
+	defaultMaxPerUser = 128
 	// rootReserve is how many more connections only root may have.
 	rootReserve = 16
 	// newcomerShare is the part of all connections that is kept for users who
 	// have none yet: one in so many.
 	newcomerShare = 4
 
-	// DefaultWriteTimeout is how long a client may leave its reply unread
+	// defaultWriteTimeout is how long a client may leave its reply unread
 	// once the socket's buffer is full.
-	DefaultWriteTimeout = 10 * time.Second
+	defaultWriteTimeout = 10 * time.Second
 
 	failTimeout    = 100 * time.Millisecond // for one client's last reply
 	minAcceptDelay = 5 * time.Millisecond   // after a failed accept, doubling
@@ -94,16 +94,16 @@ var ErrServerClosed = errors.New("socket server is closed")
 // NewServer makes a server; Serve starts it.
 func NewServer(h Handler, opt Options) *Server {
 	if opt.MaxConns <= 0 {
-		opt.MaxConns = DefaultMaxConns
+		opt.MaxConns = defaultMaxConns
 	}
 	if opt.MaxPerUser <= 0 {
-		opt.MaxPerUser = DefaultMaxPerUser
+		opt.MaxPerUser = defaultMaxPerUser
 	}
 	if opt.Subuid == "" {
 		opt.Subuid = subuidFile
 	}
 	if opt.WriteTimeout <= 0 {
-		opt.WriteTimeout = DefaultWriteTimeout
+		opt.WriteTimeout = defaultWriteTimeout
 	}
 	if opt.Credentials == nil {
 		opt.Credentials = PeerCred
@@ -175,7 +175,7 @@ func (s *Server) admit(nc net.Conn) *Conn {
 	cred, err := s.opt.Credentials(nc)
 	if err != nil {
 		s.opt.Log.Debug("no credentials of a client", "error", err)
-		cred = Cred{UID: UnknownID, GID: UnknownID}
+		cred = Cred{UID: unknownID, GID: unknownID}
 	}
 	return s.add(nc, cred)
 }

@@ -24,7 +24,7 @@ const (
 // subordinateRange returns the first id of the range that uid belongs to, by
 // which all its ids count as one user, or uid itself where there is none.
 func subordinateRange(file string, uid uint32) uint32 {
-	if uid < minSubordinate || uid == UnknownID {
+	if uid < minSubordinate || uid == unknownID {
 		return uid
 	}
 	f, err := os.Open(file)

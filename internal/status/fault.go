@@ -53,12 +53,12 @@ func ReadFault(dir string) (Fault, error) {
 	if err != nil {
 		return Fault{}, wrap("read", path, err)
 	}
-	f, err := DecodeFault(b)
+	f, err := decodeFault(b)
 	return f, wrap("read", path, err)
 }
 
-// DecodeFault reads the content of the file. What it returns can be shown.
-func DecodeFault(b []byte) (Fault, error) {
+// decodeFault reads the content of the file. What it returns can be shown.
+func decodeFault(b []byte) (Fault, error) {
 	if len(b) > maxFault {
 		return Fault{}, fmt.Errorf("file of the last fault is longer than %d bytes", maxFault)
 	}

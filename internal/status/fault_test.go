@@ -46,7 +46,7 @@ func FuzzDecodeFault(f *testing.F) {
 	f.Add([]byte(`{"error":"\u001b[2J` + strings.Repeat("x", 1000) + `"}`))
 	f.Add([]byte(`null`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		fault, err := DecodeFault(b)
+		fault, err := decodeFault(b)
 		if err != nil {
 			return
 		}

@@ -22,7 +22,7 @@ const (
 
 // words of an entry: every access to the mapping is one aligned 32-bit load or
 // store, so no reader sees half a number.
-const entryWords = EntrySize / 4
+const entryWords = entrySize / 4
 
 // File is a mapped status file. It is safe for concurrent use. It stays valid,
 // if no longer looked at by new clients, when the file is moved or replaced.
@@ -205,7 +205,7 @@ func entryOf(words []uint32, n int) []uint32 {
 }
 
 func loadEntry(n int, words []uint32) Entry {
-	var b [EntrySize]byte
+	var b [entrySize]byte
 	entry := entryOf(words, n)
 	for range 4 { // a hostile writer cannot keep us here
 		pid := atomic.LoadUint32(&entry[wordPID])

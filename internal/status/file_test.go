@@ -163,7 +163,7 @@ func mustEntry(t *testing.T, f *File, n int) Entry {
 // fake writes the fields of an entry as a daemon of another kind might.
 func fake(t *testing.T, f *File, e Entry) {
 	t.Helper()
-	var b [EntrySize]byte
+	var b [entrySize]byte
 	e.encode(b[:], hostOrder())
 	err := f.access(func(words []uint32) {
 		for i := range entryWords {

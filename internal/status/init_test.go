@@ -80,7 +80,7 @@ func TestInitReusesInode(t *testing.T) {
 	fake(t, f, Entry{Index: 1, Name: "Dead", Slots: 1, PID: deadPID(t)})
 	fake(t, f, Entry{Index: 2, Name: "Nobody's", Slots: 1})
 	fake(t, f, Entry{Index: 3, Name: "Reused pid", Slots: 1, PID: os.Getppid()})
-	if err := errors.Join(os.Chmod(path, 0o600), os.Truncate(path, Size+EntrySize)); err != nil {
+	if err := errors.Join(os.Chmod(path, 0o600), os.Truncate(path, Size+entrySize)); err != nil {
 		t.Fatal(err)
 	}
 	before := inode(t, path)

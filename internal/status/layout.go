@@ -14,8 +14,8 @@ import (
 const (
 	Entries   = 16  // readers, numbered like their sockets
 	MaxSlots  = 8   // card slots that an entry can describe
-	EntrySize = 108 // bytes
-	Size      = Entries * EntrySize
+	entrySize = 108 // bytes
+	Size      = Entries * entrySize
 
 	nameSize = 64 // ct_name with its NUL
 
@@ -26,8 +26,8 @@ const (
 	offPID   = 104 // i32
 )
 
-// MaxName is the longest reader name in bytes.
-const MaxName = nameSize - 1
+// maxName is the longest reader name in bytes.
+const maxName = nameSize - 1
 
 // Entry is one reader as the file tells it. Nothing in it can be trusted
 // further than the daemon's user: PID may be any number.
@@ -76,7 +76,7 @@ func Decode(b []byte) ([]Entry, error) {
 	}
 	entries := make([]Entry, Entries)
 	for n := range entries {
-		entries[n] = decodeEntry(n, b[n*EntrySize:(n+1)*EntrySize], hostOrder())
+		entries[n] = decodeEntry(n, b[n*entrySize:(n+1)*entrySize], hostOrder())
 	}
 	return entries, nil
 }
@@ -99,8 +99,8 @@ func decodeEntry(n int, b []byte, order binary.ByteOrder) Entry {
 }
 
 func (e Entry) encode(b []byte, order binary.ByteOrder) {
-	clear(b[:EntrySize])
-	copy(b[offName:offName+MaxName], cutName(e.Name))
+	clear(b[:entrySize])
+	copy(b[offName:offName+maxName], cutName(e.Name))
 	order.PutUint32(b[offSlots:], uint32(min(max(e.Slots, 0), MaxSlots)))
 	for i, seq := range e.Cards {
 		order.PutUint32(b[offCards+4*i:], seq)
@@ -123,9 +123,9 @@ func encodeFlags(display, keypad bool, order binary.ByteOrder) uint32 {
 
 // cutName makes a device's name fit: no control characters (a NUL would end it
 // for clients, an escape sequence would reach terminals), valid UTF-8, at most
-// MaxName bytes without cutting a character in half.
+// maxName bytes without cutting a character in half.
 func cutName(name string) string {
-	return cut(printable.Line(name), MaxName)
+	return cut(printable.Line(name), maxName)
 }
 
 // cut shortens valid UTF-8 to at most n bytes.

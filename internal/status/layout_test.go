@@ -83,11 +83,11 @@ func TestRecordedFiles(t *testing.T) {
 			for n := range Entries {
 				want := tt.want[n]
 				want.Index = n
-				got := decodeEntry(n, file[n*EntrySize:(n+1)*EntrySize], binary.LittleEndian)
+				got := decodeEntry(n, file[n*entrySize:(n+1)*entrySize], binary.LittleEndian)
 				if diff := cmp.Diff(want, got); diff != "" {
 					t.Errorf("entry %d (-want +got):\n%s", n, diff)
 				}
-				want.encode(encoded[n*EntrySize:], binary.LittleEndian)
+				want.encode(encoded[n*entrySize:], binary.LittleEndian)
 			}
 			if !bytes.Equal(encoded, file) {
 				t.Error("encoding the entries again gives other bytes")
@@ -113,7 +113,7 @@ func TestFlagBytes(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			want := Entry{Display: tt.display, Keypad: tt.keypad, Slots: 2, PID: 0x01020304}
-			var b [EntrySize]byte
+			var b [entrySize]byte
 			want.encode(b[:], tt.order)
 			if !bytes.Equal(b[100:104], tt.want) {
 				t.Errorf("flag bytes % x, want % x", b[100:104], tt.want)
@@ -140,12 +140,12 @@ func TestNames(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var b [EntrySize]byte
+			var b [entrySize]byte
 			Entry{Name: tt.in}.encode(b[:], hostOrder())
 			if got := decodeEntry(0, b[:], hostOrder()).Name; got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
-			if b[MaxName] != 0 {
+			if b[maxName] != 0 {
 				t.Error("name is not terminated")
 			}
 		})
@@ -174,7 +174,7 @@ func TestDecodeHostileEntry(t *testing.T) {
 }
 
 func TestDecodeSize(t *testing.T) {
-	for _, size := range []int{0, 1, EntrySize, Size - 1, Size + 1, Size + EntrySize} {
+	for _, size := range []int{0, 1, entrySize, Size - 1, Size + 1, Size + entrySize} {
 		if _, err := Decode(make([]byte, size)); !errors.Is(err, ErrSize) {
 			t.Errorf("%d bytes: %v, want ErrSize", size, err)
 		}
@@ -186,11 +186,11 @@ func FuzzDecode(f *testing.F) {
 	// as much for the fuzzer to play with, and nothing new.
 	for _, b := range recordings(f) {
 		if len(b) == Size {
-			f.Add(b[:EntrySize], uint16(Size))
-			f.Add(b[EntrySize:2*EntrySize], uint16(Size))
+			f.Add(b[:entrySize], uint16(Size))
+			f.Add(b[entrySize:2*entrySize], uint16(Size))
 		}
 	}
-	f.Add(bytes.Repeat([]byte{0xff}, EntrySize), uint16(Size))
+	f.Add(bytes.Repeat([]byte{0xff}, entrySize), uint16(Size))
 	f.Add([]byte("short"), uint16(Size-1))
 	f.Fuzz(func(t *testing.T, entry []byte, size uint16) {
 		b := bytes.Repeat(append(entry, 0), int(size)/(len(entry)+1)+1)[:size]
@@ -205,10 +205,10 @@ func FuzzDecode(f *testing.F) {
 			if e.Slots < 0 || e.Slots > MaxSlots {
 				t.Errorf("%d slots", e.Slots)
 			}
-			var again [EntrySize]byte
+			var again [entrySize]byte
 			e.encode(again[:], hostOrder())
 			got := decodeEntry(e.Index, again[:], hostOrder())
-			e.Name = cut(e.Name, MaxName)
+			e.Name = cut(e.Name, maxName)
 			if e != got {
 				t.Errorf("entry does not survive: %+v became %+v", e, got)
 			}

@@ -143,13 +143,13 @@ func readReleased(path string) (Released, error) {
 	if err != nil {
 		return Released{}, wrap("read", path, err)
 	}
-	r, err := DecodeReleased(b)
+	r, err := decodeReleased(b)
 	r.UID, r.file = int(st.Uid), path
 	return r, wrap("read", path, err)
 }
 
-// DecodeReleased reads the content of such a file. What it returns can be shown.
-func DecodeReleased(b []byte) (Released, error) {
+// decodeReleased reads the content of such a file. What it returns can be shown.
+func decodeReleased(b []byte) (Released, error) {
 	if len(b) > maxReleased {
 		return Released{}, fmt.Errorf("file of a released reader is longer than %d bytes", maxReleased)
 	}

@@ -143,7 +143,7 @@ func FuzzDecodeReleased(f *testing.F) {
 	f.Add([]byte(`{"reader":-1,"inode":-1}`))
 	f.Add([]byte(`[]`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := DecodeReleased(b)
+		r, err := decodeReleased(b)
 		if err != nil {
 			return
 		}

@@ -26,7 +26,7 @@ type Slot struct {
 
 // Info is what a daemon tells about its reader.
 type Info struct {
-	Name    string // cut to MaxName bytes
+	Name    string // cut to maxName bytes
 	Slots   int    // more than MaxSlots are shown as MaxSlots
 	Display bool
 	Keypad  bool
@@ -163,7 +163,7 @@ func (s *Slot) Index() int { return s.n }
 // Publish fills the entry. The name's first bytes come last: a client that sees
 // a name sees everything else as well (C OpenCT's ct_reader_info, client.c, looks at the pid first).
 func (s *Slot) Publish(info Info) error {
-	var b [EntrySize]byte
+	var b [entrySize]byte
 	order := hostOrder()
 	Entry{Name: info.Name, Slots: info.Slots, Display: info.Display, Keypad: info.Keypad}.encode(b[:], order)
 	return s.write(func(entry []uint32) {

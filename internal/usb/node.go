@@ -9,11 +9,11 @@ const (
 	nodesOfOneBus = 128
 )
 
-// NodeDir is where usbfs has the nodes.
-const NodeDir = "/dev/bus/usb"
+// nodeDir is where usbfs has the nodes.
+const nodeDir = "/dev/bus/usb"
 
 // NodePath is the node of the device at bus and address.
-func NodePath(bus, address int) string { return fmt.Sprintf("%s/%03d/%03d", NodeDir, bus, address) }
+func NodePath(bus, address int) string { return fmt.Sprintf("%s/%03d/%03d", nodeDir, bus, address) }
 
 // NodeMinor is the minor number of a device's node.
 func NodeMinor(bus, address int) int { return (bus-1)*nodesOfOneBus + address - 1 }

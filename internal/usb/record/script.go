@@ -26,8 +26,8 @@ const (
 // AnyTimeout in IO.Timeout leaves the timeout unchecked.
 const AnyTimeout time.Duration = -1
 
-// DefaultTimeout is what "T d" stands for.
-const DefaultTimeout = 10 * time.Second
+// defaultTimeout is what "T d" stands for.
+const defaultTimeout = 10 * time.Second
 
 // maxLen bounds a transfer of a script, so that a typing error is an error
 // and not a gigabyte.
@@ -261,7 +261,7 @@ func (p *lineParser) transfer(op *IO) {
 	}
 	if op.Kind != Interrupt && p.skip("T") {
 		if p.skip("d") {
-			op.Timeout = DefaultTimeout
+			op.Timeout = defaultTimeout
 		} else {
 			op.Timeout = time.Duration(p.number(10, 31)) * time.Millisecond
 		}
