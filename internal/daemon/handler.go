@@ -27,6 +27,7 @@ type handler struct {
 	// ended: whatever it has verified, nobody else may use.
 	left [reader.MaxSlots]atomic.Bool
 
+	// far is the lock of each slot at the other handler, where one serves it.
 	far [reader.MaxSlots]farLock
 
 	enforce  bool               // locks keep others off the card (socket/PROTOCOL.md, "Locks")
@@ -152,7 +153,8 @@ func (c *client) afterLeft(ctx context.Context, cmd *command, r request, left *a
 
 // enter waits until neither a lock nor another request keeps this client from
 // the card, and takes it. A lock that is granted while it waits for the card
-// counts. alone: any other client's lock does, and is not waited for.
+// counts. alone: every lock of another client keeps this one off, and none is waited
+// for.
 func (c *client) enter(ctx context.Context, alone bool, r request) error {
 	if !alone && !c.enforce {
 		return r.slot.Enter(ctx)

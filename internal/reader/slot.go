@@ -18,7 +18,8 @@ import (
 const maxATR = 64
 
 // Slot is one card slot and the card in it. A card does one thing at a time: a
-// caller must Enter, call one or more of the methods, and Leave. Status and Present may be called at any time.
+// caller must Enter, call one or more of the methods, and Leave. Status, Limits,
+// Present and Events may be called at any time.
 type Slot struct {
 	reader *Reader
 	index  int

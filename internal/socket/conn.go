@@ -54,7 +54,7 @@ type Conn struct {
 	srv     *Server
 	nc      net.Conn
 	raw     syscall.RawConn // of nc; nil if it is no Unix socket
-	user    uint32          // by whom it counts: its uid or a range of subordinate ids
+	user    uint32          // as whom the limits count it (subordinateRange)
 	session Session
 
 	// The connection's goroutine alone uses these.

@@ -7,9 +7,12 @@
 //	tlv.go     arguments and results: tag, length, value
 //	frame.go   the 12-byte header and the sizes
 //	listen.go  the socket file: made with the right mode, removed when ours
-//	conn.go    one client at the server: its requests in order
-//	server.go  all clients: accepting, limits, shutting down
+//	conn.go    one client at the server: its requests in order (quick.go, its
+//	           system calls; wait.go, a request that waits for news)
+//	server.go  all clients: accepting, limits, shutting down (subuid.go, which
+//	           ids are one user's)
 //	client.go  the other side, for the commands of this project and its tests
+//	           (clientpin.go, its PIN entry)
 //	paths.go   where sockets are
 //
 // The package knows packets, not cards: what a command does is the Handler's

@@ -237,8 +237,9 @@ func (n *Node) settle(t *transfer) {
 // atOnce is how long a goroutine sleeps in the kernel for its own transfer before
 // it leaves the waiting to Go's poller. Nearly every transfer is over by then, and
 // costs three calls; the poller, which is asked twice for each sleep, makes it six
-// and may switch threads. Other goroutines wait that long at most, and notice
-// nothing: what ends transfers early, an unplug before all, ends the sleep.
+// and may switch threads. The other goroutines of a handler, which has one processor
+// (daemon.Economise), do not run during the sleep. An unplug ends it at once
+// (POLLHUP); whatever else ends a transfer early does so 20 ms late at most.
 const atOnce = 20 * time.Millisecond
 
 // run submits t and returns when it is over.
@@ -404,10 +405,10 @@ func (n *Node) abandon(err error, by *transfer) {
 func (n *Node) finish(t, by *transfer) {
 	t.state = over
 	switch t {
-	case by: // sees it
+	case by: // the caller's own; it looks at the state
 	case n.waiter:
-		// The poller has no news for its goroutine any more: what the kernel
-		// had to say has been taken back.
+		// Its goroutine sleeps in the poller, which has nothing to wake it for:
+		// the transfer is taken back already. A deadline in the past wakes it.
 		n.called = true
 		t.tell()
 		_ = n.file.SetWriteDeadline(time.Unix(1, 0))
@@ -416,7 +417,8 @@ func (n *Node) finish(t, by *transfer) {
 	}
 }
 
-// tell has room for one: whoever is told looks what it is.
+// tell wakes the goroutine of t. A second call before it has woken adds nothing: it
+// looks at the state.
 func (t *transfer) tell() {
 	select {
 	case t.news <- struct{}{}:
@@ -424,7 +426,8 @@ func (t *transfer) tell() {
 	}
 }
 
-// discard ends t early, if it still is the one that is meant.
+// discard has the kernel end t early, because of cause. meant says, under the mutex,
+// whether t still is the transfer that the caller wants ended.
 func (n *Node) discard(t *transfer, cause error, meant func() bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
