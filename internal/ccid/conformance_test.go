@@ -20,8 +20,8 @@ import (
 	"openct/internal/vusb/ccidreader"
 )
 
-// TestConformance has what C OpenCT's driver does against the specification,
-// and what has to be done instead, each under its number.
+// TestConformance has what the specification wants where C OpenCT's driver
+// (ifd-ccid.c) does something else. The serial line has tests of its own.
 func TestConformance(t *testing.T) {
 	background := context.Background()
 	simple := func(t *testing.T, number string) (*bench, proto.Engine) {
@@ -32,7 +32,7 @@ func TestConformance(t *testing.T) {
 		name string
 		run  func(t *testing.T)
 	}{
-		{"01 interface, release and missing feature bits", func(t *testing.T) {
+		{"interface, release and missing feature bits", func(t *testing.T) {
 			for _, bcd := range []uint16{0x0100, 0x0101, 0x0110, 0x0200, 0x0210, 0x1000, 0x1001, 0xFFFF} {
 				p := profile(t, "P14") // neither 10 nor 20
 				p.BCD = bcd
@@ -45,7 +45,7 @@ func TestConformance(t *testing.T) {
 			_, err := Open(b.dev, b.options())
 			wantErr(t, "Open", err, ifd.ErrIncompatible)
 		}},
-		{"02 the slot's own number", func(t *testing.T) {
+		{"the slot's own number", func(t *testing.T) {
 			b := plug(t, profile(t, "P10"), nil, nil, nil, &testCard{atr: atrT1}).start()
 			if _, err := b.slot(3).(ifd.Presence).Status(background); err != nil {
 				t.Fatal(err)
@@ -57,7 +57,7 @@ func TestConformance(t *testing.T) {
 				}
 			}
 		}},
-		{"03 time extensions extend", func(t *testing.T) {
+		{"time extensions extend", func(t *testing.T) {
 			b, e := simple(t, "P3")
 			b.model.Inject(ccidreader.Fault{On: 0x6F, Extensions: 5, Factor: 20, Delay: 15 * time.Second})
 			b.transmit(e, selectMF, okSW)
@@ -65,12 +65,12 @@ func TestConformance(t *testing.T) {
 				t.Errorf("the command was sent %d times", n)
 			}
 		}},
-		{"04 an empty transfer is no error", func(t *testing.T) {
+		{"an empty transfer is no error", func(t *testing.T) {
 			b, e := simple(t, "P3")
 			b.model.Inject(ccidreader.Fault{On: 0x6F, Empty: maxEmpty})
 			b.transmit(e, selectMF, okSW)
 		}},
-		{"05 discards have an end, messages a minimum", func(t *testing.T) {
+		{"discards have an end, messages a minimum", func(t *testing.T) {
 			b, e := simple(t, "P3")
 			b.model.Inject(ccidreader.Fault{On: 0x6F, Stale: maxStale + 1})
 			_, err := e.Transmit(background, selectMF, nil)
@@ -80,7 +80,7 @@ func TestConformance(t *testing.T) {
 			_, err = e.Transmit(background, selectMF, nil)
 			wantErr(t, "nine bytes", err, ifd.ErrComm)
 		}},
-		{"06 a long message where a short one is due", func(t *testing.T) {
+		{"a long message where a short one is due", func(t *testing.T) {
 			b := plug(t, profile(t, "P1"), &testCard{atr: atrT0}).start()
 			b.model.Inject(ccidreader.Fault{On: 0x65, Mangle: func(m []byte) []byte {
 				m[1] = 250
@@ -90,7 +90,7 @@ func TestConformance(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
-		{"07 mute is not absent", func(t *testing.T) {
+		{"mute is not absent", func(t *testing.T) {
 			b, e := simple(t, "P3")
 			b.model.Inject(ccidreader.Fault{On: 0x6F, Fail: true, Code: codeMute})
 			_, err := e.Transmit(background, selectMF, nil)
@@ -105,7 +105,7 @@ func TestConformance(t *testing.T) {
 			_, err = b.slot(0).Reset(background)
 			wantErr(t, "reset without a card", err, ifd.ErrNoCard)
 		}},
-		{"08 voltages by hand after automatic failed, power off between", func(t *testing.T) {
+		{"voltages by hand after automatic failed, power off between", func(t *testing.T) {
 			b := plug(t, profile(t, "P2"))
 			b.model.InsertOdd(0, &testCard{atr: atrT0}, ccidreader.Card{AutoFails: true, Voltages: 4})
 			b.start()
@@ -123,7 +123,7 @@ func TestConformance(t *testing.T) {
 				t.Errorf("%v, want %s", order, want)
 			}
 		}},
-		{"09 PPS only where it is due", func(t *testing.T) {
+		{"PPS only where it is due", func(t *testing.T) {
 			specific := card.BuildATR(0x90, []byte{0x94, 0x91, 0x01, 0x31, 0xFE, 0x45}, "TA2")
 			for _, c := range []struct {
 				name    string
@@ -165,7 +165,7 @@ func TestConformance(t *testing.T) {
 			_, err = b.reset(0, proto.T0)
 			wantErr(t, "another protocol than the specific one", err, ifd.ErrNotSupported)
 		}},
-		{"10 parameters from the ATR", func(t *testing.T) {
+		{"parameters from the ATR", func(t *testing.T) {
 			for _, c := range []struct {
 				name string
 				atr  string
@@ -187,7 +187,7 @@ func TestConformance(t *testing.T) {
 				}
 			}
 		}},
-		{"11 IFSD is negotiated and within 1 to 254", func(t *testing.T) {
+		{"IFSD is negotiated and within 1 to 254", func(t *testing.T) {
 			for _, c := range []struct {
 				declared, message uint32
 				want              byte // 0: not announced
@@ -211,14 +211,14 @@ func TestConformance(t *testing.T) {
 				b.clean()
 			}
 		}},
-		{"12 T=0: case 4, 61xx and 6Cxx", func(t *testing.T) {
+		{"T=0: case 4, 61xx and 6Cxx", func(t *testing.T) {
 			chip := &testCard{atr: atrT0, answer: func(a []byte) []byte { return counting(20) }}
 			b := plug(t, profile(t, "P1"), chip).start()
 			e := b.engine(0)
 			b.transmit(e, append(bytes.Clone(selectMF), 0x00), counting(20))
 			b.transmit(e, []byte{0x00, 0xB0, 0x00, 0x00, 0x00}, counting(20))
 		}},
-		{"13 extended APDUs, chained and whole", func(t *testing.T) {
+		{"extended APDUs, chained and whole", func(t *testing.T) {
 			command := append([]byte{0x00, 0xD6, 0x00, 0x00, 0x00, 0x02, 0x51}, make([]byte, 593)...)
 			chip := &testCard{atr: atrT0, answer: func([]byte) []byte { return counting(600) }}
 			b := plug(t, profile(t, "P4"), chip).start()
@@ -241,7 +241,7 @@ func TestConformance(t *testing.T) {
 			b.transmit(b.engine(0), append(whole, 0, 0), counting(65536))
 			b.clean()
 		}},
-		{"14 PIN pad and flags", func(t *testing.T) {
+		{"PIN pad and flags", func(t *testing.T) {
 			b := plug(t, profile(t, "P11"), &testCard{atr: atrT0}).start()
 			k := b.reader.(ifd.Keypad)
 			if !k.HasKeypad() || !k.HasDisplay() {
@@ -259,7 +259,7 @@ func TestConformance(t *testing.T) {
 				t.Error("PIN entry where no keypad is")
 			}
 		}},
-		{"15 notifications of all slots, and of nothing", func(t *testing.T) {
+		{"notifications of all slots, and of nothing", func(t *testing.T) {
 			b := plug(t, profile(t, "P10")).start()
 			events := b.reader.(ifd.Notifier).Events()
 			b.model.Notify([]byte{0x40, 0xFF, 0xFF})       // unknown
@@ -289,7 +289,7 @@ func TestConformance(t *testing.T) {
 				t.Errorf("event %+v", e)
 			}
 		}},
-		{"16 the mode command at open may fail", func(t *testing.T) {
+		{"the mode command at open may fail", func(t *testing.T) {
 			for _, refuse := range []bool{false, true} {
 				p := profile(t, "P1")
 				p.Vendor, p.Product = 0x08E6, 0x3437
@@ -304,7 +304,7 @@ func TestConformance(t *testing.T) {
 				}
 			}
 		}},
-		{"17 abort after a timeout", func(t *testing.T) {
+		{"abort after a timeout", func(t *testing.T) {
 			for _, number := range []string{"P1", "P3"} {
 				b, e := simple(t, number)
 				b.model.Inject(ccidreader.Fault{On: 0x6F, Delay: time.Hour})
@@ -319,7 +319,7 @@ func TestConformance(t *testing.T) {
 				b.clean()
 			}
 		}},
-		{"17b abort refused by the control pipe", func(t *testing.T) {
+		{"abort refused by the control pipe", func(t *testing.T) {
 			b, e := simple(t, "P3")
 			b.port.Inject(vusb.Fault{On: vusb.Transfer{Control: true, Code: reqAbort}, Stall: true})
 			b.model.Inject(ccidreader.Fault{On: 0x6F, Lose: true})
@@ -347,7 +347,7 @@ func TestConformance(t *testing.T) {
 			}
 			b.transmit(b.engine(0), selectMF, okSW)
 		}},
-		{"17d an error tells reader, slot, message and the reader's code", func(t *testing.T) {
+		{"an error tells reader, slot, message and the reader's code", func(t *testing.T) {
 			b := plug(t, profile(t, "P3"), &testCard{atr: atrT0}).start()
 			b.model.Inject(ccidreader.Fault{On: 0x62, Fail: true, Code: 0xF6, Times: -1})
 			_, err := b.slot(0).Reset(background)
@@ -356,7 +356,7 @@ func TestConformance(t *testing.T) {
 				t.Errorf("got  %v\nwant %s", err, want)
 			}
 		}},
-		{"17c reader takes no abort, and wakes up later", func(t *testing.T) {
+		{"reader takes no abort, and wakes up later", func(t *testing.T) {
 			b, e := simple(t, "P3")
 			b.model.Inject(ccidreader.Fault{On: 0x6F, Lose: true})
 			b.model.Inject(ccidreader.Fault{On: 0x72, Lose: true})
@@ -367,7 +367,7 @@ func TestConformance(t *testing.T) {
 			}
 			b.transmit(b.engine(0), selectMF, okSW)
 		}},
-		{"18 power off at close", func(t *testing.T) {
+		{"power off at close", func(t *testing.T) {
 			b, _ := simple(t, "P1")
 			b.open = false
 			if err := b.reader.Close(); err != nil {
@@ -377,7 +377,7 @@ func TestConformance(t *testing.T) {
 				t.Error("card still has power")
 			}
 		}},
-		{"19 contactless ATRs", func(t *testing.T) {
+		{"contactless ATRs", func(t *testing.T) {
 			for _, a := range []string{
 				"3B 8F 80 01 80 4F 0C A0 00 00 03 06 03 00 01 00 00 00 00 6A", "3B 80 80 01 01", "3B 88 80 01 00 00 00 00 33 81 81 00 3A",
 			} {
@@ -407,7 +407,6 @@ func TestConformance(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) { bubble(t, c.run) })
 	}
-	// Row 20, the serial port, is TestSerial*.
 }
 
 // fixTCK corrects the last byte of an ATR that needs a TCK.

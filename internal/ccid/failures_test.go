@@ -15,7 +15,7 @@ import (
 )
 
 // TestStalls: a stalled bulk endpoint is cleared, and the transfer tried once
-// more (F19).
+// more.
 func TestStalls(t *testing.T) {
 	for _, ep := range []uint8{0x81, 0x02} {
 		t.Run(fmt.Sprintf("endpoint %02x", ep), func(t *testing.T) {
@@ -47,7 +47,7 @@ func TestInterruptFailures(t *testing.T) {
 }
 
 // TestParityError: a damaged T=1 block is asked for again, a damaged T=0
-// exchange fails (F15).
+// exchange fails.
 func TestParityError(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := plug(t, profile(t, "P1"), &testCard{atr: atrT1}).start()
@@ -63,7 +63,7 @@ func TestParityError(t *testing.T) {
 }
 
 // TestWrongAnswers: lengths and types that do not fit are one clear error
-// each, and the reader goes on (F8, F9).
+// each, and the reader goes on.
 func TestWrongAnswers(t *testing.T) {
 	for _, c := range []struct {
 		name  string

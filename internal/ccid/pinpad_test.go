@@ -73,7 +73,7 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// TestVerifyOutcomes: how a PIN entry can end (F22), and that the card can be
+// TestVerifyOutcomes: how a PIN entry can end, and that the card can be
 // used on.
 func TestVerifyOutcomes(t *testing.T) {
 	for _, c := range []struct {
