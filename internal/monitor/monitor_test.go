@@ -354,30 +354,50 @@ func TestHostileFiles(t *testing.T) {
 	}
 }
 
-// A process that ends wakes who waits for it, and nothing else does.
+// Follow shows the readers whenever they are others than before.
 func TestFollow(t *testing.T) {
 	dir := t.TempDir()
 	statustest.Init(t, dir)
 	ctx, cancel := context.WithCancel(context.Background())
-	shown, done := make(chan struct{}), make(chan error)
+	defer cancel()
+	shown, done := make(chan bool), make(chan error, 1)
 	go func() {
-		done <- Follow(ctx, dir, nil, func() error { shown <- struct{}{}; return nil })
+		done <- Follow(ctx, dir, nil, func() error {
+			f, err := status.OpenReadOnly(dir)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			e, err := f.Entry(0)
+			select {
+			case shown <- e.InUse():
+			case <-ctx.Done():
+			}
+			return err
+		})
 	}()
-	<-shown
+	sees := func(served bool) {
+		t.Helper()
+		for {
+			select {
+			case got := <-shown:
+				if got == served {
+					return
+				} // a change may be shown more than once
+			case err := <-done:
+				t.Fatalf("ended: %v", err)
+			case <-time.After(patience):
+				t.Fatalf("never shown: served %v", served)
+			}
+		}
+	}
+	sees(false)
 	s := statustest.Claim(t, dir, status.Detail{})
-	<-shown
+	sees(true)
 	if err := s.Release(); err != nil {
 		t.Fatal(err)
 	}
-	// Each change is told in two events or more, of which some may come later.
-	for {
-		select {
-		case <-shown:
-			continue
-		case <-time.After(3 * pause):
-		}
-		break
-	}
+	sees(false)
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
