@@ -132,7 +132,7 @@ func atrWith(t testing.TB, ta1 byte) *atr.ATR {
 
 // decision is one line of the golden file.
 func decision(t testing.TB, d *usb.Descriptor) string {
-	plans, err := Decide(d)
+	plans, err := decideAll(d)
 	if err != nil {
 		return fmt.Sprintf("%s refused: %v", d.ID(), err)
 	}
@@ -182,7 +182,7 @@ func TestDecisionRules(t *testing.T) {
 			t.Helper()
 			t.Errorf("%s, dwFeatures %08X: %s", d.ID(), features, fmt.Sprintf(format, args...))
 		}
-		plans, err := Decide(d)
+		plans, err := decideAll(d)
 		refused := r.number(t, "bNumEndpoints", 10) < 2
 		if refused != (err != nil) {
 			fail("refused: %v, want %v", err, refused)
@@ -253,4 +253,19 @@ func TestDecisionRules(t *testing.T) {
 	if len(seen) < 80 {
 		t.Errorf("only %d combinations of features; the table is cut", len(seen))
 	}
+}
+
+// decideAll says what the driver would do with a device: a Plan for each reader in it.
+func decideAll(d *usb.Descriptor) ([]Plan, error) {
+	fns, err := findFunctions(d)
+	if err != nil {
+		return nil, err
+	}
+	plans := make([]Plan, len(fns))
+	for i, f := range fns {
+		if plans[i], err = decide(f, quirkOf(d)); err != nil {
+			return nil, fmt.Errorf("%s, interface %d: %w", d.ID(), f.iface, err)
+		}
+	}
+	return plans, nil
 }

@@ -18,7 +18,7 @@ const (
 )
 
 // ClassDescriptor is a reader's own account of what it can do (CCID 1.1,
-// table 5.1-1). Nothing of it is trusted: Decide makes something usable of it.
+// table 5.1-1). Nothing of it is trusted: decide (plan.go) makes something usable of it.
 type ClassDescriptor struct {
 	Release          uint16 // bcdCCID; says little, 0100 to 1001 occur
 	Slots            int    // bMaxSlotIndex + 1

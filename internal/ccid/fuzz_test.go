@@ -28,7 +28,7 @@ func FuzzClassDescriptor(f *testing.F) {
 		d := &usb.Descriptor{Vendor: 0xFFF0, Interfaces: []usb.Interface{{
 			Class: class, Extra: extra, Endpoints: eps[:int(endpoints)%4],
 		}}}
-		plans, err := Decide(d)
+		plans, err := decideAll(d)
 		if err != nil {
 			wantIs(t, err, ifd.ErrIncompatible)
 			return

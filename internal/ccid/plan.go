@@ -6,7 +6,6 @@ import (
 
 	"openct/internal/ifd"
 	"openct/internal/proto"
-	"openct/internal/usb"
 )
 
 // Level is how much of a card's protocol the reader leaves to the host
@@ -51,22 +50,6 @@ type Plan struct {
 
 	eject bool // has a motor
 	quirk quirk
-}
-
-// Decide says what the driver would do with a device, a Plan for each reader
-// in it. It touches nothing. The error wraps ifd.ErrIncompatible.
-func Decide(d *usb.Descriptor) ([]Plan, error) {
-	fns, err := findFunctions(d)
-	if err != nil {
-		return nil, err
-	}
-	plans := make([]Plan, len(fns))
-	for i, f := range fns {
-		if plans[i], err = decide(f, quirkOf(d)); err != nil {
-			return nil, fmt.Errorf("%s, interface %d: %w", d.ID(), f.iface, err)
-		}
-	}
-	return plans, nil
 }
 
 // Values that stand for ones the descriptor does not have.

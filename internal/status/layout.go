@@ -3,7 +3,6 @@ package status
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
 	"unicode/utf8"
 
 	"openct/internal/printable"
@@ -68,19 +67,8 @@ func hostOrder() binary.ByteOrder {
 	return binary.LittleEndian
 }
 
-// Decode reads a whole status file. It fails only when b has the wrong size:
-// whatever an entry holds is cut and cleaned to something that can be shown.
-func Decode(b []byte) ([]Entry, error) {
-	if len(b) != Size {
-		return nil, fmt.Errorf("%w: %d bytes, not %d", ErrSize, len(b), Size)
-	}
-	entries := make([]Entry, Entries)
-	for n := range entries {
-		entries[n] = decodeEntry(n, b[n*entrySize:(n+1)*entrySize], hostOrder())
-	}
-	return entries, nil
-}
-
+// decodeEntry reads an entry. Whatever it holds is cut and cleaned to something that
+// can be shown.
 func decodeEntry(n int, b []byte, order binary.ByteOrder) Entry {
 	display, keypad := flagBits(order)
 	flags := order.Uint32(b[offFlags:])

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -153,12 +152,7 @@ func TestNames(t *testing.T) {
 }
 
 func TestDecodeHostileEntry(t *testing.T) {
-	b := bytes.Repeat([]byte{0xff}, Size)
-	entries, err := Decode(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := entries[15]
+	e := decodeEntry(15, bytes.Repeat([]byte{0xff}, entrySize), hostOrder())
 	if e.PID != -1 || e.InUse() {
 		t.Errorf("pid %d, in use %v; want -1, which no process has", e.PID, e.InUse())
 	}
@@ -173,45 +167,30 @@ func TestDecodeHostileEntry(t *testing.T) {
 	}
 }
 
-func TestDecodeSize(t *testing.T) {
-	for _, size := range []int{0, 1, entrySize, Size - 1, Size + 1, Size + entrySize} {
-		if _, err := Decode(make([]byte, size)); !errors.Is(err, ErrSize) {
-			t.Errorf("%d bytes: %v, want ErrSize", size, err)
-		}
-	}
-}
-
 func FuzzDecode(f *testing.F) {
-	// One entry is hostile, at any place; whole files of it would be 16 times
-	// as much for the fuzzer to play with, and nothing new.
 	for _, b := range recordings(f) {
 		if len(b) == Size {
-			f.Add(b[:entrySize], uint16(Size))
-			f.Add(b[entrySize:2*entrySize], uint16(Size))
+			f.Add(b[:entrySize])
+			f.Add(b[entrySize : 2*entrySize])
 		}
 	}
-	f.Add(bytes.Repeat([]byte{0xff}, entrySize), uint16(Size))
-	f.Add([]byte("short"), uint16(Size-1))
-	f.Fuzz(func(t *testing.T, entry []byte, size uint16) {
-		b := bytes.Repeat(append(entry, 0), int(size)/(len(entry)+1)+1)[:size]
-		entries, err := Decode(b)
-		if (err == nil) != (len(b) == Size) {
-			t.Fatalf("%d bytes: %v", len(b), err)
+	f.Add(bytes.Repeat([]byte{0xff}, entrySize))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var entry [entrySize]byte
+		copy(entry[:], b)
+		e := decodeEntry(3, entry[:], hostOrder())
+		if !utf8.ValidString(e.Name) || strings.ContainsAny(e.Name, "\x00\x1b\n\r") {
+			t.Errorf("name %q is not for showing", e.Name)
 		}
-		for _, e := range entries {
-			if !utf8.ValidString(e.Name) || strings.ContainsAny(e.Name, "\x00\x1b\n\r") {
-				t.Errorf("name %q is not for showing", e.Name)
-			}
-			if e.Slots < 0 || e.Slots > MaxSlots {
-				t.Errorf("%d slots", e.Slots)
-			}
-			var again [entrySize]byte
-			e.encode(again[:], hostOrder())
-			got := decodeEntry(e.Index, again[:], hostOrder())
-			e.Name = cut(e.Name, maxName)
-			if e != got {
-				t.Errorf("entry does not survive: %+v became %+v", e, got)
-			}
+		if e.Slots < 0 || e.Slots > MaxSlots {
+			t.Errorf("%d slots", e.Slots)
+		}
+		var again [entrySize]byte
+		e.encode(again[:], hostOrder())
+		got := decodeEntry(e.Index, again[:], hostOrder())
+		e.Name = cut(e.Name, maxName)
+		if e != got {
+			t.Errorf("entry does not survive: %+v became %+v", e, got)
 		}
 	})
 }
