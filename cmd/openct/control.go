@@ -65,6 +65,17 @@ options:
   -v, --version      print the version
 `
 
+// controlOptions are the options of openct-control's commands.
+type controlOptions struct {
+	noColdplug bool
+	json       bool
+	watch      bool
+	force      bool
+	reader     string
+	named      bool // reader was given
+	verify     control.VerifyOptions
+}
+
 // runControl is openct-control, which starts and stops OpenCT, attaches devices
 // and shows their state.
 func runControl(args []string, stdout, stderr io.Writer) int {
@@ -73,32 +84,36 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 	p.Flags.StringVarP(&c.ConfigFile, "config", "f", cli.ConfigFile, "")
 	p.Flags.CountVarP(&c.Debug, "debug", "d", "")
 	p.Flags.BoolVarP(&c.Syslog, "syslog", "s", false, "")
-	noColdplug := p.Flags.BoolP("no-coldplug", "n", false, "")
-	asJSON := p.Flags.Bool("json", false, "")
-	again := p.Flags.Bool("watch", false, "")
-	reader := p.Flags.String("reader", "", "")
-	force := p.Flags.Bool("force", false, "")
-	var v control.VerifyOptions
-	p.Flags.StringVarP(&v.Output, "output", "o", "", "")
-	p.Flags.BoolVar(&v.Card, "card", false, "")
-	p.Flags.BoolVar(&v.Unplug, "unplug", false, "")
-	p.Flags.BoolVar(&v.Suspend, "suspend", false, "")
+	var o controlOptions
+	p.Flags.BoolVarP(&o.noColdplug, "no-coldplug", "n", false, "")
+	p.Flags.BoolVar(&o.json, "json", false, "")
+	p.Flags.BoolVar(&o.watch, "watch", false, "")
+	p.Flags.StringVar(&o.reader, "reader", "", "")
+	p.Flags.BoolVar(&o.force, "force", false, "")
+	p.Flags.StringVarP(&o.verify.Output, "output", "o", "", "")
+	p.Flags.BoolVar(&o.verify.Card, "card", false, "")
+	p.Flags.BoolVar(&o.verify.Unplug, "unplug", false, "")
+	p.Flags.BoolVar(&o.verify.Suspend, "suspend", false, "")
 	return p.Exit(func() error {
 		operands, err := p.Parse(args)
 		if err != nil {
 			return err
 		}
-		if len(operands) == 1 && operands[0] == "doctor" {
-			return examine(c, *asJSON) // also when openct.conf is broken
+		o.named = p.Flags.Changed("reader")
+		verb, rest := "", operands
+		if len(operands) > 0 {
+			verb, rest = operands[0], operands[1:]
 		}
-		if len(operands) > 0 && operands[0] == "check-config" {
-			switch len(operands) {
-			case 1:
-				return c.CheckConfig("")
-			case 2:
-				return c.CheckConfig(operands[1])
-			}
+		// Both are for an openct.conf that is broken, too.
+		switch {
+		case verb == "doctor" && len(rest) == 0:
+			return examine(c, o.json)
+		case verb == "check-config" && len(rest) > 1:
 			return p.Mistake("check-config takes one file")
+		case verb == "check-config" && len(rest) > 0:
+			return c.CheckConfig(rest[0])
+		case verb == "check-config":
+			return c.CheckConfig("")
 		}
 		if c.Config, err = control.LoadConfig(p, c.ConfigFile); err != nil {
 			return err
@@ -106,79 +121,89 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 		if len(operands) == 0 {
 			return p.Misuse()
 		}
-		verb, rest := operands[0], operands[1:]
-		if verb == "verify" {
-			return c.Verify(rest, v)
+		if mistake := o.mistake(verb, rest); mistake != "" {
+			return p.Mistake("%s", mistake)
 		}
-		if v != (control.VerifyOptions{}) || *force && verb != "release" {
-			return p.Mistake("%s does not take one of these options", verb)
-		}
-		if verb == "release" {
-			if len(rest) != 1 {
-				return p.Mistake("release takes one reader, its number or its name")
-			}
-			return c.Release(rest[0], *force)
-		}
-		if verb == "take" {
-			return c.Take(rest)
-		}
-		if verb == "status" && len(rest) == 1 && !*again && !p.Flags.Changed("reader") {
-			if *asJSON {
-				return c.StatusJSON(rest[0])
-			}
-			return c.Status(rest[0])
-		}
-		named := p.Flags.Changed("reader")
-		switch {
-		case named && verb != "attach":
-			return p.Mistake("--reader belongs to attach")
-		case *again && verb != "status":
-			return p.Mistake("--watch belongs to status")
-		case verb == "attach" && named && len(rest) > 0:
-			return p.Mistake("attach takes a device or --reader, not both")
-		case verb == "attach" && !named && len(rest) == 0:
-			return p.Mistake("attach takes a device, such as 001/004, or --reader")
-		case verb == "udev" && len(rest) == 0:
-			return p.Mistake("udev takes a device")
-		case verb == "status" && len(rest) > 0:
-			return p.Mistake("status takes one reader, and none with --watch")
-		case len(rest) > 0 && slices.Contains([]string{"init", "monitor", "doctor", "watch", "shutdown"}, verb):
-			return p.Mistake("%s takes no argument, and %q is one", verb, rest[0])
-		}
-		switch verb {
-		case "init":
-			c.NameUnread()
-			return c.Init(*noColdplug)
-		case "attach":
-			if named {
-				return c.AttachReader(*reader)
-			}
-			return c.Attach(rest)
-		case "status":
-			c.NameUnread()
-			c.WaitingReaders()
-			c.ReleasedReaders()
-			if *again {
-				return c.StatusWatch(*asJSON)
-			}
-			if *asJSON {
-				return c.StatusJSON("")
-			}
-			return c.Status("")
-		case "monitor":
-			c.NameUnread()
-			return c.Monitor(*asJSON)
-		case "watch":
-			c.NameUnread()
-			return c.Watch(*noColdplug)
-		case "shutdown":
-			return c.Shutdown()
-		case "udev": // for 60-openct.rules
-			return c.Udev(rest[0])
-		}
-		fmt.Fprintf(p.Err, "Unknown command: %s\nnext: %s --help\n", verb, p.Name)
-		return cli.ErrExit(1)
+		return o.run(p, c, verb, rest)
 	}())
+}
+
+// mistake is what is wrong with a command's options and operands; empty: nothing.
+func (o *controlOptions) mistake(verb string, rest []string) string {
+	switch {
+	case verb == "verify":
+	case o.verify != control.VerifyOptions{}, o.force && verb != "release":
+		return verb + " does not take one of these options"
+	case verb == "release" && len(rest) != 1:
+		return "release takes one reader, its number or its name"
+	case verb == "release", verb == "take":
+	case o.named && verb != "attach":
+		return "--reader belongs to attach"
+	case o.watch && verb != "status":
+		return "--watch belongs to status"
+	case verb == "attach" && o.named && len(rest) > 0:
+		return "attach takes a device or --reader, not both"
+	case verb == "attach" && !o.named && len(rest) == 0:
+		return "attach takes a device, such as 001/004, or --reader"
+	case verb == "udev" && len(rest) == 0:
+		return "udev takes a device"
+	case verb == "status" && (len(rest) > 1 || o.watch && len(rest) > 0):
+		return "status takes one reader, and none with --watch"
+	case len(rest) > 0 && slices.Contains([]string{"init", "monitor", "doctor", "watch", "shutdown"}, verb):
+		return fmt.Sprintf("%s takes no argument, and %q is one", verb, rest[0])
+	}
+	return ""
+}
+
+func (o *controlOptions) run(p *cli.Program, c *control.Control, verb string, rest []string) error {
+	switch verb {
+	case "init":
+		c.NameUnread()
+		return c.Init(o.noColdplug)
+	case "attach":
+		if o.named {
+			return c.AttachReader(o.reader)
+		}
+		return c.Attach(rest)
+	case "status":
+		return o.status(c, rest)
+	case "monitor":
+		c.NameUnread()
+		return c.Monitor(o.json)
+	case "watch":
+		c.NameUnread()
+		return c.Watch(o.noColdplug)
+	case "verify":
+		return c.Verify(rest, o.verify)
+	case "release":
+		return c.Release(rest[0], o.force)
+	case "take":
+		return c.Take(rest)
+	case "shutdown":
+		return c.Shutdown()
+	case "udev": // for 60-openct.rules
+		return c.Udev(rest[0])
+	}
+	fmt.Fprintf(p.Err, "Unknown command: %s\nnext: %s --help\n", verb, p.Name)
+	return cli.ErrExit(1)
+}
+
+func (o *controlOptions) status(c *control.Control, rest []string) error {
+	reader := ""
+	if len(rest) > 0 {
+		reader = rest[0]
+	} else {
+		c.NameUnread()
+		c.WaitingReaders()
+		c.ReleasedReaders()
+	}
+	switch {
+	case o.watch:
+		return c.StatusWatch(o.json)
+	case o.json:
+		return c.StatusJSON(reader)
+	}
+	return c.Status(reader)
 }
 
 // examine finds out what is wrong. That something is, is exit status 1.
