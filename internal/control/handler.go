@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"openct/internal/cli"
 	"openct/internal/devname"
 	"openct/internal/driver"
 	"openct/internal/readerunit"
@@ -83,6 +84,16 @@ func (c *Control) knownTarget(name, typ, path string) (devname.Target, error) {
 func (c *Control) ownsDirectory() bool {
 	var dir unix.Stat_t
 	return unix.Stat(c.Dir, &dir) == nil && int(dir.Uid) == os.Geteuid() && dir.Mode&0o022 == 0
+}
+
+// words are how a user names a device of which the files beside the status file tell.
+// Where these are not the caller's, the user must know the device: a command with
+// their words would open, or give to the handlers' user, whatever device stands there.
+func (c *Control) words(driver, typ, path string) string {
+	if !c.ownsDirectory() {
+		return "DRIVER TYPE DEVICE"
+	}
+	return cli.Quote(driver) + " " + cli.Quote(typ) + " " + cli.Quote(path)
 }
 
 // unitOf is the unit that systemd has for a device that knownTarget knows; empty:

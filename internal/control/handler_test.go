@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"openct/internal/cli"
 	"openct/internal/config"
 	"openct/internal/devname"
 	"openct/internal/machine"
@@ -78,7 +79,8 @@ func TestForgedSideFile(t *testing.T) {
 	if err := os.Chmod(c.Dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.verifyTarget([]string{"0"}); !errors.Is(err, errUnknown) {
+	var hint *cli.Hint
+	if _, err := c.verifyTarget([]string{"0"}); !errors.Is(err, errUnknown) || !errors.As(err, &hint) || hint.Hint != "openct-control verify DRIVER TYPE DEVICE" {
 		t.Errorf("verify: %v", err)
 	}
 	if err := c.Release("0", true); !errors.Is(err, status.ErrNotDaemon) {

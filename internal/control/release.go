@@ -216,13 +216,8 @@ func (c *Control) explainTake(t devname.Target, err error) error {
 // releasedTarget is the device of a released reader.
 func (c *Control) releasedTarget(r status.Released) (devname.Target, error) {
 	t, err := c.knownTarget(r.Driver, r.Type, r.Device)
-	switch {
-	case errors.Is(err, errUnknown) && r.UID != os.Geteuid() && r.UID != 0:
-		// Nor may its owner say which device is given to it.
-		err = &cli.Hint{Err: fmt.Errorf("%w; user %d has written %s", err, r.UID, r.File()), Hint: "rm " + cli.Quote(r.File())}
-	case errors.Is(err, errUnknown):
-		err = &cli.Hint{Err: err, Hint: fmt.Sprintf("rm %s; openct-control attach %s %s %s",
-			cli.Quote(r.File()), cli.Quote(r.Driver), cli.Quote(r.Type), cli.Quote(r.Device))}
+	if errors.Is(err, errUnknown) {
+		err = &cli.Hint{Err: err, Hint: fmt.Sprintf("rm %s; openct-control attach %s", cli.Quote(r.File()), c.words(r.Driver, r.Type, r.Device))}
 	}
 	return t, err
 }

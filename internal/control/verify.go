@@ -112,8 +112,7 @@ func (c *Control) verifyTarget(operands []string) (devname.Target, error) {
 		return t, nil
 	}
 	if errors.Is(err, errUnknown) {
-		err = &cli.Hint{Err: fmt.Errorf("reader %d: %w", found[0].Index, err), Hint: fmt.Sprintf("openct-control verify %s %s %s",
-			cli.Quote(d.Driver), cli.Quote(d.Type), cli.Quote(d.Device))}
+		err = &cli.Hint{Err: fmt.Errorf("reader %d: %w", found[0].Index, err), Hint: "openct-control verify " + c.words(d.Driver, d.Type, d.Device)}
 	}
 	return t, err
 }
