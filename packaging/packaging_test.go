@@ -80,7 +80,7 @@ func TestGoForTests(t *testing.T) {
 	}
 }
 
-// udev keeps a rule that names a group that is not there yet, without the group.
+// If a rule names a group that does not exist, udev uses the rule without the group.
 // Each way of installing makes the group first.
 func TestGroupBeforeRule(t *testing.T) {
 	group := regexp.MustCompile(`(?m)^GROUP:="(\w+)"`).FindStringSubmatch(read(t, "../udev/60-openct.rules"))
