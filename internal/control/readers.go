@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"openct/internal/cli"
+	"openct/internal/devname"
 	"openct/internal/readerunit"
 	"openct/internal/socket"
+	"openct/internal/status"
 )
 
 // startReaders starts the readers of the configuration, in its order: with
@@ -85,8 +87,24 @@ func stopUnits(units []string) error { return tellUnits("stop", units) }
 func (c *Control) WaitingReaders() {
 	for i, instance := range c.Config.Instances() {
 		t, err := c.Config.Readers[i].Target()
-		if err == nil && readerunit.IsNode(t) && !c.Root.Exists(t.Path) {
+		switch {
+		case err != nil:
+		case readerunit.IsNode(t) && !c.Root.Exists(t.Path):
 			c.say("openct-control: reader %s waits for its device: %s does not exist", instance, t.Path)
+		case (t.Type == devname.TypeRemote || t.Type == devname.TypeUnix) && !c.isServed(t):
+			c.say("openct-control: reader %s is not served: there is no connection to the far reader %s", instance, t.Path)
 		}
 	}
+}
+
+// isServed says whether a handler serves the device; where the status file cannot be
+// read, one may.
+func (c *Control) isServed(t devname.Target) bool {
+	f, err := status.OpenReadOnly(c.Dir)
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	_, _, ok := serving(f, t.Path)
+	return ok
 }

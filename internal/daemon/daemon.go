@@ -62,6 +62,10 @@ type Options struct {
 	// Ready, if set, is called once clients can be served.
 	Ready func()
 
+	// Waits, if set, is called before Ready where the reader is that of another handler
+	// and is not there: this process waits for it.
+	Waits func(error)
+
 	// Credentials replaces the question who a client is, for tests.
 	Credentials func(net.Conn) (socket.Cred, error)
 }

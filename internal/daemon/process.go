@@ -21,6 +21,8 @@ import (
 	"openct/internal/devname"
 	"openct/internal/logging"
 	"openct/internal/notify"
+	"openct/internal/printable"
+	"openct/internal/remote"
 	"openct/internal/socket"
 	"openct/internal/status"
 )
@@ -69,7 +71,7 @@ func (p *Process) Serve() error {
 		Target: p.Target, Dir: socket.Dir(), Config: p.Config, Log: log, Notify: notify.FromEnv(log), Openers: p.Openers,
 	}
 	if started {
-		run.Ready = ReportReady
+		run.Ready, run.Waits = ReportReady, p.sayWaits
 	}
 	err := Run(ctx, run)
 	var served *status.ServedError
@@ -83,6 +85,15 @@ func (p *Process) Serve() error {
 		log.Error(err.Error(), "device", p.Target.Path)
 	}
 	return Explain(err, p.Target.Type)
+}
+
+// sayWaits tells whoever has started this process that there is no reader yet. That
+// is no failure: the handler serves the reader when it is there, and a service
+// manager that took it for one would end the handler.
+func (p *Process) sayWaits(err error) {
+	why, next := remote.Advice(err.Error(), p.Target.Path)
+	fmt.Fprintf(p.Stderr, "%s: the handler waits for the far reader, which is not there: %s\nnext: %s\n",
+		processName, printable.Line(why), printable.Line(next))
 }
 
 // Economise keeps a process small that sleeps most of the time and has one thing

@@ -31,10 +31,15 @@ func (d *daemon) relay(ctx context.Context, connect func(string, ifd.Options) (i
 	}
 	defer d.bounded("way to the far reader", way.Close)
 	var once sync.Once
-	ready := func() { // whoever waits for this process goes on, reader or not
-		if d.Ready != nil {
-			once.Do(d.Ready)
-		}
+	ready := func(missing error) { // whoever waits for this process goes on, reader or not
+		once.Do(func() {
+			if missing != nil && d.Waits != nil {
+				d.Waits(missing)
+			}
+			if d.Ready != nil {
+				d.Ready()
+			}
+		})
 	}
 	told := ""
 	for pause := minAway; ; pause = min(2*pause, maxAway) {
@@ -61,11 +66,11 @@ func (d *daemon) relay(ctx context.Context, connect func(string, ifd.Options) (i
 				d.lastWords(err)
 			}
 			d.Notify.Ready("waits for the far reader: " + told)
-			ready()
+			ready(err)
 		default:
 			told = ""
 			begun := time.Now()
-			if err := d.serveOnce(ctx, rd, ready); err != nil || ctx.Err() != nil {
+			if err := d.serveOnce(ctx, rd, func() { ready(nil) }); err != nil || ctx.Err() != nil {
 				return err
 			}
 			if time.Since(begun) >= steady {

@@ -112,7 +112,7 @@ func checkReaderServed(f *Facts, c *Configured) []Finding {
 		return nil // told already
 	}
 	attach := "openct-control attach --reader " + cli.Quote(c.Name)
-	if !c.served() && c.Far != nil && c.Unit.Active == "active" {
+	if !c.served() && c.Far != nil && (c.Unit.Active == "active" || c.Waiting != nil) {
 		return c.farAway()
 	}
 	if !c.served() {

@@ -156,7 +156,9 @@ type Configured struct {
 
 	Released *status.Released // nil: it was not let go
 
-	Far *Far // nil: the reader is this machine's
+	Far     *Far     // nil: the reader is this machine's
+	Waiting *Process // handler of the far reader, which is not there
+	Fault   string   // last error of a handler, if it was about this device
 
 	real    string // the node that Device is a link to
 	noModem bool   // udev's record tells ModemManager to leave it alone

@@ -1,8 +1,8 @@
 package doctor
 
 import (
-	"cmp"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -69,13 +69,32 @@ func checkReaderSSH(_ *Facts, c *Configured) []Finding {
 	return fine("the reader is reached over ssh")
 }
 
-// farAway is about a reader whose handler waits for it. What the handler says may be
-// the far machine's words.
+// farAway is about a reader whose handler waits for it. What the handler says, to systemd
+// or in the file of the last error, may be the far machine's words.
 func (c *Configured) farAway() []Finding {
-	why, next := c.Unit.StatusText, ""
-	if to, err := devname.ParseRemote(c.Device); err == nil {
-		why, next = remote.CutNext(why, to)
+	said := c.Unit.StatusText
+	if said == "" {
+		said = "the handler waits for the far reader"
+		if c.Waiting != nil {
+			said = fmt.Sprintf("the handler (process %d) waits for the far reader", c.Waiting.PID)
+		}
+		if c.Fault != "" {
+			said += ": " + c.Fault
+		}
 	}
-	return found(Warn, cmp.Or(next, "openct-control status on the other machine lists its readers"),
-		"%s", cmp.Or(why, "the handler waits for the far reader"))
+	why, next := remote.Advice(said, c.Device)
+	return found(Warn, next, "%s", why)
+}
+
+// waits notes that a process is the handler of a far reader, which it waits for if it
+// does not serve it. Without systemd nothing else tells of such a handler: it has no
+// entry in the status file.
+func (f *Facts) waits(p Process, args []string) {
+	for i := range f.Configured {
+		c := &f.Configured[i]
+		// DRIVER TYPE DEVICE, as handlers are started (daemon.Process)
+		if n := len(args); c.Far != nil && !c.served() && n > 3 && args[n-3] == c.Driver && args[n-1] == c.Device {
+			c.Waiting = &p
+		}
+	}
 }

@@ -3,6 +3,7 @@ package doctor
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"openct/internal/devname"
@@ -40,6 +41,32 @@ func TestFar(t *testing.T) {
 			got := Options{Root: machine.Root(root)}.far(tt.at)
 			if (got == nil) != (tt.want == nil) || got != nil && *got != *tt.want {
 				t.Errorf("got %+v, want %+v", got, tt.want)
+			}
+		})
+	}
+}
+
+// A handler that waits is found by its command line.
+func TestWaits(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		line string
+		far  *Far
+		want bool
+	}{
+		{"by hand", "ifdhandler openct remote ssh://desk/0", &Far{SSH: true}, true},
+		{"with options", "ifdhandler -dd -f /etc/other.conf openct remote ssh://desk/0", &Far{SSH: true}, true},
+		{"another device", "ifdhandler openct remote ssh://desk/1", &Far{SSH: true}, false},
+		{"another driver", "ifdhandler etoken64 remote ssh://desk/0", &Far{SSH: true}, false},
+		{"no arguments", "ssh://desk/0", &Far{SSH: true}, false},
+		{"not to be seen", "", &Far{SSH: true}, false},
+		{"a reader of this machine", "ifdhandler openct remote ssh://desk/0", nil, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := &Facts{Configured: []Configured{{Driver: "openct", Device: "ssh://desk/0", Far: tt.far}}}
+			f.waits(Process{PID: 72, Name: "ifdhandler"}, strings.Fields(tt.line))
+			if got := f.Configured[0].Waiting; (got != nil) != tt.want || got != nil && got.PID != 72 {
+				t.Errorf("got %v", got)
 			}
 		})
 	}

@@ -316,6 +316,9 @@ func systemctl(ctx context.Context, args ...string) (string, error) {
 	return string(out), err
 }
 
+// handlerProcess is what a handler's process is called.
+const handlerProcess = "ifdhandler"
+
 // processes looks at who has the devices open, and which other programs for
 // smart cards run.
 func (o Options) processes(f *Facts) {
@@ -327,6 +330,9 @@ func (o Options) processes(f *Facts) {
 		p := Process{PID: other.PID, Name: other.Name}
 		if p.Name == "pcscd" || p.Name == "scdaemon" {
 			f.Others = append(f.Others, p)
+		}
+		if p.Name == handlerProcess {
+			f.waits(p, other.Args())
 		}
 		if p.Name == status.WatchProcess {
 			f.Watch = append(f.Watch, p)

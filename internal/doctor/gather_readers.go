@@ -9,10 +9,12 @@ import (
 
 	"openct/internal/config"
 	"openct/internal/readerunit"
+	"openct/internal/status"
 )
 
 // configured looks at the readers that openct.conf names.
 func (o Options) configured(f *Facts, cfg *config.Config) {
+	fault, _ := status.ReadFault(o.Dir) // none, or none that makes sense
 	for i, instance := range cfg.Instances() {
 		r := cfg.Readers[i]
 		t, err := r.Target()
@@ -29,6 +31,9 @@ func (o Options) configured(f *Facts, cfg *config.Config) {
 			}
 		}
 		c.Far = o.far(t)
+		if fault.Device == c.Device {
+			c.Fault = fault.Error
+		}
 		if readerunit.IsNode(t) {
 			c.Node = &Node{Path: t.Path}
 			c.Released = o.released(t.Path)

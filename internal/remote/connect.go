@@ -1,11 +1,14 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"path"
+	"strings"
 
+	"openct/internal/cli"
 	"openct/internal/devname"
 	"openct/internal/ifd"
 	"openct/internal/socket"
@@ -97,4 +100,20 @@ func (m *machine) drop() error {
 }
 
 // errNoSSH: there is no program of that name.
-var errNoSSH = errors.New("ssh is not installed: install OpenSSH's client (Debian: openssh-client)")
+var errNoSSH = errors.New("ssh is not installed" + nextMark + getSSH)
+
+const getSSH = "install OpenSSH's client (Debian: openssh-client)"
+
+// Advice separates what to do next from why the far reader at device is not there. Of
+// what the other end says, nothing is advice (see CutNext).
+func Advice(said, device string) (why, next string) {
+	to, err := devname.ParseRemote(device)
+	if err != nil {
+		return said, socket.EnvDir + "=" + cli.Quote(path.Dir(device)) + " openct-control status lists the readers there"
+	}
+	if why, ok := strings.CutSuffix(said, nextMark+getSSH); ok {
+		return why, getSSH
+	}
+	why, next = CutNext(said, to)
+	return why, cmp.Or(next, "openct-control status on the other machine lists its readers")
+}
