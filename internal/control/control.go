@@ -352,7 +352,8 @@ func (c *Control) Shutdown() error {
 		return nil
 	}
 	defer f.Close()
-	killed := 0
+	killed, err := status.EndFar(c.Dir, watchEnd) // some have no entry
+	c.complain("far readers", err)
 	for n := status.Entries - 1; n >= 0; n-- {
 		switch err := f.Terminate(n); {
 		case err == nil:

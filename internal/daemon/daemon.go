@@ -107,7 +107,7 @@ func Run(ctx context.Context, o Options) (err error) {
 // lastWords leaves the error that a handler ends with for those who wait for the reader.
 func (d *daemon) lastWords(err error) {
 	var served *status.ServedError
-	if err == nil || errors.As(err, &served) {
+	if err == nil || errors.As(err, &served) || errors.Is(err, errFarWaits) {
 		return
 	}
 	werr := status.WriteFault(d.Dir, status.Fault{

@@ -75,7 +75,11 @@ func (p *Process) Serve() error {
 	}
 	err := Run(ctx, run)
 	var served *status.ServedError
-	if errors.As(err, &served) {
+	waits := errors.Is(err, errFarWaits)
+	if waits && started {
+		fmt.Fprintf(p.Stderr, "%s: %s\n", processName, printable.Line(err.Error()))
+	}
+	if waits || errors.As(err, &served) {
 		// To systemd, a service that ends before it is ready has failed.
 		run.Notify.Ready(err.Error())
 		log.Info(err.Error())

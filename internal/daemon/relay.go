@@ -21,6 +21,9 @@ const (
 	steady = 10 * time.Second
 )
 
+// errFarWaits: there is a handler, as with status.ServedError, but no reader yet.
+var errFarWaits = errors.New("a handler waits for the far reader already; openct-control doctor says why it is not there")
+
 // relay serves a reader of another handler's, whenever that is there, until ctx
 // ends. While it is not there, it has no entry and no socket, as a token that is
 // unplugged: but nothing on this machine tells when it comes back.
@@ -30,6 +33,15 @@ func (d *daemon) relay(ctx context.Context, connect func(string, ifd.Options) (i
 		return fmt.Errorf("driver %s: %w", d.entry.Name, err)
 	}
 	defer d.bounded("way to the far reader", way.Close)
+	lock, err := status.LockFar(d.Dir, d.Target.Path)
+	switch {
+	case errors.Is(err, status.ErrBusy):
+		return d.farServed()
+	case err != nil: // the reader can be served all the same
+		d.Log.Warn("another handler for the far reader will not be noticed", "error", err)
+	default:
+		defer lock.Close()
+	}
 	var once sync.Once
 	ready := func(missing error) { // whoever waits for this process goes on, reader or not
 		once.Do(func() {
@@ -112,4 +124,18 @@ func (d *daemon) serveOnce(ctx context.Context, rd ifd.Reader, ready func()) err
 		d.Log.Info("unplugged", "reader", once.index())
 	}
 	return err
+}
+
+// farServed says that another handler has the far reader, or waits for it.
+func (d *daemon) farServed() error {
+	entries, err := d.file.Entries()
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if detail, err := d.file.ReadDetail(e); err == nil && e.InUse() && detail.Device == d.Target.Path {
+			return &status.ServedError{Device: d.Target.Path, Reader: e.Index, PID: e.PID}
+		}
+	}
+	return fmt.Errorf("%s: %w", d.Target.Path, errFarWaits)
 }

@@ -29,7 +29,19 @@ const helperVar = "OPENCT_STATUS_TEST_DIR"
 // watchHelper lets it be the process that watches for devices.
 const watchHelper = "OPENCT_STATUS_TEST_WATCH"
 
+// farHelper lets it be the handler of a far reader.
+const farHelper = "OPENCT_STATUS_TEST_FAR"
+
 func TestMain(m *testing.M) {
+	if dir, ok := os.LookupEnv(farHelper); ok {
+		if _, err := LockFar(dir, farDevice); err != nil {
+			fmt.Println(errors.Unwrap(err))
+			os.Exit(1)
+		}
+		fmt.Println("waiting")
+		io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}
 	if dir, ok := os.LookupEnv(watchHelper); ok {
 		if _, err := LockWatch(dir); err != nil {
 			fmt.Println(err)

@@ -38,8 +38,10 @@ type lockFile struct {
 // openLock opens dir's lock file. A missing one is created for the owner that
 // the files have by default, so a daemon that root starts by hand does not lock
 // out the ones that systemd starts.
-func openLock(dir string) (*lockFile, error) {
-	path := filepath.Join(dir, lockName)
+func openLock(dir string) (*lockFile, error) { return openLockNamed(dir, lockName) }
+
+func openLockNamed(dir, name string) (*lockFile, error) {
+	path := filepath.Join(dir, name)
 	fd, _, err := openPlain(path, unix.O_RDWR)
 	if errors.Is(err, unix.ENOENT) {
 		var st *unix.Stat_t

@@ -28,13 +28,8 @@ func LockWatch(dir string) (*WatchLock, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = unix.FcntlFlock(uintptr(file.fd), unix.F_SETLK, byteLock(0, unix.F_WRLCK))
-	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
-		err = ErrBusy
-	}
-	if err != nil {
-		file.Close()
-		return nil, wrap("lock", file.path, err)
+	if err := file.lockAsProcess(); err != nil {
+		return nil, err
 	}
 	return &WatchLock{file}, nil
 }
@@ -42,10 +37,28 @@ func LockWatch(dir string) (*WatchLock, error) {
 // Close lets another process watch.
 func (w *WatchLock) Close() error { return w.file.Close() }
 
+// lockAsProcess takes the lock for this process, or closes the file. The lock of
+// another process is ErrBusy.
+func (l *lockFile) lockAsProcess() error {
+	err := unix.FcntlFlock(uintptr(l.fd), unix.F_SETLK, byteLock(0, unix.F_WRLCK))
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+		err = ErrBusy
+	}
+	if err != nil {
+		l.Close()
+	}
+	return wrap("lock", l.path, err)
+}
+
 // EndWatch asks the process that watches for devices to end, and waits for that.
 // It returns false when there is none.
 func EndWatch(dir string, patience time.Duration) (bool, error) {
-	path := filepath.Join(rooted(dir), watchName)
+	return endHolder(filepath.Join(rooted(dir), watchName), patience)
+}
+
+// endHolder asks the process that has locked a file to end, and waits for that. It
+// returns false when there is none.
+func endHolder(path string, patience time.Duration) (bool, error) {
 	fd, st, err := openPlain(path, unix.O_RDWR)
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
