@@ -32,6 +32,10 @@ const (
 	t0MinStreamTimeout = 2 * time.Second
 	t0MinBlockTimeout  = 20 * time.Second
 	t0MaxNULL          = 800
+
+	// t0MaxBusy bounds what all NULLs of one TPDU may add up to, as in T=1: with WI
+	// 255, 800 of them are more than five hours.
+	t0MaxBusy = t1MaxBusy
 )
 
 // Status words and the one command that T=0 itself gives meaning to (ISO/IEC

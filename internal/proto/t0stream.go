@@ -1,6 +1,9 @@
 package proto
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // procNULL is the procedure byte that asks for more time (ISO/IEC 7816-3,
 // 10.3.3).
@@ -18,6 +21,7 @@ func (x *t0Exchange) tpduStream(header, out []byte, n int) (uint16, error) {
 	if err := e.link.Send(x.ctx, header); err != nil {
 		return 0, err
 	}
+	begin := time.Now()
 	for nulls := 0; ; {
 		if err := x.ctx.Err(); err != nil {
 			return 0, err
@@ -29,6 +33,9 @@ func (x *t0Exchange) tpduStream(header, out []byte, n int) (uint16, error) {
 		if p == procNULL {
 			if nulls++; nulls > e.params.MaxNULL {
 				return 0, fmt.Errorf("%w: the card asked for more time %d times", ErrProtocol, nulls)
+			}
+			if time.Since(begin) > t0MaxBusy {
+				return 0, fmt.Errorf("%w: the card asked for more than %v", ErrProtocol, t0MaxBusy)
 			}
 			continue
 		}
