@@ -102,6 +102,7 @@ func TestResponses(t *testing.T) {
 		in, err := Present(b)
 		return map[bool]string{true: "in"}[in], err
 	}
+	off := func(b []byte) (string, error) { return map[bool]string{true: "off"}[Off(b)], nil }
 	done := func(b []byte) (string, error) { return "", Done("output", b) }
 	ejected := func(b []byte) (string, error) { return "", Ejected(b) }
 	entered := func(b []byte) (string, error) { d, err := PINResponse(b); return hex.EncodeToString(d), err }
@@ -132,6 +133,11 @@ func TestResponses(t *testing.T) {
 		{"status of no bytes", "9000", present, "", ifd.ErrComm},
 		{"status refused", "6f00", present, "", ifd.ErrComm},
 		{"status empty", "", present, "", ifd.ErrComm},
+		{"card has no power", "8001039000", off, "off", nil},
+		{"card has power", "8001059000", off, "", nil},
+		{"card, the terminal does not tell more", "8001019000", off, "", nil},
+		{"no card, power", "8001009000", off, "", nil},
+		{"status refused, power", "6f00", off, "", nil},
 		{"shown", "9000", done, "", nil},
 		{"no display", "6a00", done, "", ifd.ErrNotSupported},
 		{"display answers nothing", "", done, "", ifd.ErrComm},

@@ -101,24 +101,37 @@ func Asynchronous(sw uint16) bool { return sw == swAsynchronous }
 // newer terminals put into a data object (C OpenCT's ifd-kaan.c has both). The
 // error wraps ifd.ErrComm.
 func Present(resp []byte) (bool, error) {
+	status, err := iccStatus(resp)
+	return status&1 != 0, err
+}
+
+// Off says whether GET STATUS of a slot returns that a card is in it that has no
+// power: the next two bits, which are 0 in a terminal that does not tell (CT-BCS, GET
+// STATUS).
+func Off(resp []byte) bool {
+	status, err := iccStatus(resp)
+	return err == nil && status&7 == 3
+}
+
+func iccStatus(resp []byte) (status byte, err error) {
 	const what = "card status"
 	data, sw, err := Split(resp)
 	if err != nil {
-		return false, fmt.Errorf("%s: %w", what, err)
+		return 0, fmt.Errorf("%s: %w", what, err)
 	}
 	if sw != swOK {
-		return false, refused(what, sw)
+		return 0, refused(what, sw)
 	}
 	if len(data) > 2 && data[0] == tagICCStatus {
 		if int(data[1]) != len(data)-2 {
-			return false, fmt.Errorf("%s: answer of %d bytes says %d: %w", what, len(data), data[1], ifd.ErrComm)
+			return 0, fmt.Errorf("%s: answer of %d bytes says %d: %w", what, len(data), data[1], ifd.ErrComm)
 		}
 		data = data[2:]
 	}
 	if len(data) != 1 {
-		return false, fmt.Errorf("%s: answer of %d bytes: %w", what, len(data), ifd.ErrComm)
+		return 0, fmt.Errorf("%s: answer of %d bytes: %w", what, len(data), ifd.ErrComm)
 	}
-	return data[0]&1 != 0, nil
+	return data[0], nil
 }
 
 // Features are a terminal's functional units.

@@ -149,6 +149,9 @@ func (s kaanPINSlot) pin(ctx context.Context, r ifd.PINRequest, encode func(byte
 	if err != nil {
 		return nil, s.lose(err)
 	}
+	if err := s.inPlace(ctx, resp); err != nil {
+		return nil, err
+	}
 	return ctbcs.PINResponse(resp)
 }
 
@@ -253,18 +256,29 @@ func (e *kaanCard) exchange(ctx context.Context, apdu, resp []byte) ([]byte, err
 	if err != nil {
 		return nil, e.s.lose(err)
 	}
-	if !slices.Equal(resp, noCardSW) {
-		return resp, nil
-	}
-	// The card's answer, or the terminal's for a slot that is empty or off.
-	present, err := e.s.present(ctx)
-	if err != nil {
-		return nil, e.s.lose(err)
-	}
-	if !present {
-		return nil, e.Lose(ifd.ErrNoCard)
+	if err := e.s.inPlace(ctx, resp); err != nil {
+		return nil, err
 	}
 	return resp, nil
+}
+
+// inPlace looks for the card after an answer that may be the terminal's, for a slot
+// that is empty, or holds a card that was inserted since and has no power; or else the
+// card's own.
+func (s *kaanSlot) inPlace(ctx context.Context, resp []byte) error {
+	if !slices.Equal(resp, noCardSW) {
+		return nil
+	}
+	present, off, err := s.present(ctx)
+	switch {
+	case err != nil:
+		return s.lose(err)
+	case present && !off:
+		return nil
+	case s.engine != nil:
+		return s.engine.Lose(ifd.ErrNoCard)
+	}
+	return ifd.ErrNoCard
 }
 
 // noCardSW is what a terminal answers for a card that is not there.

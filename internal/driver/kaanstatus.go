@@ -53,7 +53,7 @@ func (s *kaanSlot) Status(ctx context.Context) (ifd.Status, error) {
 	if quiet {
 		return ifd.Status{Present: s.last}, nil
 	}
-	present, err := s.present(ctx)
+	present, _, err := s.present(ctx)
 	if err != nil {
 		return ifd.Status{}, err
 	}
@@ -68,24 +68,26 @@ func (s *kaanSlot) Status(ctx context.Context) (ifd.Status, error) {
 	return ifd.Status{Present: present}, nil
 }
 
-// present asks the terminal for the card. A B1 tells it in a file.
-func (s *kaanSlot) present(ctx context.Context) (bool, error) {
+// present asks the terminal for the card. off says that it is known to have no power.
+// A B1 tells it in a file.
+func (s *kaanSlot) present(ctx context.Context) (present, off bool, err error) {
 	if s.k.b1 {
 		objects, err := s.file(ctx)
 		if err != nil {
-			return false, err
+			return false, false, err
 		}
 		v, ok := objects[kaanTagCard]
 		if !ok || len(v) != 1 {
-			return false, fmt.Errorf("the terminal's status file has no card status: %w", ifd.ErrComm)
+			return false, false, fmt.Errorf("the terminal's status file has no card status: %w", ifd.ErrComm)
 		}
-		return v[0] != 0, nil
+		return v[0] != 0, v[0] == 1, nil
 	}
 	resp, err := s.k.command(ctx, ctbcs.GetICCStatus(s.unit), kaanStatus)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
-	return ctbcs.Present(resp)
+	present, err = ctbcs.Present(resp)
+	return present, ctbcs.Off(resp), err
 }
 
 // quiet says whether the terminal would have told of a card by now, so that it

@@ -147,6 +147,36 @@ func TestKaanWithoutCard(t *testing.T) {
 	})
 }
 
+// A card that is exchanged for another one faster than the core looks does not answer
+// with the terminal's status word.
+func TestKaanExchangedCard(t *testing.T) {
+	both(t, func(t *testing.T, b1 bool) {
+		for name, use := range map[string]func(context.Context, *reader.Slot) ([]byte, error){
+			"command": func(ctx context.Context, s *reader.Slot) ([]byte, error) {
+				return s.Transmit(ctx, unhex("00ee000303"), nil)
+			},
+			"PIN": func(ctx context.Context, s *reader.Slot) ([]byte, error) {
+				return s.Verify(ctx, ifd.PINRequest{Control: 1, Offset: 6, APDU: unhex("0020008008ffffffffffffffff")})
+			},
+		} {
+			x := onTerminal(t, b1, nil, card.NewEcho())
+			s, ctx := x.slot(t, 0), context.Background()
+			if _, err := s.Reset(ctx); err != nil {
+				t.Fatal(err)
+			}
+			x.line.Do(func() { x.Insert(0, nil); x.Insert(0, card.NewEcho()) })
+			for range 2 {
+				if resp, err := use(ctx, s); !errors.Is(err, ifd.ErrNoCard) && !errors.Is(err, proto.ErrResetRequired) {
+					t.Errorf("%s: %x, %v", name, resp, err)
+				}
+			}
+			if _, err := s.Reset(ctx); err != nil {
+				t.Errorf("%s: next reset: %v", name, err)
+			}
+		}
+	})
+}
+
 func TestKaanPIN(t *testing.T) {
 	verify := ifd.PINRequest{Control: 1, Offset: 6, Message: "PIN", APDU: unhex("0020008008ffffffffffffffff")}
 	change := ifd.PINRequest{Control: 1, Offset: 6, APDU: append([]byte{14}, unhex("0024008010ffffffffffffffffffffffffffffffff")...)}
