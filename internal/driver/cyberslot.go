@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"openct/internal/atr"
@@ -62,6 +63,26 @@ func (s *cyberSlot) present(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	return ctbcs.Present(resp)
+}
+
+// inPlace looks for the card after an answer that may be the reader's, for a card that
+// is not there or was inserted since and has no power; or else the card's own.
+func (s *cyberSlot) inPlace(ctx context.Context, resp []byte) error {
+	if !slices.Equal(resp, noCardSW) {
+		return nil
+	}
+	in := !s.c.moved
+	if in {
+		var err error
+		if in, err = s.present(ctx); err != nil {
+			return err
+		}
+	}
+	if !in {
+		s.off(ifd.ErrNoCard)
+		return ifd.ErrNoCard
+	}
+	return nil
 }
 
 // Reset implements ifd.Slot. REQUEST ICC would wait for a card that is not
@@ -194,6 +215,9 @@ func (s *cyberSlot) pin(ctx context.Context, r ifd.PINRequest, encode func(byte,
 		return nil, err
 	}
 	resp, err := s.c.command(ctx, cmd, r.Timeout+cyberUserMore)
+	if err == nil {
+		err = s.inPlace(ctx, resp)
+	}
 	if err != nil {
 		return nil, s.card.lose(err)
 	}
@@ -239,6 +263,9 @@ func (e *cyberAPDU) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, er
 
 func (e *cyberAPDU) exchange(ctx context.Context, apdu, resp []byte) ([]byte, error) {
 	resp, err := e.c.exchange(ctx, cyberCard, apdu, resp, cyberTimeout)
+	if err == nil {
+		err = e.c.slot.inPlace(ctx, resp)
+	}
 	if err != nil {
 		return nil, e.lose(err)
 	}

@@ -235,8 +235,11 @@ func object(data []byte, tag byte) []byte {
 // verify has the user type a PIN. perform is control byte, position, command;
 // the PIN's digits are T.50 characters whatever the control byte says.
 func (r *CyberJack) verify(perform []byte) []byte {
-	if len(perform) < 6 || !r.powered || r.card == nil {
+	switch {
+	case len(perform) < 6:
 		return []byte{0x6A, 0x00}
+	case !r.powered || r.card == nil:
+		return []byte{0x64, 0xA1}
 	}
 	key := func(pcb byte) { r.before = append(r.before, []byte{0x2E, pcb, 0x00, 0x2E ^ pcb}) }
 	for range r.Keys {
