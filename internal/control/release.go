@@ -22,16 +22,16 @@ import (
 	"openct/internal/status"
 )
 
-// Errors of readers that are let go.
+// Errors of readers that are released.
 var (
 	errReleased = errors.New("the device is released")
 	errInUse    = errors.New("a program has locked the card")
 	errAsRoot   = errors.New("only root may release and take readers")
 )
 
-// Release lets a reader go, so that another program can open its device: the handler
-// ends, and none is started for the device until it is taken back or plugged in anew.
-// A reader that a program has locked is let go only with force.
+// Release ends a reader's handler, so that another program can open the device. No
+// handler is started for the device until Take or until it is plugged in anew. A reader
+// that a program has locked is released only with force.
 func (c *Control) Release(name string, force bool) error {
 	f, err := status.OpenReadOnly(c.Dir)
 	if err != nil {
