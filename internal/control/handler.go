@@ -47,9 +47,16 @@ func (h handler) end(f *status.File, path string) error {
 	if h.unit != "" {
 		err = systemctl("stop", h.unit)
 	} else if err = f.Terminate(h.entry.Index); err == nil {
-		err = waitServing(context.Background(), f, path, false, pauseWait)
+		// Another one may serve the device by then: openct-control take is as quick.
+		err = waitUntil(context.Background(), pauseWait, func() bool {
+			e, _, is := serving(f, path)
+			return !is || e.PID != h.entry.PID
+		})
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("reader %d: the handler has not ended within %v", h.entry.Index, pauseWait)
+	case err != nil:
 		return fmt.Errorf("reader %d: the handler does not end: %w", h.entry.Index, err)
 	}
 	return nil

@@ -26,6 +26,7 @@ import (
 var (
 	errReleased = errors.New("the device is released")
 	errInUse    = errors.New("a program has locked the card")
+	errTaken    = errors.New("the device was unplugged, or served again by openct-control take, meanwhile")
 	errAsRoot   = errors.New("only root may release and take readers")
 )
 
@@ -72,6 +73,9 @@ func (c *Control) Release(name string, force bool) error {
 	}
 	if err := h.end(f, d.Device); err != nil {
 		return errors.Join(err, status.RemoveReleased(c.Dir, node))
+	}
+	if _, is := status.ReleasedAt(c.Dir, node); !is {
+		return fmt.Errorf("reader %d: %w", e.Index, errTaken)
 	}
 	for _, p := range d.Connections {
 		c.say("%s was connected to the reader and has lost the connection", c.processName(p.PID, p.UID))

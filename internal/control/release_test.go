@@ -3,6 +3,7 @@ package control
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -88,6 +89,38 @@ func TestReleaseAsRoot(t *testing.T) {
 	if !errors.Is(err, errAsRoot) || !errors.As(err, &hint) || hint.Hint != "run openct-control as root" {
 		t.Errorf("error %v", err)
 	}
+}
+
+// A device that is taken back, or plugged in anew, while it is released is told as
+// that, and at once.
+func TestReleaseWhileTaken(t *testing.T) {
+	detail := status.Detail{Driver: "phoenix", Type: "serial", Device: "/dev/null"}
+	t.Run("another handler serves it", func(t *testing.T) {
+		c, out := releaser(t, detail)
+		impersonate(t, c.Dir)
+		other := statustest.Serve(t, c.Dir, status.Detail{Device: "/dev/zero"}, status.Info{Name: "Reader"})
+		if err := other.WriteDetail(detail); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Release("0", false); err != nil || !strings.Contains(out.String(), "reader 0 is released") {
+			t.Errorf("error %v, printed %q", err, out)
+		}
+	})
+	t.Run("taken back", func(t *testing.T) {
+		c, out := releaser(t, detail)
+		pid := impersonate(t, c.Dir)
+		root := t.TempDir()
+		c.Root = machine.Root(root)
+		write(t, filepath.Join(root, fmt.Sprintf("proc/%d/cgroup", pid)), "0::/system.slice/openct-handler@x.service\n")
+		write(t, filepath.Join(root, "run/systemd/system/x"), "")
+		if err := errors.Join(os.Mkdir(filepath.Join(root, "dev"), 0o755), os.Symlink(os.DevNull, filepath.Join(root, "dev/null"))); err != nil {
+			t.Fatal(err)
+		}
+		fakeSystemctl(t, "rm "+filepath.Join(c.Dir, ".released.*"))
+		if err := c.Release("0", false); !errors.Is(err, errTaken) || out.Len() > 0 {
+			t.Errorf("error %v, printed %q", err, out)
+		}
+	})
 }
 
 // A record of another user than this one may not say which unit is started.

@@ -190,17 +190,24 @@ func servingAs(f *status.File, is func(status.Detail) bool) (status.Entry, statu
 	return status.Entry{}, status.Detail{}, false
 }
 
-// look is how often waitServing looks. It measures, so it does so often.
+// look is how often waitUntil looks. It measures, so it does so often.
 const look = 5 * time.Millisecond
 
 // waitServing waits until a device is served, or is no more.
 func waitServing(ctx context.Context, f *status.File, path string, want bool, patience time.Duration) error {
+	return waitUntil(ctx, patience, func() bool {
+		_, _, is := serving(f, path)
+		return is == want
+	})
+}
+
+func waitUntil(ctx context.Context, patience time.Duration, is func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(look)
 	defer tick.Stop()
 	for {
-		if _, _, is := serving(f, path); is == want {
+		if is() {
 			return nil
 		}
 		select {
