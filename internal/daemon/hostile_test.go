@@ -6,12 +6,14 @@ import (
 	"errors"
 	"net"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"openct/internal/socket"
 	"openct/internal/status"
+	"openct/internal/vusb"
 	"openct/internal/vusb/card"
 )
 
@@ -20,6 +22,29 @@ func requestPacket(payload ...byte) []byte {
 	b := make([]byte, socket.HeaderSize, socket.HeaderSize+len(payload))
 	socket.PutHeader(b, socket.Header{XID: 1, Count: uint16(len(payload))})
 	return append(b, payload...)
+}
+
+// A client that brings about one fault after the other does not fill the journal.
+func TestFaultsInARow(t *testing.T) {
+	var log paper
+	s := start(t, initialised(t), card.NewEcho(), func(o *Options) { o.Log = log.logger() })
+	c := s.client(0)
+	if _, err := c.Reset(context.Background(), 0); err != nil {
+		t.Fatal(err)
+	}
+	s.port.Inject(vusb.Fault{On: vusb.Transfer{Control: true, Code: 0x86}, Stall: true, Times: -1})
+	const faults = 200
+	for range faults {
+		if _, err := c.Transact(context.Background(), 0, someAPDU); !errors.Is(err, socket.CommError) {
+			t.Fatalf("got %v, want %v", err, socket.CommError)
+		}
+	}
+	failed := func(level string) int {
+		return strings.Count(log.text(), "level="+level+" msg=\"request failed\"")
+	}
+	if warned, all := failed("WARN"), failed("WARN")+failed("DEBUG"); warned < 1 || warned > faults/2 || all != faults {
+		t.Errorf("%d warnings of %d faults in the log, %d faults", warned, all, faults)
+	}
 }
 
 // Clients that break off in any state, and never read, cost themselves alone: others

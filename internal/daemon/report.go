@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -48,7 +50,8 @@ func (r *report) note(e status.Event) {
 }
 
 // fault notes what went wrong last, in the journal as well. Whoever is answered with
-// an error finds the reason told already; only of faults in a row, the later ones wait.
+// an error finds the reason told already; only of faults in a row, the later ones wait,
+// and are in the journal for debugging alone: a client can bring them about at will.
 func (r *report) fault(err error) {
 	r.mu.Lock()
 	now := time.Now()
@@ -57,7 +60,11 @@ func (r *report) fault(err error) {
 	r.mu.Unlock()
 	r.history.add(status.Event{Event: status.Failed, Error: err.Error()})
 	if !r.d.unplugged() {
-		r.d.Log.Warn("request failed", "reader", r.d.slot.Index(), "error", err)
+		level := slog.LevelDebug
+		if first {
+			level = slog.LevelWarn
+		}
+		r.d.Log.Log(context.Background(), level, "request failed", "reader", r.d.slot.Index(), "error", err)
 	}
 	if first {
 		r.tell()
