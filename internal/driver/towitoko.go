@@ -32,6 +32,9 @@ type towitokoSlot struct {
 	seed       byte
 	memoryOnly bool // it cannot reset an asynchronous card
 	led        byte // as it was set
+	moved      bool // the reader told that the card came or went, and no Status has since
+
+	seen proto.ID // as which kind of memory card something but FF was read
 
 	inverse bool // convention of the card, which is the line's parity as well
 	used    bool // something was sent since the reset
@@ -218,7 +221,11 @@ func (s *towitokoSlot) Status(ctx context.Context) (ifd.Status, error) {
 		return ifd.Status{}, ifd.ErrBusy
 	}
 	defer s.leave()
-	return s.status(ctx)
+	st, err := s.status(ctx)
+	if err == nil {
+		st.Changed, s.moved = st.Changed || s.moved, false
+	}
+	return st, err
 }
 
 // Reset implements ifd.Slot.
@@ -240,7 +247,9 @@ func (s *towitokoSlot) Reset(ctx context.Context) ([]byte, error) {
 		return nil, err
 	case !st.Present:
 		return nil, ifd.ErrNoCard
-	case s.memoryOnly:
+	}
+	s.moved = false // a card that came now is no news for the next Status
+	if s.memoryOnly {
 		return nil, fmt.Errorf("this reader supports memory cards only: %w", ifd.ErrNoATR)
 	}
 	return s.resetAsync(ctx)

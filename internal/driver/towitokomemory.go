@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -33,6 +34,7 @@ func (s *towitokoSlot) PowerMemory(ctx context.Context) error {
 }
 
 func (s *towitokoSlot) power(ctx context.Context) error {
+	s.seen = proto.Default
 	if err := s.do(ctx, 0x61, 0x0F); err != nil {
 		return err
 	}
@@ -74,9 +76,30 @@ func (s *towitokoSlot) ReadMemory(ctx context.Context, p proto.ID, addr uint16, 
 		if err := s.do(ctx, at...); err != nil {
 			return err
 		}
-		return s.read(ctx, buf)
+		if err := s.read(ctx, buf); err != nil {
+			return err
+		}
+		return s.inPlace(ctx, p, buf)
 	})
 	return len(buf), err
+}
+
+// inPlace looks for the card where what was read ends in FF, as everything does that is
+// read when the card is out. A card of which nothing else was read may be addressed as
+// another kind than it is.
+func (s *towitokoSlot) inPlace(ctx context.Context, p proto.ID, b []byte) error {
+	if bytes.Count(b, []byte{0xFF}) != len(b) {
+		s.seen = p
+	}
+	if s.seen != p || b[len(b)-1] != 0xFF {
+		return nil
+	}
+	st, err := s.status(ctx)
+	if err == nil && (!st.Present || st.Changed) {
+		s.moved = true
+		err = ifd.ErrNoCard
+	}
+	return err
 }
 
 // read reads from the address that was set.
