@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -39,9 +41,26 @@ func (c *Control) Monitor(asJSON bool) error {
 	return c.monitor(ctx, events, asJSON)
 }
 
-// untilSignal ends when the user, or whoever has started this process, has enough.
+// signalWait is how long a command that prints may take to end after a signal.
+const signalWait = 3 * time.Second
+
+// untilSignal ends when the user, or whoever has started this process, has enough. A
+// process that waits for its output to be read does not see that; it gets the signal
+// once more, which then ends it.
 func untilSignal() (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	go func() {
+		defer signal.Stop(signals)
+		select {
+		case s := <-signals:
+			cancel()
+			time.AfterFunc(signalWait, func() { _ = unix.Kill(os.Getpid(), s.(syscall.Signal)) })
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
 }
 
 // sayStopped says what a command waits for that would have nothing to tell now.

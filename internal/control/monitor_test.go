@@ -7,10 +7,12 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -422,5 +424,38 @@ func TestScreen(t *testing.T) {
 	s.restore()
 	if want := "\none\n\ntwo\n\none\n"; out.String() != want {
 		t.Errorf("shown %q, want %q", out.String(), want)
+	}
+}
+
+// A signal ends a command whose output nobody reads.
+func TestSignalWhileStuck(t *testing.T) {
+	const env, line = "OPENCT_TEST_STUCK", "stuck\n"
+	if os.Getenv(env) != "" {
+		untilSignal()
+		_, _ = io.WriteString(os.Stdout, line)
+		select {} // as in a write(2) to a pipe that is full
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestSignalWhileStuck$")
+	cmd.Env = append(os.Environ(), env+"=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	if _, err := io.ReadFull(out, make([]byte, len(line))); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Signal(unix.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	ended := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+	defer ended.Stop()
+	err = cmd.Wait()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != unix.SIGHUP {
+		t.Errorf("it ended with %v", err)
 	}
 }
