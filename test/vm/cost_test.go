@@ -85,8 +85,12 @@ func testCost(t *testing.T, g *guest) {
 			name = "ccid"
 		}
 		bare := g.plug(t, fmt.Sprintf("bare-%d", i), "--card echo "+c.options)
-		m := g.measure(t, fmt.Sprintf("%s bare -node %s -driver %s -apdu %s", cost, bare.node, name, c.apdu))
+		run := fmt.Sprintf("%s bare -node %s -driver %s -apdu %s", cost, bare.node, name, c.apdu)
+		m := g.measure(t, run)
 		t.Logf("bare %s %s: %.1f calls, %.1f switches, %.2f ms CPU an APDU; %.0f APDUs per second", c.name, c.apdu, m.Calls, m.Switches, m.CPU, m.PerSecond)
+		m = g.measure(t, run+" -clients 1")
+		t.Logf("bare, for clients: %.1f switches, %.2f ms CPU an APDU; %.0f APDUs per second (4 clients: %.0f, 16: %.0f)",
+			m.Switches, m.CPU, m.PerSecond, g.measure(t, run+" -clients 4").PerSecond, g.measure(t, run+" -clients 16").PerSecond)
 		g.sh(t, "systemctl stop vtoken-"+bare.name)
 	}
 	hand := g.plug(t, "hand", "")

@@ -4,8 +4,13 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"net"
+	"os"
+	"os/exec"
 	"runtime"
+	"strconv"
 	"time"
 	"unsafe"
 
@@ -15,6 +20,7 @@ import (
 	"openct/internal/driver"
 	"openct/internal/ifd"
 	"openct/internal/proto"
+	"openct/internal/socket"
 	"openct/internal/usb"
 	"openct/internal/usb/record"
 	"openct/internal/usb/usbfs"
@@ -76,9 +82,17 @@ func call(fd, request uintptr, arg unsafe.Pointer) error {
 	}
 }
 
+// request is a transfer that the kernel makes while the caller waits.
+type request struct {
+	number uintptr
+	arg    unsafe.Pointer
+	want   int // bytes that are transferred
+}
+
 // bare finds out the transfers of two APDUs (which bring T=1's sequence numbers
-// back to where they were), and makes them again and again.
-func bare(node, name string, apdu []byte, length int, limit time.Duration) (result, error) {
+// back to where they were), and makes them again and again: for itself or, as a
+// handler would, when one of clients sends an APDU.
+func bare(node, name string, apdu []byte, sizes string, length, clients int, limit time.Duration) (result, error) {
 	n, err := usbfs.Open(node)
 	if err != nil {
 		return result{}, err
@@ -111,60 +125,172 @@ func bare(node, name string, apdu []byte, length int, limit time.Duration) (resu
 	if err != nil {
 		return result{}, err
 	}
-	var first int
+	var begin [3]int // of the third APDU's transfers, of the fourth's, their end
 	for i := range 4 {
-		if i == 2 {
-			first = len(rec.Ops())
+		if i >= 2 {
+			begin[i-2] = len(rec.Ops())
 		}
 		if resp, err := engine.Transmit(ctx, apdu, nil); err != nil || len(resp) != length {
 			return result{}, fmt.Errorf("%d bytes came, want %d: %w", len(resp), length, err)
 		}
 	}
+	begin[2] = len(rec.Ops())
+	turns := [2][]request{requests(rec.Ops()[begin[0]:begin[1]]), requests(rec.Ops()[begin[1]:begin[2]])}
 
-	type request struct {
-		number uintptr
-		arg    unsafe.Pointer
-		want   int
+	var out result
+	closed := n.Do(func(fd uintptr) {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		turn := 0
+		transact := func() error {
+			turn = 1 - turn
+			return transfer(fd, turns[1-turn])
+		}
+		if clients > 0 {
+			out, err = serve(transact, sizes, length, clients, limit)
+		} else {
+			out, err = hurryAlone(transact, limit)
+		}
+	})
+	if closed != nil || err != nil {
+		return result{}, fmt.Errorf("the transfers again: %w, %w", closed, err)
 	}
-	var requests []request
-	for _, op := range rec.Ops()[first:] {
+	out.Calls = float64(len(turns[0])+len(turns[1])) / 2
+	return out, nil
+}
+
+// requests are the kernel's requests for recorded transfers.
+func requests(ops []record.IO) (all []request) {
+	for _, op := range ops {
 		size, want := max(op.Len, len(op.W)), max(len(op.R), len(op.W))
 		data := make([]byte, size+1)
 		copy(data, op.W)
 		switch op.Kind {
 		case record.Control:
-			requests = append(requests, request{controlTransfer,
+			all = append(all, request{controlTransfer,
 				unsafe.Pointer(&usbfsControl{op.Setup, uint16(size), 1000, unsafe.Pointer(&data[0])}), want})
 		case record.Bulk:
-			requests = append(requests, request{bulkTransfer,
+			all = append(all, request{bulkTransfer,
 				unsafe.Pointer(&usbfsBulk{uint32(op.Endpoint), uint32(size), 1000, unsafe.Pointer(&data[0])}), want})
 		}
 	}
-	var pairs int64
-	var before, after unix.Rusage
-	var took time.Duration
-	closed := n.Do(func(fd uintptr) {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		unix.Getrusage(unix.RUSAGE_THREAD, &before)
-		begin := time.Now()
-		for ; took < limit && err == nil; pairs++ {
-			for _, r := range requests {
-				got, _, errno := unix.RawSyscall(unix.SYS_IOCTL, fd, r.number, uintptr(r.arg))
-				if errno != 0 || int(got) != r.want {
-					err = fmt.Errorf("%d bytes instead of %d, %w", got, r.want, errno)
-					break
-				}
-			}
-			took = time.Since(begin)
+	return all
+}
+
+func transfer(fd uintptr, all []request) error {
+	for _, r := range all {
+		got, _, errno := unix.RawSyscall(unix.SYS_IOCTL, fd, r.number, uintptr(r.arg))
+		if errno != 0 || int(got) != r.want {
+			return fmt.Errorf("%d bytes instead of %d, %w", got, r.want, errno)
 		}
-		unix.Getrusage(unix.RUSAGE_THREAD, &after)
-	})
-	if closed != nil || err != nil {
-		return result{}, fmt.Errorf("the transfers again: %w, %w", closed, err)
 	}
-	cpu := func(r unix.Rusage) float64 { return float64(r.Utime.Nano() + r.Stime.Nano()) }
-	out := costs{cpu(after) - cpu(before), float64(after.Nvcsw - before.Nvcsw), float64(after.Nivcsw - before.Nivcsw)}.each(2*pairs, took)
-	out.Calls = float64(len(requests)) / 2
-	return out, nil
+	return nil
+}
+
+// hurryAlone transacts until the time is over.
+func hurryAlone(transact func() error, limit time.Duration) (result, error) {
+	var n int64
+	var took time.Duration
+	before := threadCosts()
+	for begin := time.Now(); took < limit; n++ {
+		if err := transact(); err != nil {
+			return result{}, err
+		}
+		took = time.Since(begin)
+	}
+	return threadCosts().since(before).each(n, took), nil
+}
+
+// serve is the least that a handler with one thread can do: it waits until a client
+// has sent something, reads it, transacts, and sends a reply that was made before.
+// The clients are those of "cost load", in a process of their own.
+func serve(transact func() error, sizes string, length, clients int, limit time.Duration) (result, error) {
+	reply := make([]byte, socket.HeaderSize, socket.MaxPacket)
+	b := socket.NewBuilder(reply, false)
+	b.Bytes(socket.TagCardResponse, make([]byte, length))
+	reply = b.Built()
+
+	self := exec.Command("/proc/self/exe", "clients", "-clients", strconv.Itoa(clients), "-apdu", sizes, "-seconds", fmt.Sprint(limit.Seconds()))
+	self.Stderr = os.Stderr
+	var polled []unix.PollFd
+	for range clients {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return result{}, err
+		}
+		defer unix.Close(pair[0])
+		polled = append(polled, unix.PollFd{Fd: int32(pair[0]), Events: unix.POLLIN})
+		self.ExtraFiles = append(self.ExtraFiles, os.NewFile(uintptr(pair[1]), "client"))
+	}
+	answer, err := self.StdoutPipe()
+	if err != nil {
+		return result{}, err
+	}
+	if err := self.Start(); err != nil {
+		return result{}, err
+	}
+	defer self.Process.Kill()
+	for _, f := range self.ExtraFiles {
+		f.Close()
+	}
+
+	before := threadCosts()
+	packet := make([]byte, socket.MaxPacket)
+	for left := clients; left > 0; {
+		if _, err := unix.Poll(polled, 10_000); err != nil && err != unix.EINTR {
+			return result{}, err
+		}
+		for i := range polled {
+			p := &polled[i]
+			if p.Revents == 0 {
+				continue
+			}
+			n, err := unix.Read(int(p.Fd), packet)
+			if n <= 0 || err != nil {
+				p.Fd = -1 // poll passes it over
+				left--
+				continue
+			}
+			if err := transact(); err != nil {
+				return result{}, err
+			}
+			h := socket.ParseHeader(packet)
+			socket.PutHeader(reply, socket.Header{XID: h.XID, Dest: h.Dest, Count: uint16(len(reply) - socket.HeaderSize)})
+			if _, err := unix.Write(int(p.Fd), reply); err != nil {
+				return result{}, err
+			}
+		}
+	}
+	used := threadCosts().since(before)
+	var sent result
+	if err := json.NewDecoder(answer).Decode(&sent); err != nil {
+		return result{}, fmt.Errorf("clients: %w, %w", err, self.Wait())
+	}
+	r := used.each(sent.APDUs, time.Second)
+	r.PerSecond = sent.PerSecond
+	return r, self.Wait()
+}
+
+// inherited has clients whose connections are open already, from descriptor 3 on.
+func inherited(apdu []byte, length, clients int, limit time.Duration) (result, error) {
+	var all []*socket.Client
+	for i := range clients {
+		f := os.NewFile(uintptr(3+i), "connection")
+		nc, err := net.FileConn(f)
+		f.Close()
+		if err != nil {
+			return result{}, err
+		}
+		defer nc.Close()
+		all = append(all, socket.NewClient(nc))
+	}
+	n, took, err := hurry(all, apdu, length, limit)
+	return costs{}.each(n, took), err
+}
+
+// threadCosts are those of this thread.
+func threadCosts() costs {
+	var r unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_THREAD, &r)
+	return costs{float64(r.Utime.Nano() + r.Stime.Nano()), float64(r.Nvcsw), float64(r.Nivcsw)}
 }

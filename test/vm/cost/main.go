@@ -5,15 +5,16 @@
 //
 //	cost load -reader N -pid PID [-apdu 5:258] [-clients N] [-seconds S] [-calls]
 //	cost all [-apdu 5:258] [-seconds S]
-//	cost bare -node NODE -driver NAME [-apdu 5:258] [-seconds S]
+//	cost bare -node NODE -driver NAME [-apdu 5:258] [-seconds S] [-clients N]
 //	cost cycle -control SOCKET [-n N]
 //
 // load has clients send APDUs as fast as they are answered, and tells how many
 // were, and what that cost the process PID, with its calls to the system if wanted.
 // all has one client at each reader there is, and tells what all handlers together
 // did and have. bare makes the same transfers on the node and does nothing else, with
-// the calls that wait in the kernel: less is not possible. cycle times openct-control attach, and how long the handler stays
-// after the token was pulled.
+// the calls that wait in the kernel: less is not possible. With clients it makes them
+// for clients, in one thread, as a program in C would. cycle times openct-control
+// attach, and how long the handler stays after the token was pulled.
 //
 // The card has to be the echo card (openct-vtoken --card echo). An APDU of 5:258
 // has 5 bytes and is answered by 258.
@@ -59,7 +60,7 @@ func run(args []string) error {
 	reader := flags.Int("reader", 0, "the reader's number")
 	pid := flags.Int("pid", 0, "the handler's process")
 	sizes := flags.String("apdu", "5:2", "bytes of the command and of the response")
-	clients := flags.Int("clients", 1, "clients at a time")
+	clients := flags.Int("clients", 0, "clients at a time; 0: one, of bare none")
 	seconds := flags.Float64("seconds", 2, "how long")
 	traced := flags.Bool("calls", false, "count calls to the system")
 	node := flags.String("node", "", "the device node")
@@ -75,11 +76,13 @@ func run(args []string) error {
 	var result any
 	switch args[0] {
 	case "load":
-		result, err = load(*reader, *pid, apdu, length, *clients, limit, *traced)
+		result, err = load(*reader, *pid, apdu, length, max(*clients, 1), limit, *traced)
 	case "all":
 		result, err = all(apdu, length, limit)
 	case "bare":
-		result, err = bare(*node, *driver, apdu, length, limit)
+		result, err = bare(*node, *driver, apdu, *sizes, length, *clients, limit)
+	case "clients": // of bare
+		result, err = inherited(apdu, length, *clients, limit)
 	case "cycle":
 		result, err = cycle(*control, *n)
 	default:
