@@ -304,7 +304,7 @@ func TestStatusTextIsShort(t *testing.T) {
 			if n := strings.Count(line, " lock by pid "); n > maxTextLocks {
 				t.Fatalf("the line names %d locks: %q", n, line)
 			}
-			if strings.Contains(line, ", 60 more locks") {
+			if strings.Contains(line, ", further locks: 60") {
 				return
 			}
 		case <-time.After(patience):

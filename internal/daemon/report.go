@@ -142,7 +142,7 @@ func (r *report) text() string {
 			kind, g.Client.PID, g.Client.UID, g.Since.Format(time.TimeOnly)))
 	}
 	if more := len(locks) - maxTextLocks; more > 0 {
-		parts = append(parts, fmt.Sprintf("%d more locks", more))
+		parts = append(parts, fmt.Sprintf("further locks: %d", more))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
