@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -14,7 +15,7 @@ import (
 // cost is the measuring program.
 const cost = "/run/e2e/cost"
 
-// costs are what an APDU may cost a handler: calls to the system, and switches of
+// costs are what an APDU may cost a handler: calls to the system (see countCalls), and switches of
 // its threads when they wait. A transfer is three calls (usbfs.Node: submit, sleep,
 // take back), the request and its reply are one each, and up to four are those of Go's
 // poller before the next request: 11 for two transfers, 59 for eighteen. A transfer that
@@ -32,6 +33,15 @@ var costs = []struct {
 	{"CCID T=1 TPDU", "--driver ccid:P2", "5:258", 26, 14},
 	{"CCID T=1 TPDU", "--driver ccid:P2", "260:2", 22, 12},
 }
+
+// fewestCalls are those of two transfers, and the request's and the reply's.
+const fewestCalls = 8
+
+// countCalls is the environment variable that has calls counted as well. To count them
+// the kernel changes its own code while it runs, and under QEMU's software emulation
+// with two processors it hung at that in three runs of six. Each thread switch is a
+// transfer's or a client's too, and usbfs's own tests count a transfer's calls.
+const countCalls = "OPENCT_E2E_CALLS"
 
 // testCost prints what it costs to serve a token, and asserts what can be counted.
 func testCost(t *testing.T, g *guest) {
@@ -61,16 +71,22 @@ func testCost(t *testing.T, g *guest) {
 		t.Run(c.name+" "+strings.Replace(c.apdu, ":", " to ", 1), func(t *testing.T) {
 			run := fmt.Sprintf("%s load -reader %d -pid %s -apdu %s", cost, reader, pid, c.apdu)
 			one := g.measure(t, run)
-			traced := g.measure(t, run+" -seconds 4 -calls")
-			t.Logf("%.1f calls, %.1f switches, %.2f ms CPU an APDU; %.0f APDUs per second (4 clients: %.0f, 16: %.0f); %s",
-				traced.Calls, one.Switches, one.CPU, one.PerSecond,
+			t.Logf("%.1f switches, %.2f ms CPU an APDU; %.0f APDUs per second (4 clients: %.0f, 16: %.0f); %s",
+				one.Switches, one.CPU, one.PerSecond,
 				g.measure(t, run+" -clients 4").PerSecond, g.measure(t, run+" -clients 16").PerSecond, g.memory(t, pid))
-			t.Log(traced.names())
-			if traced.Calls > c.calls {
-				t.Errorf("%.1f system calls an APDU, want at most %.0f", traced.Calls, c.calls)
-			}
 			if one.Switches > c.swaps {
 				t.Errorf("%.1f thread switches an APDU, want at most %.0f", one.Switches, c.swaps)
+			}
+			if os.Getenv(countCalls) == "" {
+				return
+			}
+			traced := g.measure(t, run+" -seconds 4 -calls")
+			t.Logf("%.1f calls an APDU: %s", traced.Calls, traced.names())
+			if traced.Calls < fewestCalls {
+				t.Errorf("%.1f system calls an APDU: the count is wrong", traced.Calls)
+			}
+			if traced.Calls > c.calls {
+				t.Errorf("%.1f system calls an APDU, want at most %.0f", traced.Calls, c.calls)
 			}
 		})
 	}

@@ -21,6 +21,7 @@
 //	OPENCT_E2E_CACHE      folder for images (default .cache/e2e)
 //	OPENCT_E2E_RELEASE    release of Debian in the machine, such as trixie (default: this one's)
 //	OPENCT_E2E_PLUGS      how often tokens are plugged in again (default: 40)
+//	OPENCT_E2E_CALLS      any text: case cost counts system calls, too; it may hang
 //	OPENCT_E2E_DEBS       folder with the packages under test (default build/deb)
 //	OPENCT_E2E_LOCAL      folder that "make install" has filled, for the system without systemd (default build/local)
 //	OPENCT_E2E_ARTEFACTS  folder for journals (default build/e2e)
