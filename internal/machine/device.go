@@ -70,8 +70,7 @@ func (r Root) USBDevices() ([]Device, error) {
 	}
 	var devices []Device
 	for _, e := range entries {
-		// "1-2:1.0" is an interface; it appears below its device.
-		if strings.HasPrefix(e.Name(), ".") || strings.Contains(e.Name(), ":") {
+		if strings.HasPrefix(e.Name(), ".") || isInterface(e.Name()) {
 			continue
 		}
 		if d, ok := read(base, e.Name()); ok {
@@ -83,6 +82,10 @@ func (r Root) USBDevices() ([]Device, error) {
 	})
 	return devices, nil
 }
+
+// isInterface says whether a name is an interface's, such as 1-2:1.0. Its directory is
+// below its device's.
+func isInterface(name string) bool { return strings.Contains(name, ":") }
 
 // read takes one device directory; ok is false for one that is on its way in
 // or out, and lacks something.
@@ -109,6 +112,9 @@ func read(base, name string) (d Device, ok bool) {
 		return d, false
 	}
 	for _, c := range children {
+		if !isInterface(c.Name()) {
+			continue
+		}
 		child := filepath.Join(dir, c.Name())
 		class, ok := number(child, "bInterfaceClass", 16, 8)
 		if !ok {
