@@ -38,13 +38,10 @@ STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.6.1
 # The names that openct answers to, and where they are.
 SBIN_NAMES  := openct-control ifdhandler ifdproxy
 BIN_NAMES   := openct-tool
-# Where the C library understands them (glibc 2.36), packed relocations make the
-# executables smaller by 0.6 MB each, on disk and in memory. musl-gcc names the
-# glibc of the machine it runs on, and links with another library.
-RELR        := $(shell [ "$$CGO_ENABLED" != 0 ] && $(CC) -E -dM -include features.h - </dev/null 2>/dev/null | grep -q __GLIBC__ && \
-	grep -qs GLIBC_ABI_DT_RELR "$$($(CC) -print-file-name=libc.so.6)" && \
-	echo -linkmode=external -extldflags=-Wl,-z,pack-relative-relocs)
-GO_LDFLAGS  := -s -w $(RELR) -X openct/internal/cli.Version=$(VERSION) -X openct/internal/cli.ConfigFile=$(SYSCONFDIR)/openct.conf
+# Position-independent executables are relocated at each start. That is half of the
+# time until a token is served, and memory that no two handlers share. C's libraries
+# stay position-independent. GOFLAGS=-buildmode=pie makes such executables all the same.
+GO_LDFLAGS  := -s -w -X openct/internal/cli.Version=$(VERSION) -X openct/internal/cli.ConfigFile=$(SYSCONFDIR)/openct.conf
 
 .PHONY: all build commands compat demo test lint unit cross e2e bench fuzz install deb rpm dist dist-check check-packaging generate clean
 
@@ -54,7 +51,7 @@ build: commands compat
 
 commands:
 	@$(DEPS) build
-	$(LOCAL_GO) build -trimpath -buildmode=pie -ldflags '$(GO_LDFLAGS)' -o build/ ./cmd/openct ./cmd/openct-vtoken
+	$(LOCAL_GO) build -trimpath -ldflags '$(GO_LDFLAGS)' -o build/ ./cmd/openct ./cmd/openct-vtoken
 	for name in $(SBIN_NAMES) $(BIN_NAMES); do ln -sf openct build/$$name || exit 1; done
 
 compat:
