@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"time"
 
 	"openct/internal/devname"
@@ -194,7 +195,7 @@ func Parse(file string, src []byte, drivers []string) (*Config, []Warning) {
 	r.group("", parse(src, r.warn), topKeys)
 	slices.Reverse(r.config.Drivers)
 	r.aliasesApart()
-	slices.SortStableFunc(r.warnings, func(a, b Warning) int { return a.Line - b.Line })
+	sort.SliceStable(r.warnings, func(i, j int) bool { return r.warnings[i].Line < r.warnings[j].Line })
 	return r.config, r.warnings
 }
 

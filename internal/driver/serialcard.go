@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
+	"sort"
 	"time"
 
 	"openct/internal/atr"
@@ -218,7 +218,7 @@ func (c *serialCard) fastest(a *atr.ATR) (pps1 int, r atr.Rate, err error) {
 		}
 		offers = append(offers, offer{int(ta1&0xF0 | code), r})
 	}
-	slices.SortFunc(offers, func(a, b offer) int { return b.rate.D - a.rate.D })
+	sort.Slice(offers, func(i, j int) bool { return offers[i].rate.D > offers[j].rate.D })
 	for _, o := range offers {
 		if c.line.Set(c.params(o.rate)) == nil {
 			return o.pps1, o.rate, c.set()

@@ -1,11 +1,11 @@
 package machine
 
 import (
-	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -77,8 +77,9 @@ func (r Root) USBDevices() ([]Device, error) {
 			devices = append(devices, d)
 		}
 	}
-	slices.SortFunc(devices, func(a, b Device) int {
-		return cmp.Or(cmp.Compare(a.Bus, b.Bus), cmp.Compare(a.Address, b.Address))
+	sort.Slice(devices, func(i, j int) bool {
+		a, b := devices[i], devices[j]
+		return a.Bus < b.Bus || a.Bus == b.Bus && a.Address < b.Address
 	})
 	return devices, nil
 }

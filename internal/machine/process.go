@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"syscall"
@@ -34,7 +35,7 @@ func (r Root) Processes() []Process {
 		dir := filepath.Join(r.Path("proc"), e.Name())
 		list = append(list, Process{PID: pid, Name: Attribute(dir, "comm"), dir: dir})
 	}
-	slices.SortFunc(list, func(a, b Process) int { return a.PID - b.PID })
+	sort.Slice(list, func(i, j int) bool { return list[i].PID < list[j].PID })
 	return list
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -118,7 +119,7 @@ func AllReleased(dir, root string) []Released {
 			all = append(all, r)
 		}
 	}
-	slices.SortFunc(all, func(a, b Released) int { return a.Reader - b.Reader })
+	sort.Slice(all, func(i, j int) bool { return all[i].Reader < all[j].Reader })
 	return all
 }
 
