@@ -36,7 +36,7 @@ func listen(path string) (net.Listener, error) {
 	case err == nil && st.Mode().Type() != os.ModeSocket:
 		return nil, fmt.Errorf("control socket: %s exists and is not a socket", path)
 	case err == nil:
-		if conn, err := net.Dial("unix", path); err == nil {
+		if conn, err := dial(path); err == nil {
 			conn.Close()
 			return nil, fmt.Errorf("control socket: another program uses %s", path)
 		}
@@ -93,9 +93,15 @@ func readLine(r io.Reader) (string, error) {
 	return strings.TrimSuffix(line, "\n"), nil
 }
 
+// dial connects to the control socket. (net.Dial does so as well, and would link
+// the resolver of host names.)
+func dial(path string) (net.Conn, error) {
+	return net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+}
+
 // call gives one order to the token behind the socket and returns the answer.
 func call(path, order string) (string, error) {
-	conn, err := net.Dial("unix", path)
+	conn, err := dial(path)
 	if err != nil {
 		return "", err
 	}
