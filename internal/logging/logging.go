@@ -40,12 +40,13 @@ type Options struct {
 func New(o Options) *slog.Logger {
 	var s sink = &textSink{w: o.Stderr}
 	var failed error
-	if ok, err := journal.StderrIsJournalStream(); ok && err == nil && journal.Enabled() {
+	if ok, err := journal.StderrIsJournalStream(); ok && err == nil {
 		s = &journalSink{ident: o.Ident, send: journal.Send, fallback: s}
 	} else if o.Syslog {
-		var err error
-		if s, err = newSyslog(o.Ident); err != nil {
-			s, failed = &textSink{w: o.Stderr}, err
+		if syslog, err := newSyslog(syslogSocket, o.Ident); err == nil {
+			s = syslog
+		} else {
+			failed = err
 		}
 	}
 	log := slog.New(newHandler(s, level(o.Debug), time.Now))

@@ -54,8 +54,7 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 		return nil, opError("connect", fmt.Errorf("%w: %s", ErrPathTooLong, path))
 	}
 	for delay := minDialDelay; ; delay = min(2*delay, maxDialDelay) {
-		var d net.Dialer
-		nc, err := d.DialContext(ctx, "unix", path)
+		nc, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 		if err == nil {
 			return NewClient(nc), nil
 		}
