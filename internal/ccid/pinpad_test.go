@@ -5,6 +5,7 @@ package ccid
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -126,6 +127,46 @@ func TestVerifyOutcomes(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// TestVerifyNotRepeated: what stands in the command for the PIN is none, and a card would
+// count it for a wrong one.
+func TestVerifyNotRepeated(t *testing.T) {
+	spoil := func(m []byte) []byte { m[len(m)-1] ^= 0x55; return m }
+	for _, c := range []struct {
+		name   string
+		faults []ccidreader.Fault
+		seen   int // by the card
+	}{
+		{"the card asks for the block again", []ccidreader.Fault{{On: 0x69, Mangle: func(m []byte) []byte {
+			m[1] = 4
+			return append(m[:headerSize], 0x00, 0x91, 0x00, 0x91) // N(R) 1, checksum
+		}}}, 1},
+		{"three damaged answers", []ccidreader.Fault{{On: 0x69, Mangle: spoil}, {On: 0x6F, Times: 2, Mangle: spoil}}, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				chip := &testCard{atr: atrT1}
+				b := plug(t, profile(t, "P11"), chip).start()
+				e := b.engine(0)
+				b.transmit(e, selectMF, okSW)
+				chip.seen = nil
+				b.model.Keys(ccidreader.Keys{PIN: "123456"})
+				for _, f := range c.faults {
+					b.model.Inject(f)
+				}
+				got, err := b.slot(0).(ifd.Verifier).Verify(context.Background(), pinRequest(t, "01 06", paddedVerify))
+				if !errors.Is(err, proto.ErrResetRequired) {
+					t.Errorf("Verify: % X, %v, want %v", got, err, proto.ErrResetRequired)
+				}
+				if len(chip.seen) != c.seen {
+					t.Errorf("card got % X", chip.seen)
+				}
+				b.transmit(b.engine(0), selectMF, okSW)
+				b.clean()
+			})
+		})
 	}
 }
 

@@ -77,7 +77,8 @@ type tpduLink struct {
 	ready bool
 
 	// secure, if set, sends the block that carries the PIN: the next one goes
-	// through the keypad.
+	// through the keypad. In T=1 every I-block does until it is taken back: one that
+	// is repeated is this one. In T=0 GET RESPONSE may follow.
 	secure func(block []byte) (response, error)
 	failed error // of secure
 }
@@ -117,7 +118,9 @@ func (l *tpduLink) Recv(ctx context.Context, buf []byte, timeout time.Duration) 
 // S-block, and the reader has to hear of it, too: bBWI (CCID 1.1, 6.1.4).
 func (l *tpduLink) exchange(ctx context.Context, timeout time.Duration) (response, error) {
 	if secure := l.secure; secure != nil && isFirstBlock(l.t, l.block) {
-		l.secure = nil
+		if l.t == proto.T0 {
+			l.secure = nil
+		}
 		r, err := secure(l.block)
 		l.failed = err
 		return r, err
