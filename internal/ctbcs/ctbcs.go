@@ -124,6 +124,12 @@ func Modify(unit byte, r ifd.PINRequest) ([]byte, error) {
 	return pinCommand(insModify, unit, r)
 }
 
+// AsksPIN says that a command has the user type a PIN: run twice, it would count two
+// wrong PINs, or refuse the old PIN after it was changed.
+func AsksPIN(apdu []byte) bool {
+	return len(apdu) > 1 && apdu[0] == cla && (apdu[1] == insVerify || apdu[1] == insModify)
+}
+
 // pinCommand puts the "command to perform" together: control byte, position or
 // positions, command. A command of four bytes gets Lc and PIN from the terminal.
 func pinCommand(ins, unit byte, r ifd.PINRequest) ([]byte, error) {

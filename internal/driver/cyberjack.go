@@ -97,7 +97,7 @@ func openCyberJack(dev usb.Device, o ifd.Options) (ifd.Reader, error) {
 		c.log = slog.New(slog.DiscardHandler)
 	}
 	c.slot = &cyberSlot{c: c}
-	c.t1 = proto.NewT1(c, proto.T1Params{NAD: cyberLink, IFSC: cyberMaxINF, IFSD: cyberMaxINF, Timeout: cyberTimeout})
+	c.t1 = proto.NewT1(c, proto.T1Params{NAD: cyberLink, IFSC: cyberMaxINF, IFSD: cyberMaxINF, Timeout: cyberTimeout, Once: ctbcs.AsksPIN})
 	ctx := context.Background()
 	if err := pause(ctx, dev, cyberPowerUp); err != nil {
 		return nil, err

@@ -111,7 +111,7 @@ func newKaan(l serial.Line, o ifd.Options, b1 bool) (ifd.Reader, error) {
 	if err := l.Flush(serial.In); err != nil {
 		return nil, err
 	}
-	k.t1 = proto.NewT1(k, proto.T1Params{NAD: kaanNAD, Stream: true, Timeout: kaanTimeout})
+	k.t1 = proto.NewT1(k, proto.T1Params{NAD: kaanNAD, Stream: true, Timeout: kaanTimeout, Once: ctbcs.AsksPIN})
 	if !b1 {
 		if err := k.resynchronise(ctx); err != nil {
 			return nil, fmt.Errorf("no card terminal answers on this line: %w", err)

@@ -38,6 +38,10 @@ type T1Params struct {
 	// the standard's default, 0.9 s).
 	Stream bool
 	CWT    time.Duration
+
+	// Once names commands, besides GET RESPONSE, that must not be run a second
+	// time because the answer did not arrive. nil: there are none.
+	Once func(apdu []byte) bool
 }
 
 // Budgets and limits of the T=1 engine (ISO/IEC 7816-3, 11.6.3.2; those that
@@ -149,7 +153,8 @@ func (e *T1Engine) SetTimeout(d time.Duration) {
 
 // Transmit sends a command APDU of 1 to MaxCommand bytes. Damaged blocks are
 // repeated; where that does not help, the card is resynchronised and gets the
-// command again from its start. resp must not share memory with apdu.
+// command again from its start, unless it is GET RESPONSE or one that Once names:
+// their response is lost. resp must not share memory with apdu.
 func (e *T1Engine) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, error) {
 	if e.lost != nil {
 		return nil, e.lost

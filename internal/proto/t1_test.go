@@ -192,6 +192,35 @@ func TestT1(t *testing.T) {
 				H 00 00 05 00 B0 00 00 22 97
 				` + cFirst32 + "H 00 90 00 90\nC 00 40 02 90 00 D2",
 			end: [2]uint8{1, 0}},
+		{name: "GET RESPONSE is not repeated",
+			calls: []call{{apdu: "00 C0 00 00 02", is: lost}, {apdu: selectMF, is: later}},
+			script: "H 00 00 05 00 C0 00 00 02 C7\n" + `
+				C 00
+				H 00 81 00 81
+				C 00
+				H 00 81 00 81
+				C 00`},
+		{name: "nor is a command that runs once",
+			params: T1Params{Once: func(apdu []byte) bool { return apdu[1] == 0xA4 }},
+			calls:  []call{{apdu: selectMF, is: lost}},
+			script: hSelect + `
+				C 00
+				H 00 81 00 81
+				C 00
+				H 00 81 00 81
+				C 00`},
+		{name: "aborted GET RESPONSE",
+			calls: []call{{apdu: "00 C0 00 00 02", is: []error{ErrAborted}, not: []error{ErrResetRequired}}},
+			script: "H 00 00 05 00 C0 00 00 02 C7\n" + `
+				C 00 C2 00 C2
+				H 00 E2 00 E2
+				C
+				H 00 81 00 81
+				C
+				H 00 81 00 81
+				C
+				H 00 C0 00 C0
+				C 00 E0 00 E0`},
 		{name: "V6d resynchronisation never answered",
 			calls: []call{{apdu: selectMF, is: lost}, {apdu: selectMF, is: later, not: []error{ErrProtocol}}},
 			script: hSelect + `

@@ -86,6 +86,9 @@ func (x *t1Exchange) run(ctx context.Context) error {
 			}
 			continue
 		}
+		if x.phase != t1Aborting && e.once(x.apdu) {
+			return e.Lose(fmt.Errorf("T=1: %w: the response is lost: %w", ErrProtocol, fault))
+		}
 		if err := x.resynch(ctx, fault); err != nil {
 			return e.Lose(fmt.Errorf("T=1: %w", err))
 		}
@@ -94,6 +97,12 @@ func (x *t1Exchange) run(ctx context.Context) error {
 		}
 		x.start()
 	}
+}
+
+// once says that a resynchronisation must not repeat a command. A card that has run GET
+// RESPONSE has nothing more to give, or gives what follows (ISO/IEC 7816-4, 7.6.1).
+func (e *T1Engine) once(apdu []byte) bool {
+	return len(apdu) > 1 && apdu[1] == insGetResponse || e.params.Once != nil && e.params.Once(apdu)
 }
 
 // start begins the command from its first byte, at first and after every
