@@ -168,3 +168,18 @@ func TestExamples(t *testing.T) {
 		}
 	}
 }
+
+// A page that is installed lies beside the others there: a link that leads up, as it
+// may from its folder in the sources, leads nowhere.
+func TestInstalledPages(t *testing.T) {
+	pages := append(strings.Fields(read(t, "debian/openct.docs")), "doc/no-systemd.md")
+	if !slices.Contains(pages, "internal/socket/PROTOCOL.md") {
+		t.Errorf("the packages have %q", pages)
+	}
+	up := regexp.MustCompile(`\]\(\.\./[^)]*\)`)
+	for _, page := range pages {
+		for _, link := range up.FindAllString(read(t, "../"+page), -1) {
+			t.Errorf("%s has a link %s", page, link[1:])
+		}
+	}
+}
