@@ -364,3 +364,21 @@ func TestClientATR(t *testing.T) {
 		})
 	}
 }
+
+// The handlers' user cannot have root talk to another program.
+func TestClientATRFollowsNoLink(t *testing.T) {
+	dir := t.TempDir()
+	l, err := net.Listen("unix", filepath.Join(dir, "other"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := os.Symlink("other", socket.ReaderPath(dir, 3)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if _, err := clientATR(ctx, dir, 3); !errors.Is(err, socket.ErrNotSocket) {
+		t.Errorf("got %v, want %v", err, socket.ErrNotSocket)
+	}
+}

@@ -3,6 +3,8 @@ package doctor
 import (
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -62,5 +64,37 @@ func TestReadersAreAskedSideBySide(t *testing.T) {
 		if r.SocketErr == "" || strings.Contains(r.SocketErr, "time") || strings.Contains(r.SocketErr, "deadline") {
 			t.Errorf("reader %d: %q", r.Index, r.SocketErr)
 		}
+	}
+}
+
+// The handlers' user cannot have root, who looks for faults, talk to another program.
+func TestNoLinkIsFollowedToASocket(t *testing.T) {
+	m := newMachine(t)
+	statustest.Init(t, m.dir)
+	statustest.Claim(t, m.dir, status.Detail{Device: "/dev/reader0"})
+	elsewhere := filepath.Join(m.dir, "other")
+	l, err := net.Listen("unix", elsewhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	asked := make(chan bool, 1)
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			c.Close()
+		}
+		asked <- err == nil
+	}()
+	if err := os.Symlink(elsewhere, socket.ReaderPath(m.dir, 0)); err != nil {
+		t.Fatal(err)
+	}
+	f := m.gather(silent)
+	if len(f.Readers) != 1 || !strings.Contains(f.Readers[0].SocketErr, "symbolic link") {
+		t.Errorf("%+v", f.Readers)
+	}
+	l.Close()
+	if <-asked {
+		t.Error("the other program was asked")
 	}
 }

@@ -8,8 +8,6 @@ import (
 	"net"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Errors of a client that are not Codes.
@@ -45,41 +43,6 @@ type Client struct {
 	fill    int // bytes in in, from 0
 	used    int // of them, the reply returned last
 	builder Builder
-}
-
-// Dial connects to the handler's socket at path. If so many clients wait that
-// the handler's queue is full, it tries until ctx ends.
-func Dial(ctx context.Context, path string) (*Client, error) {
-	if len(path) > maxSocketPath {
-		return nil, opError("connect", fmt.Errorf("%w: %s", ErrPathTooLong, path))
-	}
-	for delay := minDialDelay; ; delay = min(2*delay, maxDialDelay) {
-		nc, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
-		if err == nil {
-			return NewClient(nc), nil
-		}
-		// A socket of Go's does not block, so it is told that the queue is
-		// full (connect(2)).
-		if errors.Is(err, unix.EAGAIN) {
-			select {
-			case <-time.After(delay):
-				continue
-			case <-ctx.Done():
-				err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
-			}
-		}
-		return nil, opError("connect", fmt.Errorf("%w: %w", NotConnected, err))
-	}
-}
-
-const (
-	minDialDelay = 5 * time.Millisecond // while the queue is full, doubling
-	maxDialDelay = 250 * time.Millisecond
-)
-
-// DialReader connects to reader n, whose socket is in dir.
-func DialReader(ctx context.Context, dir string, n int) (*Client, error) {
-	return Dial(ctx, ReaderPath(dir, n))
 }
 
 // NewClient makes a client of a connection.

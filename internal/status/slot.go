@@ -3,13 +3,13 @@ package status
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"openct/internal/socket"
 )
 
 // Slot is an entry that this process has claimed. Its methods may be called
@@ -135,19 +135,17 @@ func (f *File) inUse(n int, lock *lockFile) (bool, error) {
 // whose backlog is full listens, but does not say who it is. A link in the
 // socket's place, to another program's socket, is not followed.
 func listener(dir string, n int) int {
-	file, err := unix.Open(filepath.Join(dir, strconv.Itoa(n)), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	file, err := socket.OpenFile(dir, n)
 	if err != nil {
 		return 0
 	}
-	defer unix.Close(file)
+	defer file.Close()
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0
 	}
 	defer unix.Close(fd)
-	var st unix.Stat_t
-	if unix.Fstat(file, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK ||
-		unix.Connect(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d", file)}) != nil {
+	if unix.Connect(fd, &unix.SockaddrUnix{Name: file.Addr()}) != nil {
 		return 0
 	}
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
