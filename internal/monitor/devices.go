@@ -1,9 +1,10 @@
 package monitor
 
 import (
-	"fmt"
+	"os"
 	"strings"
 
+	"openct/internal/devname"
 	"openct/internal/machine"
 	"openct/internal/printable"
 	"openct/internal/uevent"
@@ -61,11 +62,11 @@ func (m *monitor) plug(e uevent.Event) {
 		m.left(node)
 	case e.Action != "add":
 	case e.Subsystem == "usb" && e.DevType == "usb_device":
-		var bus, address int
-		if _, err := fmt.Sscanf(e.Node, "bus/usb/%d/%d", &bus, &address); err != nil {
+		t, err := devname.Parse([]string{node}, os.DirFS(m.Root.Path("/")))
+		if err != nil {
 			return
 		}
-		d, ok := m.Root.USBDevice(bus, address)
+		d, ok := m.Root.USBDevice(t.Bus, t.Dev)
 		if !ok {
 			return // it has left already
 		}

@@ -77,3 +77,29 @@ unplug`
 		t.Errorf("%v a second time", again)
 	}
 }
+
+func TestParseParams(t *testing.T) {
+	tests := []struct {
+		name, speed, format string
+		want                serial.Params
+		ok                  bool
+	}{
+		{"even parity", "9600", "8E2", serial.Params{Speed: 9600, Bits: 8, Parity: serial.Even, StopBits: 2}, true},
+		{"no parity", "115200", "7N1", serial.Params{Speed: 115200, Bits: 7, StopBits: 1}, true},
+		{"more than a speed", "9600baud", "8E2", serial.Params{}, false},
+		{"negative speed", "-9600", "8E2", serial.Params{}, false},
+		{"more than a format", "9600", "8E2x", serial.Params{}, false},
+		{"less than a format", "9600", "8E", serial.Params{}, false},
+		{"unknown parity", "9600", "8M2", serial.Params{}, false},
+		{"too many bits", "9600", "9N1", serial.Params{}, false},
+		{"too many stop bits", "9600", "8N3", serial.Params{}, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := record.ParseParams(tt.speed, tt.format)
+			if (err == nil) != tt.ok || got != tt.want {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
+	}
+}

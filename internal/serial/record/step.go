@@ -5,6 +5,7 @@ package record
 import (
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -172,18 +173,16 @@ func parseStep(word string, args []string) (s Step, err error) {
 
 // ParseParams reads a speed and a format: "9600", "8E2".
 func ParseParams(speed, format string) (p serial.Params, err error) {
-	var parity string
-	if _, err := fmt.Sscanf(speed, "%d", &p.Speed); err != nil {
-		return p, err
+	n, err := strconv.ParseUint(speed, 10, 32)
+	if err != nil {
+		return p, fmt.Errorf("speed %q is not a number", speed)
 	}
-	if _, err := fmt.Sscanf(format, "%1d%1s%1d", &p.Bits, &parity, &p.StopBits); err != nil {
-		return p, err
+	if len(format) != 3 || !strings.Contains("5678", format[:1]) || !strings.Contains("NEO", format[1:2]) || !strings.Contains("12", format[2:]) {
+		return p, fmt.Errorf("format %q is not of the form 8E2", format)
 	}
-	i := strings.Index("NEO", parity)
-	if i < 0 {
-		return p, fmt.Errorf("parity %q", parity)
-	}
-	p.Parity = serial.Parity(i)
+	p.Speed = uint32(n)
+	p.Bits, p.StopBits = int(format[0]-'0'), int(format[2]-'0')
+	p.Parity = serial.Parity(strings.Index("NEO", format[1:2]))
 	return p, nil
 }
 
