@@ -15,8 +15,8 @@ import (
 	"openct/internal/status"
 )
 
-// Deadlines of single requests. The daemon bounds them by itself; these are
-// for a daemon that hangs.
+// Deadlines of single requests. The handler bounds them by itself; these are
+// for a handler that hangs.
 const (
 	quick = 30 * time.Second
 	long  = 10 * time.Minute // a card may make a key

@@ -358,7 +358,7 @@ func (c *Control) Shutdown() error {
 		switch err := f.Terminate(n); {
 		case err == nil:
 			killed++
-		case !errors.Is(err, status.ErrNotDaemon):
+		case !errors.Is(err, status.ErrNotHandler):
 			c.say("Error: %v", err)
 		}
 	}

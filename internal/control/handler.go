@@ -35,8 +35,8 @@ type handler struct {
 // process is the handler afterwards, its pid was no other process's before.
 func (c *Control) handlerOf(f *status.File, e status.Entry) (handler, error) {
 	h := handler{entry: e, unit: readerunit.OfProcess(c.Root, e.PID)}
-	if now, err := f.Entry(e.Index); err != nil || now.PID != e.PID || !f.IsDaemon(e.Index) {
-		return handler{}, errors.Join(fmt.Errorf("reader %d: process %d: %w", e.Index, e.PID, status.ErrNotDaemon), err)
+	if now, err := f.Entry(e.Index); err != nil || now.PID != e.PID || !f.IsHandler(e.Index) {
+		return handler{}, errors.Join(fmt.Errorf("reader %d: process %d: %w", e.Index, e.PID, status.ErrNotHandler), err)
 	}
 	return h, nil
 }

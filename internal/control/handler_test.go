@@ -70,7 +70,7 @@ func TestForgedSideFile(t *testing.T) {
 	c, _ := releaser(t, status.Detail{Driver: "phoenix", Type: "serial", Device: "/dev/null", Unit: "openct-handler@other.service"})
 	log := fakeSystemctl(t, "exit 0")
 	target := devname.Target{Driver: "phoenix", Type: "serial", Path: "/dev/null"}
-	if _, err := c.pause(&target); !errors.Is(err, status.ErrNotDaemon) {
+	if _, err := c.pause(&target); !errors.Is(err, status.ErrNotHandler) {
 		t.Errorf("pause: %v", err)
 	}
 	if got, err := c.verifyTarget([]string{"0"}); err != nil || got.Path != "/dev/null" {
@@ -83,7 +83,7 @@ func TestForgedSideFile(t *testing.T) {
 	if _, err := c.verifyTarget([]string{"0"}); !errors.Is(err, errUnknown) || !errors.As(err, &hint) || hint.Hint != "openct-control verify DRIVER TYPE DEVICE" {
 		t.Errorf("verify: %v", err)
 	}
-	if err := c.Release("0", true); !errors.Is(err, status.ErrNotDaemon) {
+	if err := c.Release("0", true); !errors.Is(err, status.ErrNotHandler) {
 		t.Errorf("release: %v", err)
 	}
 	if got := log(); got != "" {

@@ -40,9 +40,9 @@ func TestReleaseRefuses(t *testing.T) {
 		tells  string
 	}{
 		{"a locked one", status.Detail{Type: "usb", Device: "/dev/null", Locks: []status.Lock{lock}}, false, errInUse, "has held an exclusive lock since 10:11:12"},
-		{"one that a program had locked that has ended", status.Detail{Type: "usb", Device: "/dev/null", Locks: []status.Lock{{PID: 1 << 30}}}, false, status.ErrNotDaemon, ""},
+		{"one that a program had locked that has ended", status.Detail{Type: "usb", Device: "/dev/null", Locks: []status.Lock{{PID: 1 << 30}}}, false, status.ErrNotHandler, ""},
 		// This process is no handler that could be ended.
-		{"a locked one, with force", status.Detail{Type: "usb", Device: "/dev/null", Locks: []status.Lock{lock}}, true, status.ErrNotDaemon, "reader 0: process"},
+		{"a locked one, with force", status.Detail{Type: "usb", Device: "/dev/null", Locks: []status.Lock{lock}}, true, status.ErrNotHandler, "reader 0: process"},
 		{"a virtual one", status.Detail{Type: "virtual"}, true, nil, "reader 0 is virtual"},
 		{"one on another machine", status.Detail{Type: "remote", Device: "ssh://host/0"}, true, nil, "reader 0 is another OpenCT's"},
 	}

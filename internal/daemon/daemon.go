@@ -1,6 +1,7 @@
-// Package daemon is the life of one token: open it, register it, serve its
-// clients, notice that it was pulled, tidy up. One process serves one token; a
-// crash, a stuck transfer or a hostile device is that process's affair alone.
+// Package daemon is the handler of one reader: it opens the reader, registers it in
+// the status file, serves its clients, and cleans up when the reader is unplugged. A
+// process serves one reader: a crash, a stuck transfer or a hostile device concerns
+// that process alone.
 package daemon
 
 import (
@@ -25,14 +26,14 @@ import (
 	"openct/internal/usb"
 )
 
-// What keeps a daemon from starting, beside what packages status and driver have errors
-// for.
+// What keeps a handler from starting, beside what packages status and driver have
+// errors for.
 var (
 	errUnknownType = errors.New("unknown device type (usb, serial, pcmcia, pcmcia_block and virtual exist)")
 	errOtherDevice = errors.New("another device is at this place now")
 )
 
-// Times a daemon allows itself.
+// Times that a handler allows itself.
 const (
 	// initWait is how long it waits for openct-control init: a unit that
 	// requires openct.service without ordering after it starts beside it.
@@ -71,7 +72,7 @@ type Options struct {
 }
 
 // Run serves one reader until it is unplugged or ctx ends, and returns nil for
-// both: a token that is gone is no failure. Any error means that it was never
+// both: an unplugged reader is no failure. Any error means that it was never
 // served or that serving it failed.
 func Run(ctx context.Context, o Options) (err error) {
 	d := &daemon{Options: o, since: time.Now()}
@@ -125,7 +126,7 @@ func (o *Options) openStatus(ctx context.Context) (*status.File, error) {
 	return status.WaitOpen(ctx, o.Dir)
 }
 
-// daemon is a token that is being served.
+// daemon is a reader that is being served.
 type daemon struct {
 	Options
 	file  *status.File
@@ -135,7 +136,7 @@ type daemon struct {
 	since time.Time
 	names names
 
-	opened ifd.Reader // by whoever made this daemon, which goes on when the reader has left
+	opened ifd.Reader // of a far reader, whose handler stays when the reader has left
 
 	slot   *status.Slot
 	reader *reader.Reader
@@ -163,7 +164,7 @@ func (d *daemon) index() int {
 // serve registers the reader, opens it, and serves it to the end. What was
 // taken is given back on every way out, in reverse order.
 func (d *daemon) serve(ctx context.Context) (err error) {
-	// The entry comes first: that another daemon serves the device shows there,
+	// The entry comes first: that another handler serves the device shows there,
 	// and says more than an interface that is taken.
 	if d.slot, err = d.claim(ctx); err != nil {
 		switch {

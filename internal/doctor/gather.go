@@ -155,7 +155,7 @@ func (o Options) status(ctx context.Context, f *Facts) {
 		}
 		// The side file says it, too, but root may be told to restart the unit.
 		r.Unit = readerunit.OfProcess(o.Root, e.PID)
-		r.Proven = r.Alive && file.IsDaemon(e.Index)
+		r.Proven = r.Alive && file.IsHandler(e.Index)
 		f.Readers = append(f.Readers, r)
 	}
 	// Side by side: readers that do not answer cost the time of one.

@@ -1,8 +1,8 @@
-// Package notify tells systemd how the daemon is: ready, what it does, stopping,
-// and alive when the unit asks for a watchdog (sd_notify(3)). Started by hand the
-// daemon has nobody to tell, and every call does nothing.
+// Package notify tells systemd the state of the handler: ready, what it does, stopping,
+// and alive when the unit asks for a watchdog (sd_notify(3)). In a handler that was
+// started by hand every call does nothing.
 //
-// Call it from the daemon's main process only: with NotifyAccess=main, the default
+// Call it from the handler's main process only: with NotifyAccess=main, the default
 // for Type=notify, messages of a child are dropped.
 package notify
 
@@ -79,7 +79,7 @@ func UnitOf(cgroup string) string {
 // shows.
 func (n *Notifier) Ready(status string) { n.send(daemon.SdNotifyReady + statusLine(status)) }
 
-// Stopping says that the daemon is on its way out, and why.
+// Stopping says that the handler ends, and why.
 func (n *Notifier) Stopping(status string) { n.send(daemon.SdNotifyStopping + statusLine(status)) }
 
 // Status changes what systemctl status shows: one line for people.
@@ -119,7 +119,7 @@ func (n *Notifier) send(message string) {
 
 // Watchdog pings the service manager twice per watchdog interval as long as probe
 // succeeds. probe must do what a client's request does first (take the device's
-// lock), so that a transfer that is stuck keeps the ping away and the daemon is
+// lock), so that a transfer that is stuck keeps the ping away and the handler is
 // restarted. It has half an interval for that; its ctx then ends.
 //
 // Where the unit asks for no watchdog, nothing runs. The returned function ends

@@ -16,7 +16,7 @@ import (
 )
 
 // Detail is what people and tools want to know about a reader beyond its entry.
-// The daemon writes it, beside the status file, when something in it changes.
+// The handler writes it, beside the status file, when something in it changes.
 // It holds no secrets: every client can read it.
 type Detail struct {
 	PID       int       `json:"pid"`
@@ -81,7 +81,7 @@ func writeDetail(dir string, n int, d Detail) error {
 	return wrap("write", path, writeAtomic(path, append(b, '\n'), fileMode))
 }
 
-// ReadDetail reads the side file of an entry. A file of another daemon than the
+// ReadDetail reads the side file of an entry. A file of another handler than the
 // entry's, or none, is fs.ErrNotExist: the entry is all there is to know.
 func (f *File) ReadDetail(e Entry) (Detail, error) {
 	path := detailPath(f.dir, e.Index)

@@ -57,7 +57,7 @@ func TestDetail(t *testing.T) {
 	}
 }
 
-func TestDetailOfACrashedDaemonGoes(t *testing.T) {
+func TestDetailOfACrashedHandlerGoes(t *testing.T) {
 	dir := initDir(t)
 	f := mustOpen(t, dir)
 	if err := os.WriteFile(detailPath(dir, 0), []byte(`{"pid":1,"serial":"old"}`), 0o644); err != nil {

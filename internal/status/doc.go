@@ -8,7 +8,7 @@
 //
 // Beside it in the same directory, all hidden from a client that lists it:
 //
-//	.lock         byte n is locked by the daemon of entry n, byte 16 by whoever
+//	.lock         byte n is locked by the handler of entry n, byte 16 by whoever
 //	              is claiming an entry, init or shutdown (lock.go)
 //	.status.keep  the status file between shutdown and the next init
 //	.<n>.json     what people want to know beyond the 108 bytes (detail.go)

@@ -21,15 +21,15 @@ var (
 	// ErrNoFreeSlot: all sixteen entries are in use.
 	ErrNoFreeSlot = errors.New("no reader number is free: all 16 are in use")
 
-	// ErrLost: the entry is no longer this daemon's: it was released, or
+	// ErrLost: the entry is no longer this handler's: it was released, or
 	// "openct-control shutdown" cleared it.
 	ErrLost = errors.New("the status entry belongs to another handler now")
 
 	// ErrBusy: another init, shutdown or claim holds the lock for too long.
 	ErrBusy = errors.New("another OpenCT process holds the lock")
 
-	// ErrNotDaemon: the pid in an entry is not one of an OpenCT daemon.
-	ErrNotDaemon = errors.New("not an OpenCT daemon")
+	// ErrNotHandler: the pid in an entry is not one of an OpenCT handler.
+	ErrNotHandler = errors.New("not an OpenCT handler")
 
 	// ErrClosed: the File was closed.
 	ErrClosed = errors.New("status file is closed")
@@ -44,7 +44,7 @@ func wrap(op, path string, err error) error {
 	return fmt.Errorf("can't %s %s: %w", op, path, err)
 }
 
-// ServedError: another living daemon serves the device already.
+// ServedError: another living handler serves the device already.
 type ServedError struct {
 	Device string
 	Reader int // number of the entry

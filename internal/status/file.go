@@ -36,7 +36,7 @@ type File struct {
 	words []uint32     // data again, in words
 }
 
-// Open maps the status file of dir for a daemon, for reading and writing. A
+// Open maps the status file of dir for a handler, for reading and writing. A
 // missing file is ErrNotInitialised, one of the wrong size ErrSize.
 func Open(dir string) (*File, error) {
 	return open(filepath.Join(rooted(dir), fileName), unix.O_RDWR)
@@ -163,7 +163,7 @@ func (f *File) Current() bool {
 // access runs fn on the mapping. Somebody with write access to the file may
 // truncate it under us; the kernel then raises SIGBUS for the first touch, which
 // is fatal by default. Here it costs this one operation: the fault becomes
-// ErrSize, the daemon goes on serving its socket. (Comparing the size before each
+// ErrSize, the handler goes on serving its socket. (Comparing the size before each
 // access would leave a gap between the look and the touch.)
 func (f *File) access(fn func(words []uint32)) (err error) {
 	f.mu.RLock()

@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestMain lets the test binary be another daemon: with this variable set to a
+// TestMain lets the test binary be another handler: with this variable set to a
 // directory it claims an entry there, prints its number, and lives until its
 // standard input ends.
 const helperVar = "OPENCT_STATUS_TEST_DIR"
@@ -76,19 +76,19 @@ func helper(dir string) int {
 	return 0
 }
 
-// daemon is another process with a claimed entry.
-type daemon struct {
+// handler is another process with a claimed entry.
+type handler struct {
 	*exec.Cmd
 	stdin io.Closer
 	line  string // what it printed: index or error
 }
 
-func startDaemon(t *testing.T, dir string) *daemon {
+func startHandler(t *testing.T, dir string) *handler {
 	t.Helper()
 	return startHelper(t, dir, helperVar)
 }
 
-func startHelper(t *testing.T, dir, as string) *daemon {
+func startHelper(t *testing.T, dir, as string) *handler {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), as+"="+dir)
@@ -103,7 +103,7 @@ func startHelper(t *testing.T, dir, as string) *daemon {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{Cmd: cmd, stdin: stdin}
+	d := &handler{Cmd: cmd, stdin: stdin}
 	t.Cleanup(func() {
 		d.stdin.Close()
 		if d.ProcessState == nil {
@@ -115,7 +115,7 @@ func startHelper(t *testing.T, dir, as string) *daemon {
 	return d
 }
 
-func (d *daemon) end(t *testing.T) {
+func (d *handler) end(t *testing.T) {
 	t.Helper()
 	d.stdin.Close()
 	if err := d.Wait(); err != nil {
@@ -123,7 +123,7 @@ func (d *daemon) end(t *testing.T) {
 	}
 }
 
-func (d *daemon) kill(t *testing.T) {
+func (d *handler) kill(t *testing.T) {
 	t.Helper()
 	if err := d.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -172,7 +172,7 @@ func mustEntry(t *testing.T, f *File, n int) Entry {
 	return e
 }
 
-// fake writes the fields of an entry as a daemon of another kind might.
+// fake writes the fields of an entry as a handler of another kind might.
 func fake(t *testing.T, f *File, e Entry) {
 	t.Helper()
 	var b [entrySize]byte

@@ -12,13 +12,13 @@ import (
 
 // Options of Init.
 type Options struct {
-	UID int // owner of the files, the daemons' user; -1: see defaultOwner
+	UID int // owner of the files, the handlers' user; -1: see defaultOwner
 	GID int // group; -1 leaves it alone, as C OpenCT does
 }
 
 // defaultOwner is who owns the files where nobody said it: the caller or, when
 // that is root, the owner of the directory. Where root gave the directory to the
-// daemons' user, the daemons can write the file without further configuration.
+// handlers' user, the handlers can write the file without further configuration.
 func defaultOwner(dir string) int {
 	if uid := unix.Geteuid(); uid != 0 {
 		return uid
@@ -30,11 +30,11 @@ func defaultOwner(dir string) int {
 	return int(st.Uid)
 }
 
-// Init makes dir/status ready for daemons and clients ("openct-control init").
+// Init makes dir/status ready for handlers and clients ("openct-control init").
 //
 // Programs that use OpenCT keep the mapping of the inode they saw first for as
 // long as they live, so Init keeps the inode wherever it can: the file that is
-// there, or the one that Retire put aside. Entries of living daemons stay, all
+// there, or the one that Retire put aside. Entries of living handlers stay, all
 // others are cleared. A new file is made only when there is none that is a plain
 // file with one link, belongs to root, the caller or UID, and is not too short.
 func Init(dir string, o Options) error {
@@ -142,7 +142,7 @@ func reuse(path string, lock *lockFile, o Options) error {
 	})
 }
 
-// removeLeftovers takes away what a daemon that was killed has left beside the
+// removeLeftovers takes away what a handler that was killed has left beside the
 // file. Whoever takes the entry next makes both anew; until then a program that
 // only looks into the directory shall not find a reader there.
 func removeLeftovers(dir string, n int) {
@@ -164,7 +164,7 @@ func create(dir string, o Options) error {
 	err = func() error {
 		fd := int(tmp.Fd())
 		// Bytes, not a hole: a full disk shows now, as an error, and not
-		// later, as a signal that kills the daemon which writes its entry.
+		// later, as a signal that kills the handler which writes its entry.
 		if _, err := tmp.Write(make([]byte, Size)); err != nil {
 			return err
 		}

@@ -76,7 +76,7 @@ func TestInitReusesInode(t *testing.T) {
 	dir := initDir(t)
 	path := filepath.Join(dir, fileName)
 	f := mustOpen(t, dir)
-	d := startDaemon(t, dir)
+	d := startHandler(t, dir)
 	fake(t, f, Entry{Index: 1, Name: "Dead", Slots: 1, PID: deadPID(t)})
 	fake(t, f, Entry{Index: 2, Name: "Nobody's", Slots: 1})
 	fake(t, f, Entry{Index: 3, Name: "Reused pid", Slots: 1, PID: os.Getppid()})
@@ -92,7 +92,7 @@ func TestInitReusesInode(t *testing.T) {
 		t.Error("init made a new inode")
 	}
 	if got := mustEntry(t, f, 0).PID; got != d.Process.Pid {
-		t.Errorf("living daemon's entry has pid %d now", got)
+		t.Errorf("living handler's entry has pid %d now", got)
 	}
 	for n := 1; n < Entries; n++ {
 		if e := mustEntry(t, f, n); e != (Entry{Index: n}) {
@@ -197,7 +197,7 @@ func TestMappingOutlivesRestarts(t *testing.T) {
 			t.Errorf("after shutdown: %v, want ErrNotInitialised", err)
 		}
 		if err := s.SetCard(0, true, true); !errors.Is(err, ErrLost) {
-			t.Errorf("daemon that shutdown overtook: %v, want ErrLost", err)
+			t.Errorf("handler that shutdown overtook: %v, want ErrLost", err)
 		}
 		if err := s.Release(); err != nil {
 			t.Errorf("its release: %v", err)
@@ -256,7 +256,7 @@ func TestInitBesideClaims(t *testing.T) {
 			t.Fatal(err)
 		}
 		if e := mustEntry(t, f, s.Index()); e.PID != os.Getpid() {
-			t.Fatalf("init cleared the entry of a living daemon: %+v", e)
+			t.Fatalf("init cleared the entry of a living handler: %+v", e)
 		}
 		if err := s.Release(); err != nil {
 			t.Fatal(err)
@@ -267,7 +267,7 @@ func TestInitBesideClaims(t *testing.T) {
 	}
 }
 
-// What a killed daemon leaves beside the file goes with its entry; what is no
+// What a killed handler leaves beside the file goes with its entry; what is no
 // socket is not ours to take away.
 func TestInitTidiesUp(t *testing.T) {
 	dir := initDir(t)

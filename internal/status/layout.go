@@ -29,10 +29,10 @@ const (
 const maxName = nameSize - 1
 
 // Entry is one reader as the file tells it. Nothing in it can be trusted
-// further than the daemon's user: PID may be any number.
+// further than the handler's user: PID may be any number.
 type Entry struct {
 	Index   int    // reader number and name of its socket
-	Name    string // printable UTF-8, see decodeName; empty while a daemon starts
+	Name    string // printable UTF-8, see decodeName; empty while a handler starts
 	Slots   int    // 0 to MaxSlots
 	Cards   [MaxSlots]uint32
 	Display bool

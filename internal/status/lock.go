@@ -23,12 +23,12 @@ const (
 // lockFile is an open .lock file. Its locks are open file description locks:
 // they belong to this descriptor alone, so two claims in one process exclude each
 // other too, and the kernel drops them however the process ends. That makes
-// "byte n is locked" the one sign of a living daemon that no reused pid can fake.
+// "byte n is locked" the one sign of a living handler that no reused pid can fake.
 //
 // It is a file of its own, not the status file, for two reasons: it outlives any
-// exchange of the status file, also by C OpenCT's init, so a daemon whose entry
+// exchange of the status file, also by C OpenCT's init, so a handler whose entry
 // was lost that way still keeps others off its number and socket; and only the
-// daemon's user and root can open it, while any reader of the status file could
+// handler's user and root can open it, while any reader of the status file could
 // take a lock there and keep it.
 type lockFile struct {
 	fd   int
@@ -36,7 +36,7 @@ type lockFile struct {
 }
 
 // openLock opens dir's lock file. A missing one is created for the owner that
-// the files have by default, so a daemon that root starts by hand does not lock
+// the files have by default, so a handler that root starts by hand does not lock
 // out the ones that systemd starts.
 func openLock(dir string) (*lockFile, error) { return openLockNamed(dir, lockName) }
 

@@ -24,7 +24,7 @@ type Slot struct {
 	seq  uint32    // last card sequence number given out
 }
 
-// Info is what a daemon tells about its reader.
+// Info is what a handler tells about its reader.
 type Info struct {
 	Name    string // cut to maxName bytes
 	Slots   int    // more than MaxSlots are shown as MaxSlots
@@ -37,15 +37,15 @@ type Info struct {
 // returns ErrNoFreeSlot. When f is no longer the file that new clients open (init
 // or shutdown came in between) it returns ErrNotInitialised: open it again.
 //
-// An entry is in use as long as its daemon holds the lock on it, whatever its pid
-// field says. Without the lock it is free unless it belongs to a C OpenCT daemon,
+// An entry is in use as long as its handler holds the lock on it, whatever its pid
+// field says. Without the lock it is free unless it belongs to a C OpenCT handler,
 // which knows no such lock: then its pid lives and is the very process that
 // listens on the reader's socket. So a pid that some other program got after a
-// crash blocks nothing. (A C daemon that has claimed an entry but not yet made its
+// crash blocks nothing. (A C handler that has claimed an entry but not yet made its
 // socket looks free. Starting both kinds at the same moment is not supported.)
 //
 // d is the reader's first side file, written before anybody else can claim. When
-// another living daemon's names the same device, Claim returns a *ServedError:
+// another living handler's names the same device, Claim returns a *ServedError:
 // whoever attaches a device twice gets one handler. An empty d.Device is nobody's.
 func Claim(f *File, d Detail) (*Slot, error) {
 	lock, err := openLock(f.dir)
@@ -60,8 +60,8 @@ func Claim(f *File, d Detail) (*Slot, error) {
 	now := time.Now()
 	pid := uint32(unix.Getpid())
 	// A client that keeps its own copy of a sequence number must see a change
-	// when the daemon was restarted in between: start at a number that an
-	// earlier daemon has hardly reached.
+	// when the handler was restarted in between: start at a number that an
+	// earlier handler has hardly reached.
 	s := &Slot{f: f, n: n, pid: pid, lock: lock, seq: uint32(now.Unix())<<8 | pid&0xff}
 	return s, nil
 }
@@ -89,7 +89,7 @@ func (f *File) claim(lock *lockFile, d Detail) (int, error) {
 		if d.Device == "" {
 			continue
 		}
-		// An entry that shutdown has cleared belongs to a daemon on its way
+		// An entry that shutdown has cleared belongs to a handler on its way
 		// out: whoever attaches its device now must not rely on it.
 		e, err := f.Entry(n)
 		if err != nil {
@@ -131,7 +131,7 @@ func (f *File) inUse(n int, lock *lockFile) (bool, error) {
 }
 
 // listener is the pid of the process that listens on a reader's socket; 0 when
-// there is none or it is not to be learned. Connecting does not wait: a daemon
+// there is none or it is not to be learned. Connecting does not wait: a handler
 // whose backlog is full listens, but does not say who it is. A link in the
 // socket's place, to another program's socket, is not followed.
 func listener(dir string, n int) int {
@@ -236,7 +236,7 @@ func (f *File) announce() {
 }
 
 // Release clears the entry, the pid first, removes the side file and lets others
-// have the number. Remove the reader's socket before: the next daemon may bind it
+// have the number. Remove the reader's socket before: the next handler may bind it
 // at once. Further calls do nothing; an entry that shutdown has cleared is no error.
 func (s *Slot) Release() error {
 	err := s.write(clearEntry)
@@ -254,11 +254,11 @@ func (s *Slot) Release() error {
 	return err
 }
 
-// Terminate asks the daemon of an entry to end with SIGTERM. The file is writable
-// by the daemons' user, so root must not signal whatever pid it finds there:
-// Terminate returns ErrNotDaemon unless IsDaemon.
+// Terminate asks the handler of an entry to end with SIGTERM. The file is writable
+// by the handlers' user, so root must not signal whatever pid it finds there:
+// Terminate returns ErrNotHandler unless IsHandler.
 func (f *File) Terminate(n int) error {
-	pidfd, err := f.daemon(n)
+	pidfd, err := f.handler(n)
 	if err != nil {
 		return err
 	}
@@ -269,22 +269,22 @@ func (f *File) Terminate(n int) error {
 	return nil
 }
 
-// IsDaemon says whether the process that entry n names serves that reader: it holds
+// IsHandler says whether the process that entry n names serves that reader: it holds
 // the entry's lock or listens on its socket and, where the file is not root's, runs
 // as the file's owner. What the file says alone proves nothing: its owner can write
 // any number there.
-func (f *File) IsDaemon(n int) bool {
-	pidfd, err := f.daemon(n)
+func (f *File) IsHandler(n int) bool {
+	pidfd, err := f.handler(n)
 	if err != nil {
 		return false
 	}
 	return unix.Close(pidfd) == nil
 }
 
-// daemon opens the process of entry n, or says in the error that it is no daemon. The
+// handler opens the process of entry n, or says in the error that it is no handler. The
 // descriptor stands for this very process: should the pid be reused after the
 // checks, a signal goes nowhere.
-func (f *File) daemon(n int) (pidfd int, err error) {
+func (f *File) handler(n int) (pidfd int, err error) {
 	e, err := f.Entry(n)
 	if err != nil {
 		return -1, err
@@ -297,11 +297,11 @@ func (f *File) daemon(n int) (pidfd int, err error) {
 	}
 	pidfd = -1
 	if e.PID <= 1 || e.PID == unix.Getpid() {
-		return fail(ErrNotDaemon)
+		return fail(ErrNotHandler)
 	}
 	pidfd, err = unix.PidfdOpen(e.PID, 0)
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
-		err = ErrNotDaemon
+		err = ErrNotHandler
 	}
 	if err != nil {
 		return fail(err)
@@ -313,11 +313,11 @@ func (f *File) daemon(n int) (pidfd int, err error) {
 		}
 		defer lock.Close()
 		if held, err := lock.held(n); err != nil || !held {
-			return fail(errors.Join(ErrNotDaemon, err))
+			return fail(errors.Join(ErrNotHandler, err))
 		}
 	}
 	if f.uid != 0 && processOwner(e.PID) != f.uid {
-		return fail(ErrNotDaemon)
+		return fail(ErrNotHandler)
 	}
 	return pidfd, nil
 }

@@ -98,7 +98,7 @@ func TestClaimAtOnce(t *testing.T) {
 		go func() {
 			defer wg.Done()
 			<-start
-			d := startDaemon(t, dir)
+			d := startHandler(t, dir)
 			if n, err := strconv.Atoi(d.line); err == nil {
 				won(n)
 			} else {
@@ -123,22 +123,22 @@ func TestClaimAtOnce(t *testing.T) {
 func TestProcessesClaimInOrder(t *testing.T) {
 	dir := initDir(t)
 	f := mustOpen(t, dir)
-	var daemons []*daemon
+	var handlers []*handler
 	for n := range 3 {
-		d := startDaemon(t, dir)
+		d := startHandler(t, dir)
 		if d.line != strconv.Itoa(n) {
-			t.Fatalf("daemon %d got %q", n, d.line)
+			t.Fatalf("handler %d got %q", n, d.line)
 		}
 		if got := mustEntry(t, f, n).PID; got != d.Process.Pid {
 			t.Fatalf("entry %d has pid %d, want %d", n, got, d.Process.Pid)
 		}
-		daemons = append(daemons, d)
+		handlers = append(handlers, d)
 	}
-	daemons[0].kill(t)
-	if e := mustEntry(t, f, 0); e.PID != daemons[0].Process.Pid || e.InUse() {
+	handlers[0].kill(t)
+	if e := mustEntry(t, f, 0); e.PID != handlers[0].Process.Pid || e.InUse() {
 		t.Errorf("after kill -9: %+v, want the dead pid", e)
 	}
-	daemons[1].end(t)
+	handlers[1].end(t)
 	if e := mustEntry(t, f, 1); e != (Entry{Index: 1}) {
 		t.Errorf("after a clean end: %+v, want a free entry", e)
 	}
@@ -148,7 +148,7 @@ func TestProcessesClaimInOrder(t *testing.T) {
 		}
 	}
 	if got := mustClaim(t, f).Index(); got != 3 {
-		t.Errorf("claimed %d, want 3: entry 2 has a living daemon", got)
+		t.Errorf("claimed %d, want 3: entry 2 has a living handler", got)
 	}
 }
 
@@ -167,7 +167,7 @@ func TestWhatCountsAsInUse(t *testing.T) {
 			func(t *testing.T, dir string) { listen(t, dir, 0) }, 0},
 		{"lock held, entry cleared", func(*testing.T) int { return 0 },
 			func(t *testing.T, dir string) {
-				d := startDaemon(t, dir)
+				d := startHandler(t, dir)
 				if d.line != "0" {
 					t.Fatal(d.line)
 				}
@@ -192,24 +192,24 @@ func TestWhatCountsAsInUse(t *testing.T) {
 	}
 }
 
-// A C OpenCT daemon holds no lock; its pid listens on the socket. The test
+// A C OpenCT handler holds no lock; its pid listens on the socket. The test
 // process plays it, and another process must keep off its entry.
-func TestEntryOfACDaemon(t *testing.T) {
+func TestEntryOfACHandler(t *testing.T) {
 	dir := initDir(t)
 	f := mustOpen(t, dir)
 	l := listen(t, dir, 0)
 	fake(t, f, Entry{Name: "C", Slots: 1, PID: os.Getpid()})
-	if d := startDaemon(t, dir); d.line != "1" {
-		t.Errorf("claimed %q beside a living C daemon, want 1", d.line)
+	if d := startHandler(t, dir); d.line != "1" {
+		t.Errorf("claimed %q beside a living C handler, want 1", d.line)
 	}
 	l.Close()
-	if d := startDaemon(t, dir); d.line != "0" {
-		t.Errorf("claimed %q after the C daemon's socket went, want 0", d.line)
+	if d := startHandler(t, dir); d.line != "0" {
+		t.Errorf("claimed %q after the C handler's socket went, want 0", d.line)
 	}
 }
 
 // The owner of the directory can put a link to another program's socket there,
-// but not make that program a reader's daemon, which shutdown would end.
+// but not make that program a reader's handler, which shutdown would end.
 func TestListener(t *testing.T) {
 	dir := initDir(t)
 	listen(t, dir, 0)
@@ -259,7 +259,7 @@ func TestOneDeviceOneEntry(t *testing.T) {
 	}
 	t.Cleanup(func() { other.Release() })
 
-	// Service restart: the old daemon has not ended yet, its entry is cleared.
+	// Service restart: the old handler has not ended yet, its entry is cleared.
 	if err := errors.Join(Retire(dir), Init(dir, mine)); err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +269,7 @@ func TestOneDeviceOneEntry(t *testing.T) {
 	}
 	t.Cleanup(func() { next.Release() })
 	if next.Index() != 2 {
-		t.Errorf("claimed %d, want 2: the old daemons still have their sockets", next.Index())
+		t.Errorf("claimed %d, want 2: the old handlers still have their sockets", next.Index())
 	}
 }
 
@@ -287,10 +287,10 @@ func TestClaimAfterReplacement(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := old.SetCard(0, true, false); err != nil {
-		t.Errorf("the old daemon's mapping: %v", err)
+		t.Errorf("the old handler's mapping: %v", err)
 	}
 	if s := mustClaim(t, mustOpen(t, dir)); s.Index() != 1 {
-		t.Errorf("claimed %d, want 1: the old daemon still serves socket 0", s.Index())
+		t.Errorf("claimed %d, want 1: the old handler still serves socket 0", s.Index())
 	}
 }
 
@@ -325,7 +325,7 @@ func TestSetCard(t *testing.T) {
 	f := mustOpen(t, initDir(t))
 	s := mustClaim(t, f)
 	if s.seq == 0 {
-		t.Error("sequence starts at 0 like every daemon's")
+		t.Error("sequence starts at 0 like every handler's")
 	}
 	s.seq = 41
 	steps := []struct {
@@ -391,7 +391,7 @@ func TestRelease(t *testing.T) {
 		t.Error(err)
 	}
 	if e := mustEntry(t, f, 0); e != (Entry{PID: os.Getpid()}) {
-		t.Errorf("the next daemon's entry: %+v", e)
+		t.Errorf("the next handler's entry: %+v", e)
 	}
 }
 
@@ -424,7 +424,7 @@ func TestConcurrentUse(t *testing.T) {
 func TestTerminate(t *testing.T) {
 	dir := initDir(t)
 	f := mustOpen(t, dir)
-	d := startDaemon(t, dir)
+	d := startHandler(t, dir)
 	refused := []struct {
 		name string
 		n    int
@@ -441,8 +441,8 @@ func TestTerminate(t *testing.T) {
 	for _, tt := range refused {
 		t.Run(tt.name, func(t *testing.T) {
 			fake(t, f, Entry{Index: 1, PID: tt.pid})
-			if err := f.Terminate(tt.n); !errors.Is(err, ErrNotDaemon) {
-				t.Errorf("got %v, want ErrNotDaemon", err)
+			if err := f.Terminate(tt.n); !errors.Is(err, ErrNotHandler) {
+				t.Errorf("got %v, want ErrNotHandler", err)
 			}
 		})
 	}
@@ -451,9 +451,9 @@ func TestTerminate(t *testing.T) {
 	}
 	d.Wait()
 	if st := d.ProcessState.Sys().(syscall.WaitStatus); st.Signal() != syscall.SIGTERM {
-		t.Errorf("daemon ended with %v, want SIGTERM", d.ProcessState)
+		t.Errorf("handler ended with %v, want SIGTERM", d.ProcessState)
 	}
-	if err := f.Terminate(0); !errors.Is(err, ErrNotDaemon) {
-		t.Errorf("a second time: %v, want ErrNotDaemon", err)
+	if err := f.Terminate(0); !errors.Is(err, ErrNotHandler) {
+		t.Errorf("a second time: %v, want ErrNotHandler", err)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// WaitOpen is Open for a daemon that may be started a moment before init is
+// WaitOpen is Open for a handler that may be started a moment before init is
 // through: it waits, sleeping, until the status file is there. When ctx ends
 // first, the error wraps both ErrNotInitialised and ctx's. Other errors than a
 // missing or not yet filled file are returned at once.

@@ -88,7 +88,7 @@ func endHolder(path string, patience time.Duration) (bool, error) {
 	case again != pid:
 		return false, nil
 	case processOwner(pid) != int(st.Uid):
-		return false, wrap("end the process that has locked", path, ErrNotDaemon)
+		return false, wrap("end the process that has locked", path, ErrNotHandler)
 	}
 	if err := unix.PidfdSendSignal(process, unix.SIGTERM, nil, 0); err != nil {
 		return false, os.NewSyscallError("pidfd_send_signal", err)
