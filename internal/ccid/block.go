@@ -51,9 +51,9 @@ var cm4040 = ClassDescriptor{
 // OpenBlock opens the reader behind a character device that carries whole
 // messages, "/dev/cmx0".
 func OpenBlock(path string, opts ifd.Options) (ifd.Reader, error) {
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	fd, err := device.OpenNode(path)
 	if err != nil {
-		return nil, usb.Wrap("open", path, device.FileError(err))
+		return nil, err
 	}
 	t, err := newBlockTransport(path, fd)
 	if err != nil {

@@ -5,7 +5,9 @@ package ccid
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -138,7 +140,20 @@ func TestFileErrors(t *testing.T) {
 			t.Errorf("%v: %v, want %v", c.in, got, c.want)
 		}
 	}
-	if _, err := OpenBlock("/dev/cmx-that-is-not-there", ifd.Options{}); !errors.Is(err, usb.ErrUnplugged) {
-		t.Errorf("no such device: %v", err)
+}
+
+// A path from openct.conf that is no device's stays as it is.
+func TestOpenBlockNoDevice(t *testing.T) {
+	plain, want := filepath.Join(t.TempDir(), "plain"), "what a user keeps\n"
+	if err := os.WriteFile(plain, []byte(want), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{plain, plain + "2"} {
+		if _, err := OpenBlock(path, ifd.Options{Log: slog.New(slog.DiscardHandler)}); !errors.Is(err, device.ErrNotFound) {
+			t.Errorf("%s: %v, want %v", path, err, device.ErrNotFound)
+		}
+	}
+	if got, err := os.ReadFile(plain); err != nil || string(got) != want {
+		t.Errorf("the file has %q, %v", got, err)
 	}
 }

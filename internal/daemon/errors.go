@@ -120,6 +120,10 @@ func whereToLook(err error, deviceType string) string {
 	switch {
 	case deviceType == "usb":
 		return "lsusb lists the USB devices with bus and device number"
+	case deviceType == "pcmcia": // both were removed by commit 9b12f050c76f, "char: pcmcia: remove all the drivers"
+		return "insert the PCMCIA reader, or name another device; its node is made by the kernel's driver cm4000_cs, which Linux has no more since 6.4"
+	case deviceType == "pcmcia_block":
+		return "insert the PCMCIA reader, or name another device; its node is made by the kernel's driver cm4040_cs, which Linux has no more since 6.4"
 	case deviceType != "serial":
 	case at.Err != device.ErrNotFound: // there is a node
 		return "no serial port is behind this node; dmesg | grep tty lists the ports that the kernel has found"

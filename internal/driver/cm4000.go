@@ -62,11 +62,8 @@ const (
 
 func openCM4000At(path string, o ifd.Options) (ifd.Reader, error) {
 	n, err := pcmcia.Open(path)
-	switch {
-	case errors.Is(err, device.ErrUnplugged):
-		return nil, fmt.Errorf("%w (Linux has no driver cm4000_cs since 6.4)", err)
-	case err != nil:
-		return nil, device.ExplainAccess(err, path)
+	if err != nil {
+		return nil, err
 	}
 	r, err := openCM4000(n, o)
 	if err != nil {

@@ -42,16 +42,9 @@ const (
 
 // Open opens a character device.
 func Open(path string) (Node, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return nil, device.Wrap("open", path, device.FileError(err))
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFCHR {
-		return nil, device.Wrap("open", path, fmt.Errorf("not a character device: %w", device.ErrNotFound))
-	}
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	fd, err := device.OpenNode(path)
 	if err != nil {
-		return nil, device.Wrap("open", path, device.FileError(err))
+		return nil, err
 	}
 	f := &file{path: path, fd: fd, turn: make(chan struct{}, 1), over: make(chan struct{}), gone: make(chan struct{})}
 	f.turn <- struct{}{}

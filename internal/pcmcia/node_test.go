@@ -23,7 +23,7 @@ func TestOpen(t *testing.T) {
 		want       error
 	}{
 		{"character device", "/dev/null", nil},
-		{"not there", plain + "2", device.ErrUnplugged},
+		{"not there", plain + "2", device.ErrNotFound},
 		{"plain file", plain, device.ErrNotFound},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
