@@ -339,35 +339,3 @@ func (c *Control) statusOwner() (uid, gid int, err error) {
 	uid, err = strconv.Atoi(u.Uid)
 	return uid, -1, err
 }
-
-// Shutdown asks all handlers and the process that watches for devices to end, and
-// takes the status file away, which is how other programs know that OpenCT is
-// stopped.
-func (c *Control) Shutdown() error {
-	f, err := status.OpenReadOnly(c.Dir)
-	if err != nil {
-		c.complain("hotplug", c.endWatch())
-		c.say("Error: %v", err)
-		c.say("cannot access status file; no readers killed")
-		return nil
-	}
-	defer f.Close()
-	killed, err := status.EndFar(c.Dir, watchEnd) // some have no entry
-	c.complain("far readers", err)
-	for n := status.Entries - 1; n >= 0; n-- {
-		switch err := f.Terminate(n); {
-		case err == nil:
-			killed++
-		case !errors.Is(err, status.ErrNotHandler):
-			c.say("Error: %v", err)
-		}
-	}
-	c.complain("hotplug", c.endWatch())
-	err = status.Retire(c.Dir)
-	if killed == 1 {
-		fmt.Fprintln(c.Out, "1 process killed.")
-	} else {
-		fmt.Fprintf(c.Out, "%d processes killed.\n", killed)
-	}
-	return daemon.Explain(err, "")
-}

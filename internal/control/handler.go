@@ -46,7 +46,10 @@ func (h handler) end(f *status.File, path string) error {
 	var err error
 	if h.unit != "" {
 		err = systemctl("stop", h.unit)
-	} else if err = f.Terminate(h.entry.Index); err == nil {
+	} else if e, terr := f.Terminate(h.entry.Index); terr != nil {
+		err = terr
+	} else {
+		defer e.Close()
 		// Another one may serve the device by then: openct-control take is as quick.
 		err = waitUntil(context.Background(), pauseWait, func() bool {
 			e, _, is := serving(f, path)

@@ -37,11 +37,9 @@ const (
 	attempts     = 3
 )
 
-// Times that the end of the process that watches may take.
-const (
-	handlersEnd = 5 * time.Second // of the handlers that it has started
-	watchEnd    = 10 * time.Second
-)
+// handlersEnd is how long the process that watches waits for the end of the handlers
+// that it has started.
+const handlersEnd = 5 * time.Second
 
 // watcher serves devices as they come.
 type watcher struct {
@@ -356,11 +354,5 @@ func (c *Control) startWatch() error {
 	case errors.As(err, &exit):
 		return fmt.Errorf("openct-control watch failed, so devices that are plugged in later are not served: %w", err)
 	}
-	return err
-}
-
-// endWatch ends the process that watches.
-func (c *Control) endWatch() error {
-	_, err := status.EndWatch(c.Dir, watchEnd)
 	return err
 }

@@ -36,6 +36,13 @@ func TestMain(m *testing.M) {
 		<-ctx.Done()
 		return
 	}
+	if dir, ok := os.LookupEnv(handlerEnv); ok {
+		if err := beHandler(dir, os.Args[1]); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		return
+	}
 	os.Exit(m.Run())
 }
 

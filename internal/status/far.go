@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"hash/fnv"
 	"os"
+	"path/filepath"
 	"strings"
-	"time"
 )
 
 // farPrefix begins the name of the file that the handler of a far reader has locked. As
@@ -34,25 +34,24 @@ func LockFar(dir, device string) (*FarLock, error) {
 // Close lets another process be the handler.
 func (l *FarLock) Close() error { return l.file.Close() }
 
-// EndFar asks the handlers of far readers to end, and waits for that. It returns how
-// many there were.
-func EndFar(dir string, patience time.Duration) (int, error) {
+// EndFar asks the handlers of far readers to end. One that cannot be asked does not
+// keep the others.
+func EndFar(dir string) ([]*Ending, error) {
 	files, err := os.ReadDir(rooted(dir))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	end := time.Now().Add(patience) // whatever lies in the directory
-	ended := 0
+	var asked []*Ending
 	var failed []error
 	for _, file := range files {
 		if !strings.HasPrefix(file.Name(), farPrefix) {
 			continue
 		}
-		was, err := endHolder(rooted(dir)+"/"+file.Name(), time.Until(end))
-		if was {
-			ended++
+		e, err := endHolder(filepath.Join(rooted(dir), file.Name()))
+		if e != nil {
+			asked = append(asked, e)
 		}
 		failed = append(failed, err)
 	}
-	return ended, errors.Join(failed...)
+	return asked, errors.Join(failed...)
 }

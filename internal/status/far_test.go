@@ -14,8 +14,8 @@ const farDevice = "ssh://desk/0"
 
 func TestFarLock(t *testing.T) {
 	dir := initDir(t)
-	if n, err := EndFar(dir, watchPatience); n != 0 || err != nil {
-		t.Fatalf("without a handler: %d, %v", n, err)
+	if asked, err := EndFar(dir); len(asked) != 0 || err != nil {
+		t.Fatalf("without a handler: %v, %v", asked, err)
 	}
 	first := startHelper(t, dir, farHelper)
 	if first.line != "waiting" {
@@ -34,12 +34,17 @@ func TestFarLock(t *testing.T) {
 	if err := other.Close(); err != nil {
 		t.Error(err)
 	}
-	if n, err := EndFar(dir, watchPatience); n != 1 || err != nil {
-		t.Errorf("end: %d, %v", n, err)
+	asked, err := EndFar(dir)
+	if len(asked) != 1 || err != nil || asked[0].PID != first.Process.Pid {
+		t.Fatalf("end: %v, %v", asked, err)
 	}
+	if !asked[0].Wait(time.Now().Add(watchPatience)) {
+		t.Error("it has not ended")
+	}
+	asked[0].Close()
 	first.Wait()
-	if n, err := EndFar(dir, watchPatience); n != 0 || err != nil {
-		t.Errorf("after its end: %d, %v", n, err)
+	if asked, err := EndFar(dir); len(asked) != 0 || err != nil {
+		t.Errorf("after its end: %v, %v", asked, err)
 	}
 	again, err := LockFar(dir, farDevice)
 	if err != nil {
@@ -50,9 +55,9 @@ func TestFarLock(t *testing.T) {
 	}
 }
 
-// All handlers together are waited for no longer than that, and one that does not end
-// does not keep the others.
-func TestEndFarPatience(t *testing.T) {
+// Handlers are asked without waiting for one that does not end, and what else lies in
+// the directory does not keep them.
+func TestEndFarAsksAll(t *testing.T) {
 	dir := initDir(t)
 	h := startHelper(t, dir, farHelper)
 	if err := h.Process.Signal(unix.SIGSTOP); err != nil {
@@ -61,8 +66,17 @@ func TestEndFarPatience(t *testing.T) {
 	if err := os.Symlink("/dev/null", filepath.Join(dir, farPrefix+"link")); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := EndFar(dir, time.Millisecond); n != 1 || !errors.Is(err, ErrBusy) || !errors.Is(err, ErrNotRegular) {
-		t.Errorf("got %d, %v; want %v and %v", n, err, ErrBusy, ErrNotRegular)
+	asked, err := EndFar(dir)
+	if len(asked) != 1 || !errors.Is(err, ErrNotRegular) {
+		t.Fatalf("got %v, %v; want one and %v", asked, err, ErrNotRegular)
+	}
+	defer asked[0].Close()
+	if asked[0].Wait(time.Now().Add(time.Millisecond)) {
+		t.Error("a process that is stopped has ended")
 	}
 	h.kill(t)
+	// The time is over, and it has ended all the same.
+	if !asked[0].Wait(time.Now().Add(-time.Second)) {
+		t.Error("it has not ended")
+	}
 }

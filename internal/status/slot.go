@@ -257,16 +257,13 @@ func (s *Slot) Release() error {
 // Terminate asks the handler of an entry to end with SIGTERM. The file is writable
 // by the handlers' user, so root must not signal whatever pid it finds there:
 // Terminate returns ErrNotHandler unless IsHandler.
-func (f *File) Terminate(n int) error {
-	pidfd, err := f.handler(n)
+func (f *File) Terminate(n int) (*Ending, error) {
+	pidfd, pid, err := f.handler(n)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer unix.Close(pidfd)
-	if err := unix.PidfdSendSignal(pidfd, unix.SIGTERM, nil, 0); err != nil {
-		return wrap("terminate", fmt.Sprintf("reader %d", n), err)
-	}
-	return nil
+	e, err := ask(pidfd, pid)
+	return e, wrap("terminate", fmt.Sprintf("reader %d", n), err)
 }
 
 // IsHandler says whether the process that entry n names serves that reader: it holds
@@ -274,7 +271,7 @@ func (f *File) Terminate(n int) error {
 // as the file's owner. What the file says alone proves nothing: its owner can write
 // any number there.
 func (f *File) IsHandler(n int) bool {
-	pidfd, err := f.handler(n)
+	pidfd, _, err := f.handler(n)
 	if err != nil {
 		return false
 	}
@@ -284,16 +281,16 @@ func (f *File) IsHandler(n int) bool {
 // handler opens the process of entry n, or says in the error that it is no handler. The
 // descriptor stands for this very process: should the pid be reused after the
 // checks, a signal goes nowhere.
-func (f *File) handler(n int) (pidfd int, err error) {
+func (f *File) handler(n int) (pidfd, pid int, err error) {
 	e, err := f.Entry(n)
 	if err != nil {
-		return -1, err
+		return -1, 0, err
 	}
-	fail := func(err error) (int, error) {
+	fail := func(err error) (int, int, error) {
 		if pidfd >= 0 {
 			unix.Close(pidfd)
 		}
-		return -1, wrap("terminate", fmt.Sprintf("process %d of reader %d", e.PID, n), err)
+		return -1, 0, wrap("terminate", fmt.Sprintf("process %d of reader %d", e.PID, n), err)
 	}
 	pidfd = -1
 	if e.PID <= 1 || e.PID == unix.Getpid() {
@@ -319,7 +316,7 @@ func (f *File) handler(n int) (pidfd int, err error) {
 	if f.uid != 0 && processOwner(e.PID) != f.uid {
 		return fail(ErrNotHandler)
 	}
-	return pidfd, nil
+	return pidfd, e.PID, nil
 }
 
 // processOwner is the user a process runs as; -1 when that is not to be learned.

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -441,19 +442,24 @@ func TestTerminate(t *testing.T) {
 	for _, tt := range refused {
 		t.Run(tt.name, func(t *testing.T) {
 			fake(t, f, Entry{Index: 1, PID: tt.pid})
-			if err := f.Terminate(tt.n); !errors.Is(err, ErrNotHandler) {
+			if _, err := f.Terminate(tt.n); !errors.Is(err, ErrNotHandler) {
 				t.Errorf("got %v, want ErrNotHandler", err)
 			}
 		})
 	}
-	if err := f.Terminate(0); err != nil {
+	e, err := f.Terminate(0)
+	if err != nil {
 		t.Fatal(err)
+	}
+	defer e.Close()
+	if e.PID != d.Process.Pid || !e.Wait(time.Now().Add(watchPatience)) {
+		t.Errorf("process %d has not ended", e.PID)
 	}
 	d.Wait()
 	if st := d.ProcessState.Sys().(syscall.WaitStatus); st.Signal() != syscall.SIGTERM {
 		t.Errorf("handler ended with %v, want SIGTERM", d.ProcessState)
 	}
-	if err := f.Terminate(0); !errors.Is(err, ErrNotHandler) {
+	if _, err := f.Terminate(0); !errors.Is(err, ErrNotHandler) {
 		t.Errorf("a second time: %v, want ErrNotHandler", err)
 	}
 }

@@ -2,9 +2,7 @@ package status
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,77 +46,4 @@ func (l *lockFile) lockAsProcess() error {
 		l.Close()
 	}
 	return wrap("lock", l.path, err)
-}
-
-// EndWatch asks the process that watches for devices to end, and waits for that.
-// It returns false when there is none.
-func EndWatch(dir string, patience time.Duration) (bool, error) {
-	return endHolder(filepath.Join(rooted(dir), watchName), patience)
-}
-
-// endHolder asks the process that has locked a file to end, and waits for that. It
-// returns false when there is none.
-func endHolder(path string, patience time.Duration) (bool, error) {
-	fd, st, err := openPlain(path, unix.O_RDWR)
-	if errors.Is(err, unix.ENOENT) {
-		return false, nil
-	}
-	if err != nil {
-		return false, wrap("open", path, err)
-	}
-	defer unix.Close(fd)
-	pid, err := lockHolder(fd)
-	if err != nil || pid == 0 {
-		return false, wrap("test lock of", path, err)
-	}
-	// The descriptor stands for this very process; it still has the lock, so its
-	// number is no other one's.
-	process, err := unix.PidfdOpen(pid, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return false, nil
-	}
-	if err != nil {
-		return false, os.NewSyscallError("pidfd_open", err)
-	}
-	defer unix.Close(process)
-	again, err := lockHolder(fd)
-	switch {
-	case err != nil:
-		return false, wrap("test lock of", path, err)
-	case again != pid:
-		return false, nil
-	case processOwner(pid) != int(st.Uid):
-		return false, wrap("end the process that has locked", path, ErrNotHandler)
-	}
-	if err := unix.PidfdSendSignal(process, unix.SIGTERM, nil, 0); err != nil {
-		return false, os.NewSyscallError("pidfd_send_signal", err)
-	}
-	return true, wrap("wait for the end of the process that has locked", path, waitEnd(process, patience))
-}
-
-// lockHolder is the process that has the lock; 0 for none.
-func lockHolder(fd int) (int, error) {
-	lk := byteLock(0, unix.F_WRLCK)
-	if err := unix.FcntlFlock(uintptr(fd), unix.F_GETLK, lk); err != nil || lk.Type == unix.F_UNLCK {
-		return 0, err
-	}
-	return int(lk.Pid), nil
-}
-
-// waitEnd waits for the end of the process that a pidfd stands for.
-func waitEnd(process int, patience time.Duration) error {
-	end := time.Now().Add(patience)
-	for {
-		left := time.Until(end)
-		if left <= 0 {
-			return ErrBusy
-		}
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, int(left/time.Millisecond)+1)
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return os.NewSyscallError("poll", err)
-		}
-		if n > 0 {
-			return nil
-		}
-	}
 }

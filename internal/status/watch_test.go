@@ -14,8 +14,8 @@ const watchPatience = 20 * time.Second
 
 func TestWatchLock(t *testing.T) {
 	dir := initDir(t)
-	if was, err := EndWatch(dir, watchPatience); was || err != nil {
-		t.Fatalf("without a file: %v, %v", was, err)
+	if e, err := EndWatch(dir); e != nil || err != nil {
+		t.Fatalf("without a file: %v, %v", e, err)
 	}
 	w := startHelper(t, dir, watchHelper)
 	if w.line != "watching" {
@@ -24,15 +24,20 @@ func TestWatchLock(t *testing.T) {
 	if _, err := LockWatch(dir); !errors.Is(err, ErrBusy) {
 		t.Errorf("a second one: got %v, want %v", err, ErrBusy)
 	}
-	if was, err := EndWatch(dir, watchPatience); !was || err != nil {
-		t.Fatalf("end: %v, %v", was, err)
+	e, err := EndWatch(dir)
+	if e == nil || err != nil || e.PID != w.Process.Pid {
+		t.Fatalf("end: %v, %v", e, err)
 	}
+	if !e.Wait(time.Now().Add(watchPatience)) {
+		t.Error("it has not ended")
+	}
+	e.Close()
 	w.Wait()
 	if !w.ProcessState.Sys().(interface{ Signaled() bool }).Signaled() {
 		t.Errorf("it has ended with %v", w.ProcessState)
 	}
-	if was, err := EndWatch(dir, watchPatience); was || err != nil {
-		t.Errorf("after its end: %v, %v", was, err)
+	if e, err := EndWatch(dir); e != nil || err != nil {
+		t.Errorf("after its end: %v, %v", e, err)
 	}
 	lock, err := LockWatch(dir)
 	if err != nil {
@@ -50,8 +55,13 @@ func TestEndWatchPatience(t *testing.T) {
 	if err := w.Process.Signal(unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	if was, err := EndWatch(dir, time.Millisecond); !was || !errors.Is(err, ErrBusy) {
-		t.Errorf("got %v, %v; want %v", was, err, ErrBusy)
+	e, err := EndWatch(dir)
+	if e == nil || err != nil {
+		t.Fatalf("got %v, %v", e, err)
+	}
+	defer e.Close()
+	if e.Wait(time.Now().Add(time.Millisecond)) {
+		t.Error("a process that is stopped has ended")
 	}
 	w.kill(t)
 }
@@ -72,8 +82,8 @@ func TestWatchLockNotTrusted(t *testing.T) {
 			if err := tt.make(filepath.Join(dir, watchName)); err != nil {
 				t.Fatal(err)
 			}
-			if was, err := EndWatch(dir, watchPatience); was || !errors.Is(err, tt.end) {
-				t.Errorf("end: %v, %v; want %v", was, err, tt.end)
+			if e, err := EndWatch(dir); e != nil || !errors.Is(err, tt.end) {
+				t.Errorf("end: %v, %v; want %v", e, err, tt.end)
 			}
 			lock, err := LockWatch(dir)
 			if err != nil {

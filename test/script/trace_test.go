@@ -229,7 +229,7 @@ func (r *replay) prepare(t *testing.T, command string) {
 	}
 }
 
-// gone waits for the handlers: shutdown does not.
+// gone sees that the handlers have ended.
 func (r *replay) gone(t *testing.T) {
 	t.Helper()
 	if err := r.world.handlers("0"); err != nil {
