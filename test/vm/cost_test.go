@@ -37,6 +37,12 @@ var costs = []struct {
 // fewestCalls are those of two transfers, and the request's and the reply's.
 const fewestCalls = 8
 
+// An idle handler has about 1 MB of memory that it shares with no other process: Go's heap
+// and stacks. A position-independent executable would add 0.7 MB of relocated pointers
+// (Makefile, GO_LDFLAGS), huge pages 7 MB (cmd/openct/footprint.go). In kB; less than
+// the least cannot be.
+const leastOwn, mostOwn = 300, 1500
+
 // countCalls is the environment variable that has calls counted as well. To count them
 // the kernel changes its own code while it runs, and under QEMU's software emulation
 // with two processors it hung at that in three runs of six. Each thread switch is a
@@ -67,6 +73,9 @@ func testCost(t *testing.T, g *guest) {
 			reader = k.served(t)
 			pid = g.sh(t, "systemctl show -P MainPID "+k.unit())
 			t.Logf("%s: %s; idle %s", c.name, k.readyAfterPlug(t), g.memory(t, pid))
+			if kB := g.own(t, pid); kB < leastOwn || kB > mostOwn {
+				t.Errorf("an idle handler has %d kB of memory for itself, want %d to %d", kB, leastOwn, mostOwn)
+			}
 		}
 		t.Run(c.name+" "+strings.Replace(c.apdu, ":", " to ", 1), func(t *testing.T) {
 			run := fmt.Sprintf("%s load -reader %d -pid %s -apdu %s", cost, reader, pid, c.apdu)
@@ -133,6 +142,16 @@ func (g *guest) measure(t testing.TB, command string) (m measured) {
 		t.Fatalf("%s: %q: %v", command, out, err)
 	}
 	return m
+}
+
+// own is the process's anonymous memory in kB (proc(5), RssAnon of status).
+func (g *guest) own(t testing.TB, pid string) (kB int) {
+	t.Helper()
+	out := g.sh(t, fmt.Sprintf("grep ^RssAnon: /proc/%s/status", pid))
+	if _, err := fmt.Sscanf(out, "RssAnon: %d kB", &kB); err != nil {
+		t.Fatalf("%q: %v", out, err)
+	}
+	return kB
 }
 
 func (g *guest) memory(t testing.TB, pid string) string {
