@@ -14,8 +14,8 @@ import (
 
 const generatorUsage = `usage: openct-generator [options] DIRECTORY [EARLY LATE]
 
-Writes for systemd, which runs it (systemd.generator(7)), what it has to know of
-the readers in openct.conf. Mistakes there are told by openct-control.
+Makes the units of the readers in openct.conf; systemd runs it (systemd.generator(7)).
+"openct-control check-config" lists the errors in openct.conf.
 
 options:
   -f, --config FILE  configuration file

@@ -188,8 +188,8 @@ func Load(file string, drivers []string) (*Config, []Warning, error) {
 	return c, warnings, nil
 }
 
-// Parse reads a file's content; file is its name for messages. A statement with a
-// mistake is skipped, with a Warning, and the rest of the file counts.
+// Parse reads a file's content; file is its name for messages. A statement with an
+// error is skipped, with a Warning, and the rest of the file counts.
 func Parse(file string, src []byte, drivers []string) (*Config, []Warning) {
 	r := &collector{file: file, drivers: drivers, config: Default()}
 	r.group("", parse(src, r.warn), topKeys)

@@ -180,7 +180,7 @@ func TestValues(t *testing.T) {
 	}
 }
 
-// Each file has one mistake, and behind it what is to be served all the same.
+// Each file has one error, and behind it what is to be served all the same.
 func TestMistakes(t *testing.T) {
 	deep := strings.Repeat("a {", maxDepth+1) + strings.Repeat("};", maxDepth+1)
 	drivers := []string{"etoken64", "ePass3000", "ccid"}
@@ -202,7 +202,7 @@ func TestMistakes(t *testing.T) {
 		{"group not ended", "ifdhandler { user = x; }", ErrSyntax, `1: syntax error: the semicolon after "ifdhandler" is missing; the statement is skipped`},
 		{"brace missing", "socket { mode = 0660;", ErrSyntax, `1: syntax error: unexpected end of file: the brace that closes the group of "socket" is missing; the statement is skipped`},
 		{"something behind a group", "socket { mode = 0660; } = 1;", ErrSyntax, `1: syntax error: unexpected token "="; the statement "socket" is skipped`},
-		{"a mistake inside a group", "socket { mode = ; owner = x y; };", ErrSyntax, `1: syntax error: unexpected token ";"; the statement "mode" is skipped`},
+		{"an error inside a group", "socket { mode = ; owner = x y; };", ErrSyntax, `1: syntax error: unexpected token ";"; the statement "mode" is skipped`},
 		{"quotes over the end of a line", "debug = \"1;\nescape = off;", ErrSyntax, `1: syntax error: unexpected token "\"", the quotes are not closed on this line; the statement "debug" is skipped`},
 		{"NUL", "debug = 1\x00;", ErrSyntax, `1: syntax error: NUL byte; the statement "debug" is skipped`},
 		{"too deep", deep, ErrSyntax, `1: syntax error: more than 32 nested groups; the statement "a" is skipped`},
@@ -285,7 +285,7 @@ func TestOpenGroup(t *testing.T) {
 	}
 }
 
-// A file of nothing but mistakes does not fill a log.
+// A file of nothing but errors does not fill a log.
 func TestManyMistakes(t *testing.T) {
 	_, warnings := Parse("openct.conf", bytes.Repeat([]byte("=;\n"), 1000), nil)
 	if n := len(warnings); n != maxWarnings || warnings[n-1].Err.Error() != "further errors are not listed" {

@@ -57,7 +57,7 @@ func (t token) is(punct string) bool { return t.kind == punctuation && strings.C
 // the one before it was not ended.
 func (t token) begins() bool { return t.kind == word && t.first }
 
-// parser reads statements. A statement with a mistake is skipped, and the rest
+// parser reads statements. A statement with an error is skipped, and the rest
 // is read as if it had not been there.
 type parser struct {
 	lexer
@@ -82,10 +82,10 @@ func (p *parser) statements(depth int) []*node {
 }
 
 // statement reads a statement and the ; behind it. The result is empty for one
-// with a mistake. Of one whose group is open at the end of the file, it is what
+// with an error. Of one whose group is open at the end of the file, it is what
 // is in that group: a missing } must not take the rest of the file away.
 func (p *parser) statement(depth int) []*node {
-	back := p.lexer // where to look for the statement's end after a mistake
+	back := p.lexer // where to look for the statement's end after an error
 	n := &node{name: p.tok.text, line: p.tok.line}
 	fail := func() []*node {
 		switch err := p.unexpected(); {
@@ -152,7 +152,7 @@ func (p *parser) unexpected() error {
 	return fmt.Errorf("%w: unexpected token %s", ErrSyntax, show(p.tok.text))
 }
 
-// skip goes behind the end of a statement with a mistake: its ; or, where that is
+// skip goes behind the end of a statement with an error: its ; or, where that is
 // missing, the line before one that begins with a word.
 func (p *parser) skip(depth int) {
 	for open := 0; p.tok.kind != end; p.next() {

@@ -14,8 +14,7 @@ import (
 	"openct/internal/devname"
 )
 
-// Warning is a mistake in the file. What it is about is skipped, and has no
-// effect.
+// Warning is an error in the file. The statement with it is skipped.
 type Warning struct {
 	File string
 	Line int // from 1

@@ -12,7 +12,7 @@ import (
 )
 
 // CheckConfig prints what is to be said about a configuration file; without a
-// name, about the one that is read. The error says that there are mistakes. A
+// name, about the one that is read. The result is an error if the file has errors. A
 // file that is named must be there.
 func (c *Control) CheckConfig(file string) error {
 	named := file != ""

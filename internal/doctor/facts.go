@@ -46,9 +46,9 @@ type Config struct {
 	File     string
 	Missing  bool
 	Err      string
-	Warnings []string // mistakes in it
-	NotYet   []string // drivers of C OpenCT that are not there, if one of the mistakes is such a name
-	Notes    []string // what has no effect here, without a mistake
+	Warnings []string // errors in it
+	NotYet   []string // drivers of C OpenCT that are not there, if one of the errors is such a name
+	Notes    []string // what has no effect here, without an error
 	Unread   []string // files of that name elsewhere
 	Hotplug  bool     // init starts openct-control watch where there is no systemd
 }

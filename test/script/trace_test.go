@@ -102,7 +102,7 @@ var different = map[string]difference{
 		exit: 1, stdout: "0 processes killed.\n",
 	},
 	"with a configuration file that cannot be parsed|openct-control -f {BADCONF} status": {
-		why:    "a statement with a mistake is told and skipped; the rest of the file counts, and readers are served",
+		why:    "a statement with an error is told and skipped; the rest of the file counts, and readers are served",
 		stdout: oneToken,
 	},
 	"fourteen tokens at once|openct-control status": {
