@@ -55,7 +55,7 @@ func (k *fakeKernel) attach(_ context.Context, m vusb.Model) (attachment, plugge
 	return k.last, plugged{Port: 3, BusID: "1-4", DevNode: "/dev/bus/usb/001/00" + string(rune('1'+k.taken))}, nil
 }
 
-// control starts a token with its socket and returns what gives it orders.
+// controlled starts a token with its socket and returns what gives it orders.
 func controlled(t *testing.T) (k *fakeKernel, tok *token, order func(string) (string, error)) {
 	t.Helper()
 	m, err := model.New("etoken64", "echo")

@@ -104,7 +104,7 @@ func runControl(args []string, stdout, stderr io.Writer) int {
 		if len(operands) > 0 {
 			verb, rest = operands[0], operands[1:]
 		}
-		// Both are for an openct.conf that is broken, too.
+		// doctor and check-config work with an openct.conf that cannot be read, too.
 		switch {
 		case verb == "doctor" && len(rest) == 0:
 			return examine(c, o.json)
@@ -206,7 +206,7 @@ func (o *controlOptions) status(c *control.Control, rest []string) error {
 	return c.Status(reader)
 }
 
-// examine finds out what is wrong. That something is, is exit status 1.
+// examine prints doctor's report. The exit status is 1 if the report has an error.
 func examine(c *control.Control, asJSON bool) error {
 	report := doctor.Diagnose(doctor.Gather(context.Background(), doctor.Options{
 		Root: c.Root, Dir: c.Dir, ConfigFile: c.ConfigFile,

@@ -1,5 +1,5 @@
-// This is before Go's runtime has touched its heap and started threads: before main,
-// where a program can do it at the earliest.
+// keep_small runs before main, and before Go's runtime has touched its heap and started
+// threads.
 #include <malloc.h>
 #include <sys/prctl.h>
 

@@ -35,7 +35,7 @@ func memoryCard(atr []byte) string {
 }
 
 // withMemory is withCard for a memory card, which sees its PSC first if the user
-// wants that. The card forgets it at the end: whoever uses the card next has to know it.
+// wants that. The card is reset at the end, so that the next program has to present the PSC as well.
 func (t *tool) withMemory(ctx context.Context, f func(context.Context, *card) error) error {
 	if !t.psc {
 		return t.withCard(ctx, f)

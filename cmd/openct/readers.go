@@ -17,7 +17,7 @@ const askEvery = time.Second
 func (t *tool) list() error {
 	f, err := status.OpenReadOnly(t.dir)
 	if err != nil {
-		// C OpenCT complains sixteen times, and ends well all the same.
+		// C OpenCT prints an error for each of the 16 entries, with exit status 0.
 		fmt.Fprintf(t.Err, "Error: %v\n", err)
 		return nil
 	}

@@ -30,7 +30,7 @@ const (
 	bareDigits   = 8 // most digits where the command has no room for them
 )
 
-// Status words of readers that report the user's doings in the card's place
+// Status words by which readers report that the PIN entry has ended without a PIN
 // (CT-BCS; PC/SC part 10).
 const (
 	swUserTimeout = 0x6400
@@ -262,8 +262,8 @@ func snapshot(engine proto.Engine) (undo func()) {
 	return func() {}
 }
 
-// pinOutcome translates the status words by which some readers report the
-// user's doings.
+// pinOutcome makes errors of the status words by which some readers report that the PIN
+// entry has ended without a PIN.
 func pinOutcome(resp []byte) ([]byte, error) {
 	if len(resp) < minSW {
 		return nil, fmt.Errorf("response of %d bytes has no status word: %w", len(resp), ifd.ErrComm)

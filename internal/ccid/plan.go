@@ -62,7 +62,7 @@ const (
 	blockOverhead  = 3 + 1 // prologue and LRC
 	minMessage     = headerSize + blockOverhead + 1 + defaultIFSD
 	maxBusySlots   = 16
-	maxClock       = 100_000 // kHz; more is a reader's mistake, not a hurry
+	maxClock       = 100_000 // kHz; more is an error of the descriptor: ISO/IEC 7816-3, table 7, ends at 20 MHz
 	maxUsableSlots = 8       // of OpenCT's status file
 )
 

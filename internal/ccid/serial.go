@@ -32,8 +32,7 @@ const (
 	sec1210Features = LevelTPDU | AutoParameters | AutoClock | AutoRate | AutoPPS
 )
 
-// serialModels are known; the first is what a reader is taken for when nobody
-// says.
+// serialModels are the known readers on a serial line. The first is the default.
 var serialModels = []serialModel{
 	{name: "GemPCTwin", slots: 1, features: serialFeatures, clock: 4000, maxRate: 344086, hello: 0x02},
 	{name: "GemPCPinPad", slots: 1, features: serialFeatures, clock: 4000, maxRate: 500000, hello: 0x02,

@@ -135,7 +135,7 @@ func (l *line) Close() error {
 	return nil
 }
 
-// model finds a serial model by name.
+// modelNamed finds a serial model by name.
 func modelNamed(t testing.TB, name string) serialModel {
 	t.Helper()
 	_, m, err := serialName("/dev/ttyS0:" + name)

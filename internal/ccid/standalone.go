@@ -9,8 +9,7 @@ import (
 	"openct/internal/usb"
 )
 
-// releaser is a transport with something left to free once nobody reads from
-// it any more.
+// releaser is a transport that must free something after the last read has ended.
 type releaser interface{ release() }
 
 // openTransport opens a reader that is not a USB device: desc stands for the

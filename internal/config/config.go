@@ -107,17 +107,17 @@ func (c *Config) ReaderAt(t devname.Target) (Reader, bool) {
 	return Reader{}, false
 }
 
-// NameAt is the name of the configured reader at a device. Virtual readers can be
-// several at one device: none of those is it.
+// NameAt is the name of the configured reader at a device. It is empty if several
+// virtual readers have the device.
 func (c *Config) NameAt(t devname.Target) string {
 	r, ok := c.ReaderAt(t)
+	if !ok {
+		return ""
+	}
 	for _, other := range c.Readers {
 		if t.Type == "virtual" && other.Device == r.Device && other.Name != r.Name {
 			return ""
 		}
-	}
-	if !ok {
-		return ""
 	}
 	return r.Name
 }
@@ -137,7 +137,7 @@ type CCIDMode string
 const (
 	CCIDOn   CCIDMode = "on"
 	CCIDOff  CCIDMode = "off"
-	CCIDAuto CCIDMode = "auto" // on where pcscd, who wants them too, is not installed
+	CCIDAuto CCIDMode = "auto" // on where pcscd, which serves them as well, is not installed
 )
 
 // PCSCMode says how PC/SC applications get at our tokens.
@@ -201,7 +201,7 @@ func Parse(file string, src []byte, drivers []string) (*Config, []Warning) {
 
 // classDriver is the driver of readers of the USB smart card class. The
 // openct.conf that C OpenCT installs has a statement with 23 ids for it, which
-// are common readers that pcscd serves: nobody has asked for those.
+// are common readers that pcscd serves: those ids have no effect unless ClassReaders.
 const classDriver = "ccid"
 
 // DriverFor is the driver that the file gives a USB device to.

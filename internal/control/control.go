@@ -145,7 +145,7 @@ func target(d machine.Device, choice driver.Choice, id devname.ID) devname.Targe
 	return devname.Target{Driver: choice.Entry.Name, ID: id, Type: "usb", Path: d.Node(), Bus: d.Bus, Dev: d.Address}
 }
 
-// say writes one line for people. (Err itself is given to handlers, as it is.)
+// say writes one line to standard error, without control characters.
 func (c *Control) say(format string, args ...any) {
 	fmt.Fprintln(c.Err, printable.Line(fmt.Sprintf(format, args...)))
 }
@@ -161,9 +161,8 @@ func (c *Control) complain(what string, err error) {
 // for a notification, this process is the handler; otherwise it starts one and
 // returns when that is ready.
 //
-// systemd may start a unit for a device that has left, when udev's last words
-// about it come late. That the device cannot be served is no failure of the
-// unit then.
+// When an event of udev's comes late, systemd starts the unit of a device that was
+// unplugged already. The unit has not failed then.
 func (c *Control) Attach(operands []string) error {
 	t, err := devname.Parse(operands, os.DirFS(c.Root.Path("/")))
 	if errors.Is(err, fs.ErrNotExist) && mainProcess() {
@@ -193,8 +192,8 @@ func (c *Control) AttachReader(name string) error {
 	return c.serve(t)
 }
 
-// serve attaches a device. That one has left meanwhile is no failure of the unit
-// whose command this process is.
+// serve attaches a device. If this process is the command of a unit, and the device
+// was unplugged meanwhile, the unit has not failed.
 func (c *Control) serve(t devname.Target) error {
 	if r, is := status.ReleasedAt(c.Dir, c.Root.Path(t.Path)); is {
 		return c.refuse(r)

@@ -16,8 +16,8 @@ import (
 )
 
 // openDirectory gives the directory of status file and sockets the owner, group
-// and mode that openct.conf names: they decide who may use the readers. Another
-// directory than the usual one was made by somebody who has decided already.
+// and mode that openct.conf names: they decide who may use the readers. The
+// owner and mode of another directory than DefaultDir stay as they are.
 func (c *Control) openDirectory() error {
 	if c.Dir != socket.DefaultDir {
 		return nil

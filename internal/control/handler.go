@@ -96,9 +96,10 @@ func (c *Control) ownsDirectory() bool {
 	return unix.Stat(c.Dir, &dir) == nil && int(dir.Uid) == os.Geteuid() && dir.Mode&0o022 == 0
 }
 
-// words are how a user names a device of which the files beside the status file tell.
-// Where these are not the caller's, the user must know the device: a command with
-// their words would open, or give to the handlers' user, whatever device stands there.
+// words are the arguments by which a command names a device that stands in a file beside
+// the status file. If the directory is not the caller's, the result does not name the
+// device: another user can write any device there, and the command would open it, or give
+// it to the handlers' user.
 func (c *Control) words(driver, typ, path string) string {
 	if !c.ownsDirectory() {
 		return "DRIVER TYPE DEVICE"

@@ -44,9 +44,9 @@ func (c *Control) Monitor(asJSON bool) error {
 // signalWait is how long a command that prints may take to end after a signal.
 const signalWait = 3 * time.Second
 
-// untilSignal ends when the user, or whoever has started this process, has enough. A
-// process that waits for its output to be read does not see that; it gets the signal
-// once more, which then ends it.
+// untilSignal returns a context that a signal ends. A process that blocks in writing its
+// output does not look at the context: the process gets the signal once more, and that
+// ends it.
 func untilSignal() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 1)
@@ -113,8 +113,8 @@ func (c *Control) blind(err error) {
 	c.say("openct-control: %s; for all events of readers, cards and clients, %s", told, c.whoMayWatch())
 }
 
-// whoMayWatch says what is to be done by a user who may not read the directory: to
-// enter it is enough for the readers, but not for the news of them (inotify(7)).
+// whoMayWatch is the hint for a user who may enter the directory, but not read it: that
+// is enough to use readers, but not to watch the directory (inotify(7)).
 func (c *Control) whoMayWatch() string {
 	const needs = 0o050 // the group reads and enters
 	if info, err := os.Stat(c.Dir); err == nil && info.Mode().Perm()&needs != needs {

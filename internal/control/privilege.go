@@ -13,10 +13,9 @@ import (
 	"openct/internal/devname"
 )
 
-// credentialFor is who the handler of a device runs as that this process starts:
-// who openct.conf names or, where root would, the owner of the directory of status
-// file and sockets. It has what it needs to open the device's node. nil is the
-// caller.
+// credentialFor returns the user and the groups of the handler that this process starts
+// for a device: those of openct.conf or, in place of root, the owner of the directory of
+// status file and sockets. They may open the device's node. nil is the caller.
 func (c *Control) credentialFor(t devname.Target) (*syscall.Credential, error) {
 	cred, err := c.credential()
 	if err != nil || os.Geteuid() != 0 {
@@ -85,7 +84,7 @@ const (
 	byOwner     // the node
 )
 
-// wayTo looks at who may read and write a node.
+// wayTo says how a process with cred can read and write a node.
 func wayTo(node unix.Stat_t, cred *syscall.Credential) way {
 	inGroup := cred.Gid == node.Gid || slices.Contains(cred.Groups, node.Gid)
 	bits := node.Mode
@@ -106,8 +105,8 @@ func wayTo(node unix.Stat_t, cred *syscall.Credential) way {
 	return byOwner
 }
 
-// credential is who handlers run as that openct.conf names: ifdhandler.user, with
-// ifdhandler.groups or, without those, the user's own. nil: it names nobody.
+// credential returns the handlers' user and groups in openct.conf: ifdhandler.user, with
+// ifdhandler.groups or, without those, the user's own. nil: openct.conf has neither.
 func (c *Control) credential() (*syscall.Credential, error) {
 	if c.Config.User == "" && len(c.Config.Groups) == 0 {
 		return nil, nil

@@ -77,7 +77,7 @@ func (c *Control) pcscdAsksForClass() bool {
 }
 
 // handedToSystemd returns the units that udev's record of a device makes systemd
-// start for it. Without systemd nobody would act on that, and there are none.
+// start for it. Without systemd there are none.
 func (c *Control) handedToSystemd(d machine.Device) []string {
 	if !c.Root.SystemdRuns() {
 		return nil
@@ -89,11 +89,11 @@ func (c *Control) handedToSystemd(d machine.Device) []string {
 // the machine to look at.
 const settleTime = 30 * time.Second
 
-// settle waits until udev has processed the devices that are there. At boot,
-// init may be faster than that: a token would be taken for one that nobody hands
-// to systemd, and its unit find it served already. (A record that is there says
-// nothing: the initramfs's udev, which may not have our rules, leaves its own.)
-// Without systemd, udev may take a node from the handler's user that was given it.
+// settle waits until udev has processed the devices that are plugged in. At boot, init
+// may be faster: it would start a handler for a device whose unit systemd starts a moment
+// later. (A record of udev's is no sign that udev has processed the device: the udev of
+// an initramfs may lack the rules of OpenCT, and leaves its records.) Without systemd,
+// udev may give a node another owner after init has given it to the handlers' user.
 func (c *Control) settle() error {
 	if !c.Root.UdevRuns() {
 		return nil
@@ -109,8 +109,8 @@ func (c *Control) settle() error {
 }
 
 // startUnits asks systemd to start the units of devices that were plugged in
-// before. While they have never been stopped there is nothing to do; after
-// "systemctl stop openct" nobody else would start them again.
+// before. Units that run are left alone; those that "systemctl stop openct" has stopped
+// are started by this alone.
 func startUnits(units []string) error { return tellUnits("start", units) }
 
 // tellUnits does not wait for the units, which wait for this very command to end.

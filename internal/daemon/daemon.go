@@ -105,7 +105,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	return err
 }
 
-// lastWords leaves the error that a handler ends with for those who wait for the reader.
+// lastWords writes the error that a handler ends with into the error file, which doctor
+// and monitor read.
 func (d *daemon) lastWords(err error) {
 	var served *status.ServedError
 	if err == nil || errors.As(err, &served) || errors.Is(err, errFarWaits) {
@@ -202,13 +203,13 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 	return d.listen(ctx)
 }
 
-// openReader lets the driver have the device. Whichever way that ends, the
-// device is closed in the end: by the reader, or here.
+// openReader has the driver open the reader. If that fails, openReader closes the
+// device; otherwise the reader closes it.
 func (d *daemon) openReader() (ifd.Reader, error) {
-	o := ReaderOptions(d.entry, d.Target, d.Config, d.Log)
 	if d.opened != nil {
 		return d.opened, nil
 	}
+	o := ReaderOptions(d.entry, d.Target, d.Config, d.Log)
 	if d.dev == nil {
 		return d.entry.OpenPath[d.Target.Type](d.Target.Path, o)
 	}
@@ -237,8 +238,8 @@ func (d *daemon) identity() status.Detail {
 	return detail
 }
 
-// identified is a logger whose records tell the token: what stays the same when
-// it is plugged elsewhere, and where it is now.
+// identified is a logger whose records name the device: serial number and name, which
+// stay the same wherever the device is plugged in, and where it is now.
 func (d *daemon) identified(log *slog.Logger) *slog.Logger {
 	log = log.With("device", d.Target.Path, "driver", d.entry.Name)
 	if d.names.alias != "" {
@@ -374,7 +375,7 @@ func (d *daemon) drain() {
 	}
 }
 
-// alive is the watchdog's question: does the card's queue still move?
+// alive is the watchdog's probe: it waits until each slot's current request has ended.
 func (d *daemon) alive(ctx context.Context) error {
 	for i := range d.reader.Slots() {
 		slot, err := d.reader.Slot(i)

@@ -17,7 +17,7 @@ import (
 	"openct/internal/vusb/card"
 )
 
-// request is a packet with a request.
+// requestPacket is a packet with a request.
 func requestPacket(payload ...byte) []byte {
 	b := make([]byte, socket.HeaderSize, socket.HeaderSize+len(payload))
 	socket.PutHeader(b, socket.Header{XID: 1, Count: uint16(len(payload))})

@@ -91,7 +91,7 @@ func (p *Process) Serve() error {
 	return Explain(err, p.Target.Type)
 }
 
-// sayWaits tells whoever has started this process that there is no reader yet. That
+// sayWaits tells the process that has started this one that there is no reader yet. That
 // is no failure: the handler serves the reader when it is there, and a service
 // manager that took it for one would end the handler.
 func (p *Process) sayWaits(err error) {

@@ -16,7 +16,7 @@ type Facts struct {
 	Config  Config
 	Dir     Dir
 	Status  Status
-	Readers []Reader // status entries in use, also by the dead
+	Readers []Reader // status entries in use, also those of handlers that have ended
 	Rules   Rules
 	Systemd bool // is process 1
 	Service Unit // openct.service
@@ -67,7 +67,7 @@ type Dir struct {
 // Status is the status file.
 type Status struct {
 	Missing bool
-	Unknown bool // nobody may look
+	Unknown bool // this process may not look
 	Err     string
 }
 
@@ -81,7 +81,7 @@ type Reader struct {
 	Device    string // its node; empty where no side file tells
 	Unit      string
 	Socket    string
-	Proven    bool   // the process is known to be its handler; anybody who owns the status file can name any
+	Proven    bool   // the process is known to be its handler; the owner of the status file can write any pid there
 	SocketErr string // why it does not answer
 	LastError string
 	ErrorTime time.Time
@@ -119,13 +119,13 @@ type Device struct {
 	Port            string // 1-2.3
 	Bus, Address    int
 	Vendor, Product uint16
-	Label           string // what the device calls itself
+	Label           string // manufacturer and product, from the descriptors
 
 	Driver    string // empty: no driver takes it
 	Why       string // why that driver: "in the driver table" ...
 	Verified  string // what the driver was checked against
-	DriverErr string // openct.conf gives it to something that does not exist
-	Left      string // who serves it in place of OpenCT; empty: nobody
+	DriverErr string // openct.conf gives the device to a driver that does not exist
+	Left      string // the program that serves it in place of OpenCT; empty: there is none
 	Lent      bool   // to another machine, by USB/IP
 
 	Node    Node

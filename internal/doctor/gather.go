@@ -319,8 +319,8 @@ func systemctl(ctx context.Context, args ...string) (string, error) {
 // handlerProcess is what a handler's process is called.
 const handlerProcess = "ifdhandler"
 
-// processes looks at who has the devices open, and which other programs for
-// smart cards run.
+// processes finds the processes that have the devices open, and other programs for smart
+// cards that run.
 func (o Options) processes(f *Facts) {
 	node := map[string]*Device{}
 	for i := range f.Devices {

@@ -10,8 +10,8 @@ func (o Options) released(node string) *status.Released {
 	return nil
 }
 
-// checkReleased stands for all other checks of a device that was let go and is
-// served by nothing: that is as somebody wanted it.
+// checkReleased replaces all other checks of a released device: that no handler serves it
+// is no error.
 func checkReleased(r *status.Released) []Finding {
 	return fine("%s is released since %s; to serve it again: openct-control take %d", r.Device, r.Time.Local().Format("2006-01-02 15:04"), r.Reader)
 }

@@ -150,7 +150,8 @@ func (p *acr30) take(b []byte) (acr30Reply, bool, error) {
 	return acr30Reply{}, false, nil
 }
 
-// listen looks at what nobody has asked for: news count, the rest is old.
+// listen takes bytes that are no answer to a command: events of the card count, the
+// rest is left over from an earlier command.
 func (p *acr30) listen(b []byte) {
 	for ; len(b) > 0; b = b[1:] {
 		_, _, _ = p.take(b[:1])

@@ -28,7 +28,7 @@ func newACSNotifier(name string) *acsNotifier {
 // Events implements ifd.Notifier.
 func (n *acsNotifier) Events() <-chan ifd.Event { return n.news }
 
-// tell never waits: who does not listen misses the oldest.
+// tell never waits: when the channel is full, its oldest event is dropped.
 func (n *acsNotifier) tell(present bool) {
 	n.newsMu.Lock()
 	defer n.newsMu.Unlock()

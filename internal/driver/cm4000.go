@@ -143,7 +143,7 @@ func (c *cm4000) Reset(ctx context.Context) ([]byte, error) {
 	return rawATR(arg[4 : 4+n])
 }
 
-// mute makes of a reset that does not end one that the card does not answer.
+// mute is the error of a failed reset: ErrNoATR for one that has timed out.
 func (c *cm4000) mute(ctx context.Context, err error) error {
 	if errors.Is(err, device.ErrTimeout) && ctx.Err() == nil {
 		return fmt.Errorf("%w: %w", ifd.ErrNoATR, err)
@@ -206,8 +206,8 @@ func (l *cm4000Link) Recv(ctx context.Context, buf []byte, _ time.Duration) (int
 	return copy(buf, answer[:n]), l.lost(ctx, err)
 }
 
-// lost looks for the card after an error: the kernel has one for a card that was
-// pulled and for one that does not answer.
+// lost looks for the card after an error: the kernel has the same error for a card
+// that was removed and for one that does not answer.
 func (l *cm4000Link) lost(ctx context.Context, err error) error {
 	if !errors.Is(err, device.ErrIO) || ctx.Err() != nil {
 		return err

@@ -237,7 +237,7 @@ type cyberAPDU struct {
 // ID implements proto.Engine.
 func (e *cyberAPDU) ID() proto.ID { return e.id }
 
-// Limits implements proto.Limiter: nobody has seen a reader take extended
+// Limits implements proto.Limiter: it is not known that a reader takes extended
 // lengths.
 func (e *cyberAPDU) Limits() proto.Limits { return proto.ShortAPDU }
 
@@ -272,8 +272,8 @@ func (e *cyberAPDU) exchange(ctx context.Context, apdu, resp []byte) ([]byte, er
 	return resp, nil
 }
 
-// lost is Lost for a client, to whom a reader that was pulled while it was asked
-// for its card is no card to reset.
+// lost is Lost, but for a reader that was unplugged the error is ErrUnplugged, and not
+// that the card must be reset.
 func (e *cyberAPDU) lost() error {
 	select {
 	case <-e.c.dev.Gone():

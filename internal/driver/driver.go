@@ -1,7 +1,7 @@
 // Package driver has the table of reader drivers and the small drivers
 // themselves, a file each. A driver knows one family of USB devices: how to
 // reset the card in it and how to carry blocks or APDUs there and back. It
-// knows nothing of what lies above (protocols, slots, sockets) and below (libusb).
+// knows nothing of what lies above (protocols, slots, sockets) and below (usbfs, libusb).
 //
 // The table is data: udev rules, the PC/SC bundle's id list and the manual
 // page's list are generated from it (go generate ./...).

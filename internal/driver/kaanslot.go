@@ -28,7 +28,7 @@ type kaanSlot struct {
 
 	kind   proto.ID // of the memory card, as far as the terminal knows it
 	header []byte   // of the memory card
-	set    byte     // how the terminal addresses the memory card, 0: nobody knows
+	set    byte     // how the terminal addresses the memory card, 0: not known
 }
 
 var (
@@ -220,8 +220,8 @@ type kaanCard struct {
 // ID implements proto.Engine.
 func (e *kaanCard) ID() proto.ID { return e.id }
 
-// Limits implements proto.Limiter: nobody has seen a terminal of these take a
-// command with extended lengths.
+// Limits implements proto.Limiter: it is not known that one of these terminals
+// takes a command with extended lengths.
 func (e *kaanCard) Limits() proto.Limits { return proto.ShortAPDU }
 
 // Transmit implements proto.Engine. In T=0 the terminal takes no Le behind data,

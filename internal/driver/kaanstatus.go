@@ -11,8 +11,8 @@ import (
 	"openct/internal/serial"
 )
 
-// kaanFreeze keeps the line quiet while nothing happens: the terminal is told to
-// say nothing until a card moves, which it tells with DSR (ifd-kaan.c).
+// kaanFreeze saves status commands: the terminal is told to send nothing until a card
+// is inserted or removed, which it reports with DSR (ifd-kaan.c).
 type kaanFreeze struct {
 	off    bool // the line has no DSR, or the terminal does not do it
 	frozen bool

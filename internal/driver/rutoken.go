@@ -222,8 +222,8 @@ func rutokenState(st, want byte) error {
 	return fmt.Errorf("token is in state %02X, want %02X: %w", st, want, ifd.ErrComm)
 }
 
-// write sends a block. The state after it is asked for here, and again by
-// whoever wants to know it: that is how the exchange was recorded.
+// write sends a block and asks for the state after it. A caller that needs the state
+// asks once more: so does C OpenCT, whose exchange was recorded.
 func (t *rutoken) write(ctx context.Context, b []byte) error {
 	err := sendAll(ctx, t.dev, rutokenOut(rutokenWrite), b, controlTimeout)
 	if err == nil {

@@ -118,8 +118,8 @@ func length(n int) func([]byte) error {
 	}
 }
 
-// rawATR takes an ATR that is the whole answer, and so tells by itself whether
-// it is one. What is wrong with it beyond that is left to whoever reads it.
+// rawATR takes an ATR that is the whole answer. It refuses an answer that is no ATR;
+// the reader core checks the rest of the ATR.
 func rawATR(answer []byte) ([]byte, error) {
 	if len(answer) == 0 {
 		return nil, ifd.ErrNoATR
@@ -153,7 +153,7 @@ func statusByte(ctx context.Context, dev usb.Device, s usb.Setup, timeout time.D
 }
 
 // pause waits between two looks at a token that is busy. It ends early when
-// nobody wants the answer any more or the token is pulled.
+// ctx ends or the token is unplugged.
 func pause(ctx context.Context, dev usb.Device, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

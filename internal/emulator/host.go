@@ -392,8 +392,8 @@ func (h *host) Close() error {
 	return nil
 }
 
-// enumerate does what the kernel does with a device that was plugged: it asks who
-// it is, and configures it.
+// enumerate does what the kernel does with a device that was plugged in: it reads the
+// descriptors and configures the device.
 func (h *host) enumerate() error {
 	const deviceLen, configLen = 18, 9 // USB 2.0, tables 9-8 and 9-10
 	device, err := h.describe(descDevice, 0, 0, deviceLen)

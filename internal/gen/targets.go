@@ -115,8 +115,8 @@ func roff(s string) string {
 // for those, and a bundle that lists them goes before it.
 func bundleIDs(table []driver.Entry) []byte { return pcscIDs(table, "openct-ifd.bundle", false) }
 
-// ccidBundleIDs is the same for the bundle that is there for who wants such
-// readers to be OpenCT's.
+// ccidBundleIDs is the list of a second bundle, with readers of the smart card class, for
+// users who set "ccid = on".
 func ccidBundleIDs(table []driver.Entry) []byte { return pcscIDs(table, "openct-ccid.bundle", true) }
 
 func pcscIDs(table []driver.Entry, bundle string, class bool) []byte {

@@ -104,9 +104,9 @@ func (f *file) Write(ctx context.Context, b []byte, timeout time.Duration) error
 }
 
 // Read implements Node. A driver that has taken a message has the answer when
-// write(2) returns. Where read(2) finds none, nothing but the next write wakes it
-// up, and nobody can say to which the answer then belongs: the device is of no use
-// until it is opened anew.
+// write(2) returns. If read(2) finds none, only the next write ends it, and it is
+// not known to which of the two the answer belongs: the device is of no use until it is
+// opened anew.
 func (f *file) Read(ctx context.Context, buf []byte, timeout time.Duration) (int, error) {
 	in := make([]byte, maxMessage)
 	n, err := f.do(ctx, "read", timeout, func() (int, error) { return unix.Read(f.fd, in) })
@@ -122,8 +122,7 @@ func (f *file) Read(ctx context.Context, buf []byte, timeout time.Duration) (int
 	return copy(buf, in[:n]), nil
 }
 
-// do makes a system call that may block. It is one at a time: who comes while
-// another one is under way waits for its turn.
+// do makes a system call that may block. Calls are made one at a time, in turn.
 func (f *file) do(ctx context.Context, op string, timeout time.Duration, call func() (int, error)) (int, error) {
 	late := time.NewTimer(timeout)
 	defer late.Stop()

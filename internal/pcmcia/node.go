@@ -29,7 +29,7 @@ type Node interface {
 	// Read returns one message. One that is longer than buf fails.
 	Read(ctx context.Context, buf []byte, timeout time.Duration) (int, error)
 
-	// Gone is closed when the PCMCIA card was pulled.
+	// Gone is closed when the PCMCIA card was unplugged.
 	Gone() <-chan struct{}
 
 	Close() error

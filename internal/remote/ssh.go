@@ -48,7 +48,7 @@ type tunnel struct {
 
 func (t *tunnel) socket() string { return filepath.Join(t.dir, "s") }
 
-// Args are what ssh is told, but for where its files are. to has nothing that ssh
+// args are what ssh is told, but for where its files are. to has nothing that ssh
 // could take for an option.
 func args(to devname.Remote, local string) []string {
 	a := []string{

@@ -4,8 +4,8 @@
 // Drivers see a Line, so that a test can be the reader at its other end
 // (package serialtest). Open makes one of a node such as /dev/ttyUSB0.
 //
-// A Line is for one user at a time, but for Gone, Name and Close, which anybody
-// may call at any time.
+// A Line is for one user at a time, but for Gone, Name and Close, which may be
+// called at any time, also by others.
 //
 // A pseudo-terminal is taken as well, with what it lacks: it has no modem
 // lines (SetLines does nothing, Lines returns ErrNoLines), always carries eight

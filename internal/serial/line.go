@@ -42,7 +42,7 @@ type Line interface {
 	// than the line needs for it, and a second.
 	Write(ctx context.Context, b []byte) error
 
-	// Gone is closed when the line has ended: the adapter was pulled.
+	// Gone is closed when the line has ended: the adapter was unplugged.
 	Gone() <-chan struct{}
 
 	// Close drains the line and gives it back, which drops DTR and RTS.

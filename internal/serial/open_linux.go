@@ -92,8 +92,8 @@ func isNoLines(err error) bool {
 	return errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.EINVAL)
 }
 
-// translate gives a system call's error the word for it. The line of an
-// adapter that was pulled fails with EIO.
+// translate wraps a system call's error in one of package device. The line of an
+// adapter that was unplugged fails with EIO.
 func translate(err error) error {
 	switch {
 	case err == nil:

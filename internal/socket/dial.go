@@ -40,8 +40,8 @@ func dialAddr(ctx context.Context, path, addr string) (*Client, error) {
 		if errors.As(err, &failed) {
 			failed.Addr = &net.UnixAddr{Name: path, Net: "unix"}
 		}
-		// A socket of Go's does not block, so it is told that the queue is
-		// full (connect(2)).
+		// Go's sockets do not block: connect(2) fails with EAGAIN when the
+		// queue is full.
 		if errors.Is(err, unix.EAGAIN) {
 			select {
 			case <-time.After(delay):

@@ -11,10 +11,10 @@
 //	           system calls; wait.go, a request that waits for news)
 //	server.go  all clients: accepting, limits, shutting down (subuid.go, which
 //	           ids are one user's)
+//	dial.go    connecting to a reader's socket
 //	client.go  the other side, for the commands of this project and its tests
 //	           (clientpin.go, its PIN entry)
 //	paths.go   where sockets are
 //
-// The package knows packets, not cards: what a command does is the Handler's
-// affair. It imports nothing else of this module.
+// The package knows packets, not cards: the Handler runs the commands. It imports nothing else of this module.
 package socket

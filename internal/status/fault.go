@@ -14,7 +14,7 @@ import (
 )
 
 // Fault is why a handler could not serve a device, or could not go on. The last one
-// is kept beside the status file, for people who wait for a reader that does not come.
+// is kept in a file beside the status file, for the programs that say why there is no reader.
 type Fault struct {
 	Time   time.Time `json:"time"`
 	PID    int       `json:"pid"`
@@ -29,7 +29,7 @@ const (
 	maxFault  = 16 << 10 // bytes that a reader accepts
 )
 
-// WriteFault leaves a handler's last words. f.PID is filled in.
+// WriteFault writes the error with which this handler ends. f.PID is filled in.
 func WriteFault(dir string, f Fault) error {
 	path := filepath.Join(rooted(dir), faultName)
 	f.PID = os.Getpid()

@@ -16,7 +16,7 @@ type Options struct {
 	GID int // group; -1 leaves it alone, as C OpenCT does
 }
 
-// defaultOwner is who owns the files where nobody said it: the caller or, when
+// defaultOwner is the owner of the files where Options name none: the caller or, when
 // that is root, the owner of the directory. Where root gave the directory to the
 // handlers' user, the handlers can write the file without further configuration.
 func defaultOwner(dir string) int {

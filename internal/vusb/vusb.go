@@ -16,7 +16,7 @@ import (
 // talks. Standard requests (GET_DESCRIPTOR, SET_CONFIGURATION ...) are
 // answered for it; it sees class and vendor requests and its endpoints.
 // Calls may come from several goroutines. ctx ends when the host gave up the
-// transfer or the device is pulled.
+// transfer or the device is unplugged.
 type Model interface {
 	// Descriptors never changes while the device is plugged.
 	Descriptors() Descriptors

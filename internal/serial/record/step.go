@@ -98,7 +98,7 @@ func bit(b bool) int {
 //	<82 9000    the reader answers on USB
 //	>ioctl/0    the driver makes an ioctl, by its number; with bytes where they go to the kernel
 //	<ioctl/0 0f what the kernel leaves in its argument
-//	unplug      the adapter is pulled
+//	unplug      the adapter is unplugged
 //	nolines     the line has no modem lines
 //	set 9600 8E2 [check]
 //	lines 10    DTR, RTS

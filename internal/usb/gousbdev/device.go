@@ -18,7 +18,7 @@ import (
 
 const (
 	// goneGrace is how long after an I/O error the kernel may take to notice
-	// that the device was pulled: hubs report a disconnect some ten
+	// that the device was unplugged: hubs report a disconnect some ten
 	// milliseconds after the first transfer has failed.
 	goneGrace = 100 * time.Millisecond
 

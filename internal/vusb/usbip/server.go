@@ -173,7 +173,7 @@ func (s *server) transfer(u *urb) {
 	}
 	data, err := s.run(u)
 	if errors.Is(err, context.Canceled) {
-		return // unlinked, hung up, or the device was pulled: there is no answer
+		return // unlinked, hung up, or the device was unplugged: there is no answer
 	}
 	answer := u.answer(data, err)
 
