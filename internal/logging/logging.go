@@ -40,13 +40,12 @@ type Options struct {
 func New(o Options) *slog.Logger {
 	var s sink = &textSink{w: o.Stderr}
 	var failed error
-	if ok, err := journal.StderrIsJournalStream(); ok && err == nil {
+	if ok, err := journal.StderrIsJournalStream(); ok && err == nil && journal.Enabled() {
 		s = &journalSink{ident: o.Ident, send: journal.Send, fallback: s}
 	} else if o.Syslog {
-		if syslog, err := newSyslog(syslogSocket, o.Ident); err == nil {
-			s = syslog
-		} else {
-			failed = err
+		var err error
+		if s, err = newSyslog(o.Ident); err != nil {
+			s, failed = &textSink{w: o.Stderr}, err
 		}
 	}
 	log := slog.New(newHandler(s, level(o.Debug), time.Now))

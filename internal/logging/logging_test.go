@@ -121,6 +121,24 @@ func TestFieldNames(t *testing.T) {
 	}
 }
 
+type fakeSyslog struct{ lines []string }
+
+func (f *fakeSyslog) Warning(m string) error { f.lines = append(f.lines, "warning "+m); return nil }
+func (f *fakeSyslog) Info(m string) error    { f.lines = append(f.lines, "info "+m); return nil }
+func (f *fakeSyslog) Debug(m string) error   { f.lines = append(f.lines, "debug "+m); return nil }
+
+func TestSyslog(t *testing.T) {
+	f := &fakeSyslog{}
+	l := slog.New(newHandler(&syslogSink{f}, slog.LevelDebug, time.Now))
+	l.Error("a", "error", errors.New("b"))
+	l.Warn("c")
+	l.Info("d")
+	l.Debug("e")
+	if diff := cmp.Diff([]string{"warning a: b", "warning c", "info d", "debug e"}, f.lines); diff != "" {
+		t.Errorf("lines (-want +got):\n%s", diff)
+	}
+}
+
 func TestRepeatedErrors(t *testing.T) {
 	var b bytes.Buffer
 	now := time.Unix(1000, 0)
