@@ -414,42 +414,6 @@ func TestExchangedCard(t *testing.T) {
 	}
 }
 
-// A far end whose slots contradict each other is one that cannot tell of cards.
-func TestFarEndThatTellsOfSomeSlots(t *testing.T) {
-	f := newFar(t, map[socket.Command]answer{
-		socket.CmdStatus: func(h socket.Header, p []byte) []byte {
-			if p[1] == socket.UnitReader {
-				return reply(0, "\x00\x05Token\x01\x02\x00\x01")(h, p)
-			}
-			return reply(0, "\x02\x01\x00")(h, p)
-		},
-		socket.CmdWatch: func(h socket.Header, p []byte) []byte {
-			if p[1] == 1 {
-				return reply(socket.InvalidCmd, "")(h, p)
-			}
-			return reply(0, "\x08\x01\x01\x02\x01\x01")(h, p)
-		},
-	})
-	rd, err := f.open(unhurried)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, ok := rd.(ifd.Notifier); ok {
-		t.Error("it cannot tell of cards")
-	}
-	if st, err := rd.Slots()[0].(ifd.Presence).Status(context.Background()); err != nil || st.Present {
-		t.Errorf("slot 0, whose card has left: %+v, %v", st, err)
-	}
-	rd.Close()
-	for n := range 3 {
-		select {
-		case <-f.ended:
-		case <-time.After(patience):
-			t.Fatalf("%d of 3 connections have ended", n)
-		}
-	}
-}
-
 // A far OpenCT in C, or before 0.8, knows neither WATCH nor LIMITS.
 func TestOldFarEnd(t *testing.T) {
 	f := newFar(t, map[socket.Command]answer{

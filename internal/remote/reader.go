@@ -45,17 +45,15 @@ const (
 // dialer makes one more connection to the far handler.
 type dialer func(context.Context) (*socket.Client, error)
 
-// reader is the reader of a far handler. All commands go over one connection, to
-// which the locks belong, and news of the card over one for each slot.
+// reader is the reader of a far handler. Each slot has a connection for its commands,
+// to which its locks belong, so that no slot waits for what the user does at another
+// one, and a connection for news of its card.
 type reader struct {
 	name  string
 	info  socket.ReaderInfo
 	slots []*slot
 	log   *slog.Logger
 	waits waits
-
-	main *socket.Client
-	turn chan struct{} // full while a command is under way
 
 	gone chan struct{}
 	once sync.Once // closes gone
@@ -82,11 +80,18 @@ func open(ctx context.Context, at string, dial dialer, w waits, o ifd.Options) (
 	limited, cancel := context.WithTimeout(ctx, w.answer)
 	defer cancel()
 	r := &reader{
-		log: o.Log, waits: w, turn: make(chan struct{}, 1),
+		log: o.Log, waits: w,
 		gone: make(chan struct{}), events: make(chan ifd.Event, maxSlots),
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	var clients []*socket.Client
+	dialOne := func() (*socket.Client, error) {
+		c, err := dial(limited)
+		if err == nil {
+			clients = append(clients, c)
+		}
+		return c, err
+	}
 	defer func() {
 		if err != nil {
 			r.cancel()
@@ -98,11 +103,11 @@ func open(ctx context.Context, at string, dial dialer, w waits, o ifd.Options) (
 			}
 		}
 	}()
-	if r.main, err = dial(limited); err != nil {
+	main, err := dialOne()
+	if err != nil {
 		return nil, err
 	}
-	clients = append(clients, r.main)
-	if r.info, err = r.main.ReaderStatus(limited); err != nil {
+	if r.info, err = main.ReaderStatus(limited); err != nil {
 		return nil, foreign(err)
 	}
 	if r.info.Slots == 0 {
@@ -110,23 +115,28 @@ func open(ctx context.Context, at string, dial dialer, w waits, o ifd.Options) (
 	}
 	r.name = name(r.info.Name, at)
 	for i := range min(r.info.Slots, maxSlots) {
-		s := &slot{r: r, index: i, escape: o.Escape}
-		if s.most, err = limits(limited, r.main, i); err != nil {
+		if i > 0 {
+			if main, err = dialOne(); err != nil {
+				return nil, err
+			}
+		}
+		s := &slot{r: r, index: i, main: main, turn: make(chan struct{}, 1), escape: o.Escape}
+		if s.most, err = limits(limited, main, i); err != nil {
 			return nil, foreign(err)
 		}
 		r.slots = append(r.slots, s)
 	}
 	var watchers []*socket.Client
 	for i, s := range r.slots {
-		c, err := dial(limited)
+		c, err := dialOne()
 		if err != nil {
 			return nil, err
 		}
-		clients = append(clients, c)
+		watchers = append(watchers, c)
 		news, err := c.Watch(limited, i, nil)
 		if errors.Is(err, socket.InvalidCmd) {
 			// A handler before 0.8, or C OpenCT's. The core asks for the card then.
-			for _, c := range clients[1:] {
+			for _, c := range watchers {
 				c.Close()
 			}
 			for _, s := range r.slots {
@@ -139,7 +149,6 @@ func open(ctx context.Context, at string, dial dialer, w waits, o ifd.Options) (
 			return nil, foreign(err)
 		}
 		s.told, s.news = true, news
-		watchers = append(watchers, c)
 	}
 	for i, c := range watchers {
 		r.work.Add(1)
@@ -204,7 +213,8 @@ func (r *reader) Slots() []ifd.Slot {
 
 // Display implements ifd.Displayer.
 func (r *reader) Display(ctx context.Context, message string) error {
-	return r.call(ctx, r.waits.answer, func(ctx context.Context) error { return r.main.Output(ctx, message) })
+	s := r.slots[0]
+	return s.call(ctx, r.waits.answer, func(ctx context.Context) error { return s.main.Output(ctx, message) })
 }
 
 // Close implements ifd.Reader: the far handler releases the locks.
@@ -223,7 +233,9 @@ func (r *reader) leave(why error) {
 		r.why = why
 		close(r.gone)
 		r.cancel()
-		r.main.Close()
+		for _, s := range r.slots {
+			s.main.Close()
+		}
 	})
 }
 
@@ -232,33 +244,6 @@ func (r *reader) lost(why error) error {
 	r.leave(why)
 	<-r.gone
 	return fmt.Errorf("%w: %v", device.ErrUnplugged, r.why)
-}
-
-// call runs one command of the far handler's. Commands take turns, in no order.
-func (r *reader) call(ctx context.Context, wait time.Duration, run func(context.Context) error) error {
-	select {
-	case r.turn <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-r.gone:
-		return r.lost(nil)
-	}
-	defer func() { <-r.turn }()
-	limited, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	err := run(limited)
-	switch {
-	case err == nil:
-		return nil
-	case limited.Err() != nil && ctx.Err() == nil:
-		return r.lost(fmt.Errorf("the far OpenCT does not answer within %v", wait))
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	}
-	if left(err) {
-		return r.lost(foreign(err))
-	}
-	return foreign(err)
 }
 
 // watch passes the far handler's news of a slot on, until the reader leaves.

@@ -16,9 +16,11 @@ import (
 type slot struct {
 	r      *reader
 	index  int
-	escape bool         // SET_PROTOCOL may ask for vendor escape commands
-	most   proto.Limits // before there was a card
-	fresh  bool         // the card was just reset: the far handler has chosen its protocol
+	main   *socket.Client // all commands to the slot; the slot's locks belong to it
+	turn   chan struct{}  // full while a command is under way
+	escape bool           // SET_PROTOCOL may ask for vendor escape commands
+	most   proto.Limits   // before there was a card
+	fresh  bool           // the card was just reset: the far handler has chosen its protocol
 
 	held [2]uint32 // handles of the far locks, shared and exclusive
 
@@ -49,6 +51,34 @@ func (s *slot) setCard(news socket.CardNews) {
 	s.news = news
 }
 
+// call runs one command of the far handler's. A slot's commands take turns, in no
+// order.
+func (s *slot) call(ctx context.Context, wait time.Duration, run func(context.Context) error) error {
+	select {
+	case s.turn <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-s.r.gone:
+		return s.r.lost(nil)
+	}
+	defer func() { <-s.turn }()
+	limited, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	err := run(limited)
+	switch {
+	case err == nil:
+		return nil
+	case limited.Err() != nil && ctx.Err() == nil:
+		return s.r.lost(fmt.Errorf("the far OpenCT does not answer within %v", wait))
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	}
+	if left(err) {
+		return s.r.lost(foreign(err))
+	}
+	return foreign(err)
+}
+
 // Limits implements proto.Limiter.
 func (s *slot) Limits() proto.Limits { return s.most }
 
@@ -58,8 +88,8 @@ func (s *slot) Status(ctx context.Context) (ifd.Status, error) {
 		return ifd.Status{Present: s.card().Present}, nil
 	}
 	var st ifd.Status
-	err := s.r.call(ctx, s.r.waits.answer, func(ctx context.Context) (err error) {
-		st.Present, st.Changed, err = s.r.main.CardStatus(ctx, s.index)
+	err := s.call(ctx, s.r.waits.answer, func(ctx context.Context) (err error) {
+		st.Present, st.Changed, err = s.main.CardStatus(ctx, s.index)
 		return err
 	})
 	return st, err
@@ -67,19 +97,19 @@ func (s *slot) Status(ctx context.Context) (ifd.Status, error) {
 
 // Reset implements ifd.Slot.
 func (s *slot) Reset(ctx context.Context) ([]byte, error) {
-	return s.reset(ctx, s.r.waits.card, func(ctx context.Context) ([]byte, error) { return s.r.main.Reset(ctx, s.index) })
+	return s.reset(ctx, s.r.waits.card, func(ctx context.Context) ([]byte, error) { return s.main.Reset(ctx, s.index) })
 }
 
 // Request implements ifd.Requester.
 func (s *slot) Request(ctx context.Context, timeout time.Duration, message string) ([]byte, error) {
 	return s.reset(ctx, s.r.waits.card+timeout, func(ctx context.Context) ([]byte, error) {
-		return s.r.main.Request(ctx, s.index, timeout, message)
+		return s.main.Request(ctx, s.index, timeout, message)
 	})
 }
 
 func (s *slot) reset(ctx context.Context, wait time.Duration, run func(context.Context) ([]byte, error)) (atr []byte, err error) {
 	s.fresh = false
-	err = s.r.call(ctx, wait, func(ctx context.Context) (err error) {
+	err = s.call(ctx, wait, func(ctx context.Context) (err error) {
 		atr, err = run(ctx)
 		return err
 	})
@@ -93,8 +123,8 @@ func (s *slot) Protocol(ctx context.Context, p proto.ID, a *atr.ATR) (proto.Engi
 		return nil, fmt.Errorf("protocol %v: escape is off in openct.conf: %w", p, ifd.ErrNotSupported)
 	}
 	if !s.fresh || p != proto.Default {
-		err := s.r.call(ctx, s.r.waits.card, func(ctx context.Context) error {
-			return s.r.main.SetProtocol(ctx, s.index, uint32(int32(p)))
+		err := s.call(ctx, s.r.waits.card, func(ctx context.Context) error {
+			return s.main.SetProtocol(ctx, s.index, uint32(int32(p)))
 		})
 		if err != nil {
 			return nil, err
@@ -109,8 +139,8 @@ func (s *slot) Protocol(ctx context.Context, p proto.ID, a *atr.ATR) (proto.Engi
 	default:
 		e.id = proto.Transparent // only the far handler knows
 	}
-	err := s.r.call(ctx, s.r.waits.answer, func(ctx context.Context) (err error) {
-		e.most, err = limits(ctx, s.r.main, s.index)
+	err := s.call(ctx, s.r.waits.answer, func(ctx context.Context) (err error) {
+		e.most, err = limits(ctx, s.main, s.index)
 		return err
 	})
 	return e, err
@@ -118,8 +148,8 @@ func (s *slot) Protocol(ctx context.Context, p proto.ID, a *atr.ATR) (proto.Engi
 
 // Eject implements ifd.Ejector.
 func (s *slot) Eject(ctx context.Context, timeout time.Duration, message string) error {
-	return s.r.call(ctx, s.r.waits.card+timeout, func(ctx context.Context) error {
-		return s.r.main.Eject(ctx, s.index, timeout, message)
+	return s.call(ctx, s.r.waits.card+timeout, func(ctx context.Context) error {
+		return s.main.Eject(ctx, s.index, timeout, message)
 	})
 }
 
@@ -135,8 +165,8 @@ func (s *slot) Modify(ctx context.Context, v ifd.PINRequest) ([]byte, error) {
 
 func (s *slot) keypad(ctx context.Context, cmd socket.Command, v ifd.PINRequest) (resp []byte, err error) {
 	data := append([]byte{v.Control, v.Offset}, v.APDU...)
-	err = s.r.call(ctx, s.r.waits.card+v.Timeout, func(ctx context.Context) (err error) {
-		resp, err = s.r.main.Keypad(ctx, cmd, s.index, v.Timeout, v.Message, data)
+	err = s.call(ctx, s.r.waits.card+v.Timeout, func(ctx context.Context) (err error) {
+		resp, err = s.main.Keypad(ctx, cmd, s.index, v.Timeout, v.Message, data)
 		return err
 	})
 	return resp, err
@@ -144,16 +174,16 @@ func (s *slot) keypad(ctx context.Context, cmd socket.Command, v ifd.PINRequest)
 
 // Lock implements ifd.Relay.
 func (s *slot) Lock(ctx context.Context, exclusive bool) error {
-	return s.r.call(ctx, s.r.waits.answer, func(ctx context.Context) (err error) {
-		s.held[kind(exclusive)], err = s.r.main.Lock(ctx, s.index, exclusive)
+	return s.call(ctx, s.r.waits.answer, func(ctx context.Context) (err error) {
+		s.held[kind(exclusive)], err = s.main.Lock(ctx, s.index, exclusive)
 		return err
 	})
 }
 
 // Unlock implements ifd.Relay.
 func (s *slot) Unlock(ctx context.Context, exclusive bool) error {
-	return s.r.call(ctx, s.r.waits.answer, func(ctx context.Context) error {
-		return s.r.main.Unlock(ctx, s.index, s.held[kind(exclusive)])
+	return s.call(ctx, s.r.waits.answer, func(ctx context.Context) error {
+		return s.main.Unlock(ctx, s.index, s.held[kind(exclusive)])
 	})
 }
 
@@ -188,8 +218,8 @@ func (e *engine) Transmit(ctx context.Context, apdu, resp []byte) ([]byte, error
 		return nil, proto.ErrInvalidAPDU
 	}
 	var out []byte
-	err := e.s.r.call(ctx, e.s.r.waits.card, func(ctx context.Context) (err error) {
-		out, err = e.s.r.main.Transact(ctx, e.s.index, apdu)
+	err := e.s.call(ctx, e.s.r.waits.card, func(ctx context.Context) (err error) {
+		out, err = e.s.main.Transact(ctx, e.s.index, apdu)
 		return err
 	})
 	if err != nil {
@@ -207,8 +237,8 @@ func (e *engine) Read(ctx context.Context, addr int, buf []byte) (n int, err err
 	if addr < 0 || addr > 0xFFFF {
 		return 0, proto.ErrMemoryRange
 	}
-	err = e.s.r.call(ctx, e.s.r.waits.card, func(ctx context.Context) error {
-		data, err := e.s.r.main.ReadMemory(ctx, e.s.index, uint16(addr), len(buf))
+	err = e.s.call(ctx, e.s.r.waits.card, func(ctx context.Context) error {
+		data, err := e.s.main.ReadMemory(ctx, e.s.index, uint16(addr), len(buf))
 		n = copy(buf, data)
 		return err
 	})
@@ -220,7 +250,7 @@ func (e *engine) Write(ctx context.Context, addr int, data []byte) error {
 	if addr < 0 || addr > 0xFFFF {
 		return proto.ErrMemoryRange
 	}
-	return e.s.r.call(ctx, e.s.r.waits.card, func(ctx context.Context) error {
-		return e.s.r.main.WriteMemory(ctx, e.s.index, uint16(addr), data)
+	return e.s.call(ctx, e.s.r.waits.card, func(ctx context.Context) error {
+		return e.s.main.WriteMemory(ctx, e.s.index, uint16(addr), data)
 	})
 }
