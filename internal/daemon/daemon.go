@@ -29,7 +29,7 @@ import (
 // What keeps a handler from starting, beside what packages status and driver have
 // errors for.
 var (
-	errUnknownType = errors.New("unknown device type (usb, serial, pcmcia, pcmcia_block and virtual exist)")
+	errUnknownType = errors.New("unknown device type")
 	errOtherDevice = errors.New("another device is at this place now")
 )
 

@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"openct/internal/config"
 	"openct/internal/devname"
@@ -29,7 +30,11 @@ func OpenDevice(t devname.Target, openers map[string]Opener, c *config.Config, l
 	}
 	open := openers[t.Type]
 	if open == nil || entry.Name != "" && entry.Open == nil {
-		return nil, entry, fmt.Errorf("%v: device type %q: %w", t, t.Type, errUnknownType)
+		err := fmt.Errorf("%v: %w %q", t, errUnknownType, t.Type)
+		if entry.Name != "" {
+			err = fmt.Errorf("%w: driver %s opens devices of type %s", err, entry.Name, strings.Join(entry.Types(), ", "))
+		}
+		return nil, entry, err
 	}
 	dev, err := open(t, log)
 	if err != nil {

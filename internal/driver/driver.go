@@ -9,6 +9,7 @@ package driver
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"openct/internal/ccid"
@@ -53,6 +54,22 @@ type Entry struct {
 
 	// Connect makes the way to a reader that another handler serves, by device type.
 	Connect map[string]func(path string, o ifd.Options) (ifd.Connector, error)
+}
+
+// Types are the types of devices that the driver opens, in alphabetical order.
+func (e Entry) Types() []string {
+	var types []string
+	if e.Open != nil {
+		types = append(types, "usb")
+	}
+	for t := range e.OpenPath {
+		types = append(types, t)
+	}
+	for t := range e.Connect {
+		types = append(types, t)
+	}
+	slices.Sort(types)
+	return types
 }
 
 // ID is a USB vendor and product.

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -97,11 +96,10 @@ func mdoc(table []driver.Entry) []byte {
 
 // elsewhere are the device types of a driver's readers that have no id.
 func elsewhere(e driver.Entry) string {
-	types := slices.Concat(slices.Collect(maps.Keys(e.OpenPath)), slices.Collect(maps.Keys(e.Connect)))
-	if len(types) == 0 {
-		return "usb"
+	types := e.Types()
+	if len(types) > 1 {
+		types = slices.DeleteFunc(types, func(t string) bool { return t == "usb" })
 	}
-	slices.Sort(types)
 	return strings.Join(types, ", ")
 }
 

@@ -99,7 +99,7 @@ func open(ctx context.Context, at string, dial dialer, w waits, o ifd.Options) (
 				c.Close()
 			}
 			if limited.Err() != nil && ctx.Err() == nil {
-				err = fmt.Errorf("it does not answer within %v", w.answer)
+				err = fmt.Errorf("the far OpenCT does not answer within %v", w.answer)
 			}
 		}
 	}()
@@ -111,7 +111,7 @@ func open(ctx context.Context, at string, dial dialer, w waits, o ifd.Options) (
 		return nil, foreign(err)
 	}
 	if r.info.Slots == 0 {
-		return nil, fmt.Errorf("%w: it has no slot", ifd.ErrIncompatible)
+		return nil, fmt.Errorf("%w: the far reader has no slot", ifd.ErrIncompatible)
 	}
 	r.name = name(r.info.Name, at)
 	for i := range min(r.info.Slots, maxSlots) {

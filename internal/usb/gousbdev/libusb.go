@@ -45,7 +45,7 @@ func openWithLibusb(fd uintptr) (dev *gousb.Device, err error) {
 	case err != nil:
 		return nil, mapError(err)
 	}
-	return nil, fmt.Errorf("%w: libusb does not list it", usb.ErrIO)
+	return nil, fmt.Errorf("%w: libusb does not list the device", usb.ErrIO)
 }
 
 func startLibusb() (err error) {

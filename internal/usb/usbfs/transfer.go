@@ -147,7 +147,7 @@ func (t *transfer) result() error {
 		if t.cause != nil {
 			return t.cause
 		}
-		return fmt.Errorf("%w: the kernel ended it", usb.ErrIO)
+		return fmt.Errorf("%w: the kernel ended the transfer", usb.ErrIO)
 	default:
 		return failure(errno)
 	}
