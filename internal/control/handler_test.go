@@ -95,14 +95,9 @@ func TestForgedSideFile(t *testing.T) {
 // the side file says.
 func TestHandlersUnit(t *testing.T) {
 	c, _ := releaser(t, status.Detail{Driver: "phoenix", Type: "serial", Device: "/dev/null", Unit: "openct-handler@other.service"})
-	pid := impersonate(t, c.Dir)
-	root := t.TempDir()
+	const unit = "openct-handler@right.service"
+	root := inUnit(t, impersonate(t, c.Dir), unit)
 	c.Root = machine.Root(root)
-	write(t, filepath.Join(root, fmt.Sprintf("proc/%d/cgroup", pid)), "0::/system.slice/openct-handler@right.service\n")
-	write(t, filepath.Join(root, "run/systemd/system/x"), "")
-	if err := errors.Join(os.Mkdir(filepath.Join(root, "dev"), 0o755), os.Symlink(os.DevNull, filepath.Join(root, "dev/null"))); err != nil {
-		t.Fatal(err)
-	}
 	log := fakeSystemctl(t, "exit 0")
 	target := devname.Target{Driver: "phoenix", Type: "serial", Path: "/dev/null"}
 	resume, err := c.pause(&target)
@@ -115,7 +110,6 @@ func TestHandlersUnit(t *testing.T) {
 	if err := c.Release("0", false); err != nil {
 		t.Errorf("release: %v", err)
 	}
-	const unit = "openct-handler@right.service"
 	if got, want := log(), "stop -- "+unit+"\nstart -- "+unit+"\nstop -- "+unit+"\n"; got != want {
 		t.Errorf("systemctl %q, want %q", got, want)
 	}

@@ -3,7 +3,6 @@ package control
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -108,14 +107,7 @@ func TestReleaseWhileTaken(t *testing.T) {
 	})
 	t.Run("taken back", func(t *testing.T) {
 		c, out := releaser(t, detail)
-		pid := impersonate(t, c.Dir)
-		root := t.TempDir()
-		c.Root = machine.Root(root)
-		write(t, filepath.Join(root, fmt.Sprintf("proc/%d/cgroup", pid)), "0::/system.slice/openct-handler@x.service\n")
-		write(t, filepath.Join(root, "run/systemd/system/x"), "")
-		if err := errors.Join(os.Mkdir(filepath.Join(root, "dev"), 0o755), os.Symlink(os.DevNull, filepath.Join(root, "dev/null"))); err != nil {
-			t.Fatal(err)
-		}
+		c.Root = machine.Root(inUnit(t, impersonate(t, c.Dir), "openct-handler@x.service"))
 		fakeSystemctl(t, "rm "+filepath.Join(c.Dir, ".released.*"))
 		if err := c.Release("0", false); !errors.Is(err, errTaken) || out.Len() > 0 {
 			t.Errorf("error %v, printed %q", err, out)
@@ -219,10 +211,8 @@ func TestColdplugReleased(t *testing.T) {
 	release(t, root, filepath.Join(root, "dev/bus/usb/001/004"))
 	log := filepath.Join(root, "log")
 	write(t, filepath.Join(root, "bin/ifdhandler"), "#!/bin/sh\necho \"ifdhandler $*\" >>"+log+"\n")
-	cfg, _ := config.Parse("openct.conf", []byte("ccid = off;"), nil)
-	cfg.Program = filepath.Join(root, "bin/ifdhandler")
 	var said bytes.Buffer
-	c := &Control{Root: machine.Root(root), Dir: root, Config: cfg, ConfigFile: cli.ConfigFile, Err: &said}
+	c := onMachine(root, filepath.Join(root, "bin/ifdhandler"), &said)
 	if err := c.coldplug(); err != nil || said.Len() > 0 {
 		t.Errorf("%v, said %q", err, &said)
 	}

@@ -174,6 +174,27 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
+// onMachine is a Control for the machine whose files are in root. program runs in place
+// of a handler; empty: this test program.
+func onMachine(root, program string, says io.Writer) *Control {
+	cfg, _ := config.Parse("openct.conf", []byte("ccid = off;"), nil)
+	cfg.Program = program
+	return &Control{Root: machine.Root(root), Dir: root, Config: cfg, ConfigFile: cli.ConfigFile, Out: says, Err: says}
+}
+
+// inUnit makes the files of a machine where systemd runs, and the kernel has a process
+// in a unit.
+func inUnit(t *testing.T, pid int, unit string) (root string) {
+	t.Helper()
+	root = t.TempDir()
+	write(t, filepath.Join(root, fmt.Sprintf("proc/%d/cgroup", pid)), "0::/system.slice/"+unit+"\n")
+	write(t, filepath.Join(root, "run/systemd/system/x"), "")
+	if err := errors.Join(os.Mkdir(filepath.Join(root, "dev"), 0o755), os.Symlink(os.DevNull, filepath.Join(root, "dev/null"))); err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
 // What udev's rule does about a suspend is done where udev does not run.
 func TestForgetAtSuspend(t *testing.T) {
 	for _, tt := range []struct {
@@ -194,9 +215,7 @@ func TestForgetAtSuspend(t *testing.T) {
 			if tt.udev {
 				write(t, filepath.Join(root, "run/udev/control"), "")
 			}
-			cfg, _ := config.Parse("openct.conf", []byte("ccid = off;"), nil)
-			cfg.Program = filepath.Join(root, "bin/ifdhandler")
-			w := newWatcher(context.Background(), &Control{Root: machine.Root(root), Dir: root, Config: cfg, Err: io.Discard}, slog.New(slog.DiscardHandler))
+			w := newWatcher(context.Background(), onMachine(root, filepath.Join(root, "bin/ifdhandler"), io.Discard), slog.New(slog.DiscardHandler))
 			w.devices()
 			w.work.Wait()
 			if got, err := os.ReadFile(persist); err != nil || string(got) != tt.want {
@@ -223,9 +242,7 @@ func TestWatcherTriesAgain(t *testing.T) {
 			root := devices(t)
 			log, program := filepath.Join(root, "log"), filepath.Join(root, "bin/ifdhandler")
 			write(t, program, fmt.Sprintf("#!/bin/sh\nroot=%s log=%s\necho run >>$log\n%s\n", root, log, tt.does))
-			cfg, _ := config.Parse("openct.conf", []byte("ccid = off;"), nil)
-			cfg.Program = program
-			w := newWatcher(context.Background(), &Control{Root: machine.Root(root), Dir: root, Config: cfg, Err: io.Discard}, slog.New(slog.DiscardHandler))
+			w := newWatcher(context.Background(), onMachine(root, program, io.Discard), slog.New(slog.DiscardHandler))
 			w.pause = time.Millisecond
 			w.devices()
 			w.work.Wait()
@@ -242,10 +259,8 @@ func TestWatcherLeavesUnitsAlone(t *testing.T) {
 	root := devices(t)
 	write(t, filepath.Join(root, "run/systemd/system/x"), "")
 	write(t, filepath.Join(root, "run/udev/data/c189:3"), "E:SYSTEMD_WANTS=openct-handler@001-004.service\n")
-	cfg, _ := config.Parse("openct.conf", []byte("ccid = off;"), nil)
-	cfg.Program = filepath.Join(root, "no such program")
 	var said bytes.Buffer
-	w := newWatcher(context.Background(), &Control{Root: machine.Root(root), Config: cfg, Err: &said}, slog.New(slog.NewTextHandler(&said, nil)))
+	w := newWatcher(context.Background(), onMachine(root, filepath.Join(root, "no such program"), &said), slog.New(slog.NewTextHandler(&said, nil)))
 	w.scan()
 	if said.Len() > 0 {
 		t.Errorf("said %s", &said)
@@ -312,9 +327,8 @@ func TestWatchEnds(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			cfg, _ := config.Parse("openct.conf", []byte("ccid = off;"), nil)
 			root := devices(t)
-			c := &Control{Root: machine.Root(root), Dir: root, Config: cfg, ConfigFile: cli.ConfigFile, Err: io.Discard}
+			c := onMachine(root, "", io.Discard)
 			log := make(records, 100)
 			from := &events{closed: make(chan struct{}), left: []func() (uevent.Event, error){tt.tell, tt.tell}}
 			ctx, cancel := context.WithCancel(context.Background())
