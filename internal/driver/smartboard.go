@@ -238,9 +238,16 @@ func (e smartT0Engine) Transmit(ctx context.Context, apdu, resp []byte) ([]byte,
 	return e.T0Engine.Transmit(ctx, apdu, resp)
 }
 
-// Send implements proto.Link.
+// Send implements proto.Link. A card that came since the reset gets nothing that was
+// meant for the one before.
 func (s *smartBoard) Send(ctx context.Context, b []byte) error {
-	return s.send(ctx, smartExchange, b)
+	if err := s.settle(ctx); err != nil {
+		return err
+	}
+	if s.moved {
+		return ifd.ErrNoCard
+	}
+	return s.write(ctx, smartExchange, b)
 }
 
 // Recv implements proto.Link.
@@ -280,9 +287,16 @@ func (s *smartBoard) command(ctx context.Context, code byte, data []byte) (byte,
 	return 0, nil, fmt.Errorf("the reader repeatedly requests command %02x: %w", code, ifd.ErrComm)
 }
 
-// send sends one frame. What has come before belongs to no command; events are
-// noted.
+// send sends one frame. What has come before belongs to no command.
 func (s *smartBoard) send(ctx context.Context, code byte, data []byte) error {
+	if err := s.settle(ctx); err != nil {
+		return err
+	}
+	return s.write(ctx, code, data)
+}
+
+// settle reads what has come before a command. Events are noted.
+func (s *smartBoard) settle(ctx context.Context) error {
 	for range smartEvents {
 		code, _, err := s.frame(ctx, 0)
 		if code == smartInserted || code == smartRemoved {
@@ -295,6 +309,10 @@ func (s *smartBoard) send(ctx context.Context, code byte, data []byte) error {
 			return err
 		}
 	}
+	return nil
+}
+
+func (s *smartBoard) write(ctx context.Context, code byte, data []byte) error {
 	if len(data) > smartMaxData {
 		return fmt.Errorf("%w: %d bytes do not fit into a frame", proto.ErrInvalidAPDU, len(data))
 	}

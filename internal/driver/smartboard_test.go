@@ -75,6 +75,7 @@ func TestSmartBoardRecorded(t *testing.T) {
 			at(359, lost, "", ""),
 			at(379, lost, "", ""),
 			at(391, "an event may come at any time", "> 0006670044000000\n< 000166\n< 0003649000", "4500029000"),
+			at(396, "nothing is sent to a card that an event told of", "", ""),
 			at(400, "and puts no answer behind", "> 000165\n< 00056119010004\n> 000162\n< 0005643b021450\n> 00066100000a0010\n< 000162", "03043b021450"),
 			at(406, "and puts no answer behind", "> 000165\n< 00056119010004\n> 000162\n< 0005643b021450\n> 00066100000a0010\n< 000162", "03043b021450"),
 			{
@@ -317,6 +318,20 @@ func TestSmartBoardResetOfAnotherCard(t *testing.T) {
 		}
 		if st, err := s.Status(context.Background()); err != nil || st != (ifd.Status{Present: true}) {
 			t.Errorf("%+v, %v", st, err)
+		}
+		l.Done()
+	})
+}
+
+// Nor does a card get what was meant for the one that was in before it: a PIN above all.
+func TestSmartBoardExchangedCard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := onSmartBoard(t, smartCardT0+"< 000166\n< 000165\n")
+		e := engineFor(t, s, proto.Default)
+		for _, want := range []error{ifd.ErrNoCard, proto.ErrResetRequired} {
+			if resp, err := e.Transmit(context.Background(), unhex("002000810431323334"), nil); !errors.Is(err, want) {
+				t.Errorf("%x, %v; want %v", resp, err, want)
+			}
 		}
 		l.Done()
 	})
