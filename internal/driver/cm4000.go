@@ -18,8 +18,9 @@ import (
 // cm4000_cs, which powers the card by itself and talks T=0 and T=1 to it
 // (doc/devices/cm4000.md). Linux 6.4 removed that driver.
 type cm4000 struct {
-	node pcmcia.Node
-	name string
+	node  pcmcia.Node
+	name  string
+	reset bool // the card that is in was reset here
 }
 
 var _ ifd.Presence = (*cm4000)(nil)
@@ -34,9 +35,10 @@ var (
 )
 
 const (
-	cm4000Inserted = 0x01
-	cm4000ATRValid = 0x08
-	cm4000NoReader = 0x10
+	cm4000Inserted   = 0x01
+	cm4000ATRPresent = 0x04
+	cm4000ATRValid   = 0x08
+	cm4000NoReader   = 0x10
 )
 
 // Arguments: struct atreq has the length of the ATR (int), 64 bytes for it, and
@@ -106,17 +108,30 @@ func (c *cm4000) status(ctx context.Context) (byte, error) {
 // Status implements ifd.Presence. While the kernel waits for an answer to reset, no
 // card that answers is in.
 func (c *cm4000) Status(ctx context.Context) (ifd.Status, error) {
-	bits, err := c.status(ctx)
+	was := c.reset
+	bits, err := c.look(ctx)
 	if errors.Is(err, pcmcia.ErrPending) {
 		return ifd.Status{}, nil
 	}
-	return ifd.Status{Present: bits&cm4000Inserted != 0}, err
+	return ifd.Status{Present: bits&cm4000Inserted != 0, Changed: was && !c.reset}, err
+}
+
+// look is status, and tells whether the card is still the one that was reset. The kernel
+// forgets an ATR within 50 ms after the card has left or lost its power, gives power to
+// the next card by itself, and takes more than a second to read an ATR.
+func (c *cm4000) look(ctx context.Context) (byte, error) {
+	bits, err := c.status(ctx)
+	if err == nil && (bits&cm4000Inserted == 0 || bits&cm4000ATRPresent == 0) {
+		c.reset = false
+	}
+	return bits, err
 }
 
 // Reset implements ifd.Slot. The kernel has powered a card that is in; with the
 // power taken it gives it back and returns when there is an ATR again. For a card
 // that has never answered it would wait for ever.
 func (c *cm4000) Reset(ctx context.Context) ([]byte, error) {
+	c.reset = false
 	bits, err := c.status(ctx)
 	switch {
 	case err != nil:
@@ -140,7 +155,9 @@ func (c *cm4000) Reset(ctx context.Context) ([]byte, error) {
 	case n < 0 || n > cm4000ATRRoom || n > atr.MaxLen:
 		return nil, fmt.Errorf("ATR of %d bytes: %w", n, ifd.ErrInvalidATR)
 	}
-	return rawATR(arg[4 : 4+n])
+	raw, err := rawATR(arg[4 : 4+n])
+	c.reset = err == nil
+	return raw, err
 }
 
 // mute is the error of a failed reset: ErrNoATR for one that has timed out.
@@ -183,8 +200,15 @@ type cm4000Link struct {
 }
 
 // Send implements proto.Link. With five bytes of which the last is 0 the kernel
-// expects 256 bytes of data, with four none.
+// expects 256 bytes of data, with four none. It would wait for a card that is not in
+// or was just inserted, and send that one what was meant for the card before.
 func (l *cm4000Link) Send(ctx context.Context, b []byte) error {
+	if _, err := l.c.look(ctx); err != nil {
+		return err
+	}
+	if !l.c.reset {
+		return ifd.ErrNoCard
+	}
 	if l.bare && len(b) == 5 {
 		b = b[:4]
 	}
@@ -212,7 +236,7 @@ func (l *cm4000Link) lost(ctx context.Context, err error) error {
 	if !errors.Is(err, device.ErrIO) || ctx.Err() != nil {
 		return err
 	}
-	if bits, serr := l.c.status(ctx); serr == nil && bits&cm4000Inserted == 0 {
+	if bits, serr := l.c.look(ctx); serr == nil && bits&cm4000Inserted == 0 {
 		return fmt.Errorf("%w (%w)", ifd.ErrNoCard, err)
 	}
 	return fmt.Errorf("%w: %w", ifd.ErrComm, err)

@@ -18,6 +18,7 @@ import (
 	"openct/internal/device"
 	"openct/internal/ifd"
 	"openct/internal/pcmcia"
+	"openct/internal/proto"
 	"openct/internal/reader"
 	"openct/internal/vusb/card"
 )
@@ -33,6 +34,7 @@ type virtualCM4000 struct {
 	t0     *card.T0
 	t1     *card.T1
 	valid  bool // there is an ATR
+	slow   bool // the kernel still reads the ATR
 	asT1   bool
 	answer []byte
 	pts    []uint32
@@ -72,9 +74,12 @@ func (v *virtualCM4000) Ioctl(_ context.Context, q pcmcia.Request, arg []byte, _
 	case cm4000Status:
 		bits := uint32(0)
 		if v.card != nil {
-			bits = 0x07 // in, and powered
+			bits = 0x03 // in, and powered
 		}
-		if v.valid {
+		if v.card != nil && !v.slow {
+			bits |= cm4000ATRPresent
+		}
+		if v.valid && !v.slow {
 			bits |= cm4000ATRValid
 		}
 		binary.NativeEndian.PutUint32(arg, bits)
@@ -167,6 +172,58 @@ func TestCM4000Virtual(t *testing.T) {
 			use()
 			if err := core.Close(); err != nil || !v.closed || len(v.pts) != 0 {
 				t.Errorf("at the end: %v, closed %v, PTS %v", err, v.closed, v.pts)
+			}
+		})
+	}
+}
+
+// The kernel gives power to a card that is inserted, and would give it the next command:
+// a PIN for the card before it.
+func TestCM4000ExchangedCard(t *testing.T) {
+	ctx := t.Context()
+	pin := unhex("002000810431323334")
+	for _, tt := range []struct {
+		name string
+		see  func(*testing.T, *cm4000, *virtualCM4000) // what happens before the next command
+	}{
+		{"sent while the kernel reads the ATR", func(*testing.T, *cm4000, *virtualCM4000) {}},
+		{"seen by then", func(t *testing.T, c *cm4000, v *virtualCM4000) {
+			if st, err := c.Status(ctx); err != nil || st != (ifd.Status{Present: true, Changed: true}) {
+				t.Errorf("status %+v, %v", st, err)
+			}
+			v.slow = false
+			if st, err := c.Status(ctx); err != nil || st != (ifd.Status{Present: true}) {
+				t.Errorf("next status %+v, %v", st, err)
+			}
+		}},
+		{"out", func(_ *testing.T, _ *cm4000, v *virtualCM4000) { v.insert(nil) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			v := &virtualCM4000{t: t}
+			v.insert(card.NewEcho())
+			r, err := openCM4000(v, ifd.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := r.(*cm4000)
+			e := engineFor(t, c, proto.Default)
+			next := countingCard{card.NewEcho(), map[byte]int{}}
+			v.insert(nil)
+			v.insert(next)
+			v.slow = true
+			tt.see(t, c, v)
+			for _, want := range []error{ifd.ErrNoCard, proto.ErrResetRequired} {
+				if resp, err := e.Transmit(ctx, pin, nil); !errors.Is(err, want) {
+					t.Errorf("%x, %v; want %v", resp, err, want)
+				}
+			}
+			if len(next.ran) > 0 {
+				t.Errorf("the next card got %v", next.ran)
+			}
+			v.insert(next)
+			v.slow = false
+			if _, err := engineFor(t, c, proto.Default).Transmit(ctx, pin, nil); err != nil || next.ran[0x20] != 1 {
+				t.Errorf("after its reset: %v, %v", err, next.ran)
 			}
 		})
 	}

@@ -106,12 +106,12 @@ func (f *file) Write(ctx context.Context, b []byte, timeout time.Duration) error
 // Read implements Node. A driver that has taken a message has the answer when
 // write(2) returns. If read(2) finds none, only the next write ends it, and it is
 // not known to which of the two the answer belongs: the device is of no use until it is
-// opened anew.
+// opened anew. So Read does not end with ctx, which would hide that.
 func (f *file) Read(ctx context.Context, buf []byte, timeout time.Duration) (int, error) {
 	in := make([]byte, maxMessage)
-	n, err := f.do(ctx, "read", timeout, func() (int, error) { return unix.Read(f.fd, in) })
+	n, err := f.do(context.WithoutCancel(ctx), "read", timeout, func() (int, error) { return unix.Read(f.fd, in) })
 	switch {
-	case errors.Is(err, device.ErrTimeout) && ctx.Err() == nil:
+	case errors.Is(err, device.ErrTimeout):
 		f.leave()
 		return 0, device.Wrap("read", f.path, fmt.Errorf("%w: the kernel's driver does not come back", device.ErrUnplugged))
 	case err != nil:

@@ -1,8 +1,10 @@
 package pcmcia_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -91,11 +93,9 @@ func TestPending(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	buf := make([]byte, 8)
 	begun := make(chan error, 1)
-	go func() {
-		_, err := n.Read(ctx, buf, time.Minute)
-		begun <- err
-	}()
-	// As soon as the read has its turn, a write has none.
+	// More than the terminal keeps for a peer that does not read.
+	go func() { begun <- n.Write(ctx, bytes.Repeat([]byte("x"), 1<<20), time.Minute) }()
+	// As soon as it has its turn, another request has none.
 	for {
 		err := n.Write(t.Context(), []byte("x"), 10*time.Millisecond)
 		if errors.Is(err, pcmcia.ErrPending) && errors.Is(err, device.ErrTimeout) {
@@ -107,16 +107,14 @@ func TestPending(t *testing.T) {
 	}
 	cancel()
 	if err := <-begun; !errors.Is(err, context.Canceled) {
-		t.Errorf("read: %v", err)
+		t.Errorf("long write: %v", err)
 	}
 	if err := n.Write(t.Context(), []byte("x"), time.Millisecond); !errors.Is(err, pcmcia.ErrPending) {
 		t.Errorf("write: %v", err)
 	}
-	if _, err := peer.Write([]byte("9000\n")); err != nil {
-		t.Fatal(err)
-	}
+	go func() { _, _ = io.Copy(io.Discard, peer) }() // until the test closes it
 	if err := n.Write(t.Context(), []byte("x"), time.Minute); err != nil {
-		t.Errorf("write when the read has ended: %v", err)
+		t.Errorf("write when the long one has ended: %v", err)
 	}
 	select {
 	case <-n.Gone():
@@ -124,8 +122,9 @@ func TestPending(t *testing.T) {
 	default:
 	}
 
-	// Nothing comes: the device is of no use, and closing does not wait.
-	if _, err := n.Read(t.Context(), buf, 10*time.Millisecond); !errors.Is(err, device.ErrUnplugged) {
+	// Nothing comes: the device is of no use, whether the client still waits or not, and
+	// closing does not wait.
+	if _, err := n.Read(ctx, buf, 10*time.Millisecond); !errors.Is(err, device.ErrUnplugged) {
 		t.Errorf("read that does not end: %v", err)
 	}
 	<-n.Gone()
