@@ -117,7 +117,7 @@ func (c *cm4000) Status(ctx context.Context) (ifd.Status, error) {
 }
 
 // look is status, and tells whether the card is still the one that was reset. The kernel
-// forgets an ATR within 50 ms after the card has left or lost its power, gives power to
+// forgets an ATR within 50 ms after the card was removed or has lost its power, gives power to
 // the next card by itself, and takes more than a second to read an ATR.
 func (c *cm4000) look(ctx context.Context) (byte, error) {
 	bits, err := c.status(ctx)

@@ -29,7 +29,7 @@ import (
 type virtualCM4000 struct {
 	t *testing.T
 
-	mu     sync.Mutex // the reader asks for its card from a goroutine of its own
+	mu     sync.Mutex
 	card   card.Card  // nil: none is in
 	t0     *card.T0
 	t1     *card.T1
@@ -143,7 +143,7 @@ func TestCM4000Virtual(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			core := reader.New(r, slog.New(slog.DiscardHandler), func(int, ifd.Status) {})
+			core := reader.New(quietReader{r, make(chan ifd.Event)}, slog.New(slog.DiscardHandler), func(int, ifd.Status) {})
 			s := slotOf(t, core, 0)
 			use := func() {
 				t.Helper()

@@ -75,7 +75,7 @@ func TestSmartBoardRecorded(t *testing.T) {
 			at(359, lost, "", ""),
 			at(379, lost, "", ""),
 			at(391, "an event may come at any time", "> 0006670044000000\n< 000166\n< 0003649000", "4500029000"),
-			at(396, "nothing is sent to a card that an event told of", "", ""),
+			at(396, "nothing is sent after the event that a card was removed", "", ""),
 			at(400, "and puts no answer behind", "> 000165\n< 00056119010004\n> 000162\n< 0005643b021450\n> 00066100000a0010\n< 000162", "03043b021450"),
 			at(406, "and puts no answer behind", "> 000165\n< 00056119010004\n> 000162\n< 0005643b021450\n> 00066100000a0010\n< 000162", "03043b021450"),
 			{
