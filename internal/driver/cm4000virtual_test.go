@@ -30,7 +30,7 @@ type virtualCM4000 struct {
 	t *testing.T
 
 	mu     sync.Mutex
-	card   card.Card  // nil: none is in
+	card   card.Card // nil: none is in
 	t0     *card.T0
 	t1     *card.T1
 	valid  bool // there is an ATR
