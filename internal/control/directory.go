@@ -111,7 +111,7 @@ func setAccess(dir string, c *config.Config) error {
 		return &os.PathError{Op: "open", Path: dir, Err: err}
 	}
 	defer unix.Close(fd)
-	// The mode comes last: it must not let anybody in who is not meant.
+	// The mode comes last: until owner and group are right it could let other users in.
 	if err := unix.Fchown(fd, uid, gid); err != nil {
 		return &os.PathError{Op: "chown", Path: dir, Err: err}
 	}

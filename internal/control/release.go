@@ -226,13 +226,13 @@ func (c *Control) releasedTarget(r status.Released) (devname.Target, error) {
 	return t, err
 }
 
-// isReleased says whether a device was let go.
+// isReleased says whether a device is released.
 func (c *Control) isReleased(t devname.Target) bool {
 	_, is := status.ReleasedAt(c.Dir, c.Root.Path(t.Path))
 	return is
 }
 
-// refuse is the end of an attach to a device that was let go. systemd starts a
+// refuse is the end of an attach to a released device. systemd starts a
 // unit when udev is told to look at a device again (udevadm trigger --action=add); that
 // it is not to be served is no failure of the unit.
 func (c *Control) refuse(r status.Released) error {
@@ -245,7 +245,7 @@ func (c *Control) refuse(r status.Released) error {
 	return nil
 }
 
-// ReleasedReaders names the readers that were let go.
+// ReleasedReaders names the released readers.
 func (c *Control) ReleasedReaders() {
 	for _, r := range status.AllReleased(c.Dir, string(c.Root)) {
 		c.say("openct-control: reader %s is released; to serve it again: openct-control take %d", released(r), r.Reader)

@@ -205,7 +205,7 @@ func TestTakeHint(t *testing.T) {
 	}
 }
 
-// init leaves alone what was let go, whether udev has handed it to systemd or not.
+// init leaves alone what is released, whether udev has handed it to systemd or not.
 func TestColdplugReleased(t *testing.T) {
 	root := devices(t)
 	release(t, root, filepath.Join(root, "dev/bus/usb/001/004"))

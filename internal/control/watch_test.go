@@ -70,7 +70,7 @@ reader far { driver = phoenix; device = serial:/dev/ttyUSB9; };`
 		udev bool // runs
 		runs []string
 
-		released []string // nodes of devices that were let go
+		released []string // nodes of released devices
 	}{
 		{name: "a token", do: plug("bus/usb/001/004"), runs: []string{token}},
 		{name: "a token of which udev makes something first", do: plug("bus/usb/001/004"), udev: true,
@@ -96,8 +96,8 @@ reader far { driver = phoenix; device = serial:/dev/ttyUSB9; };`
 		{name: "another line", conf: readers, do: func(w *watcher) { w.take(ttyEvent("ttyUSB0")) }},
 		{name: "a line, without readers", do: func(w *watcher) { w.take(ttyEvent("ttyUSB7")) }, udev: true},
 		{name: "all that is there", conf: readers, do: func(w *watcher) { w.run(w.scan) }, runs: []string{desk, linked, token}},
-		{name: "a token that was let go", do: plug("bus/usb/001/004"), released: []string{"dev/bus/usb/001/004"}},
-		{name: "all that is there but what was let go", conf: readers, do: func(w *watcher) { w.run(w.scan) }, runs: []string{linked},
+		{name: "a released token", do: plug("bus/usb/001/004"), released: []string{"dev/bus/usb/001/004"}},
+		{name: "all that is there but what is released", conf: readers, do: func(w *watcher) { w.run(w.scan) }, runs: []string{linked},
 			released: []string{"dev/bus/usb/001/004", "dev/ttyUSB7"}},
 	}
 	for _, tt := range tests {

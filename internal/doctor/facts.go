@@ -136,7 +136,7 @@ type Device struct {
 	Holders []Process
 	Reader  *Reader // who serves it; one of Facts.Readers
 
-	Released *status.Released // nil: it was not let go
+	Released *status.Released // nil: it is not released
 }
 
 // Configured is a reader that openct.conf names.
@@ -154,7 +154,7 @@ type Configured struct {
 	Holders  []Process
 	Reader   *Reader // who serves it; one of Facts.Readers
 
-	Released *status.Released // nil: it was not let go
+	Released *status.Released // nil: it is not released
 
 	Far     *Far     // nil: the reader is this machine's
 	Waiting *Process // handler of the far reader, which is not there

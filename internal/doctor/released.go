@@ -2,7 +2,7 @@ package doctor
 
 import "openct/internal/status"
 
-// released looks whether the device at a node was let go.
+// released looks whether the device at a node is released.
 func (o Options) released(node string) *status.Released {
 	if r, is := status.ReleasedAt(o.Dir, o.Root.Path(node)); is {
 		return &r

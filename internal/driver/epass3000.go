@@ -36,7 +36,7 @@ const (
 	ePassBefore, ePassAfter = 2, 3
 
 	// ePassWork is how long a command may take, keys included: C OpenCT's
-	// value. The ATR has no such excuse.
+	// value. The ATR has controlTimeout.
 	ePassWork = 200 * time.Second
 
 	// ePassGap is how far the rest of an answer can be once it has begun.

@@ -64,8 +64,8 @@ func (s *step) run(ctx context.Context, dev usb.Device) ([]byte, error) {
 	return buf[:n], nil
 }
 
-// sendAll is a control OUT that counts: a device that takes less than it was
-// sent has not understood.
+// sendAll is a control OUT that must transfer all of data: it is an error if the device
+// takes less.
 func sendAll(ctx context.Context, dev usb.Device, s usb.Setup, data []byte, timeout time.Duration) error {
 	n, err := dev.Control(ctx, s, data, timeout)
 	if err != nil {

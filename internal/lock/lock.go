@@ -31,7 +31,7 @@ var (
 	ErrTooMany = errors.New("client holds too many locks")
 )
 
-// Client is who asks.
+// Client is the client that a request comes from.
 type Client struct {
 	ID  uint64 // of the connection, never used twice in the life of a table
 	UID uint32
@@ -42,7 +42,7 @@ type Client struct {
 	HungUp func() bool
 }
 
-// Grant is one lock somebody holds.
+// Grant is one lock that a client holds.
 type Grant struct {
 	Slot      int
 	Client    Client

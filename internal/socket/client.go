@@ -81,7 +81,7 @@ func (c *Client) ReaderStatus(ctx context.Context) (ReaderInfo, error) {
 }
 
 // CardStatus asks whether slot has a card, and whether that changed since
-// anybody asked last.
+// the last STATUS of any client.
 func (c *Client) CardStatus(ctx context.Context, slot int) (present, changed bool, err error) {
 	err = c.call(ctx, "card status", CmdStatus, slot, nil, func(t TLV) error {
 		v, ok := t.Int(TagCardStatus)

@@ -85,7 +85,7 @@ func openOwnLock(path string, uid int) (*lockFile, error) {
 // Close drops all locks taken through l.
 func (l *lockFile) Close() error { return unix.Close(l.fd) }
 
-// try locks one byte; false means that somebody else has it.
+// try locks one byte; false means that another process has it.
 func (l *lockFile) try(n int) (bool, error) {
 	err := unix.FcntlFlock(uintptr(l.fd), unix.F_OFD_SETLK, byteLock(n, unix.F_WRLCK))
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
@@ -98,7 +98,7 @@ func (l *lockFile) unlock(n int) error {
 	return wrap("unlock", l.path, unix.FcntlFlock(uintptr(l.fd), unix.F_OFD_SETLK, byteLock(n, unix.F_UNLCK)))
 }
 
-// held says whether somebody else has locked the byte.
+// held says whether another process has locked the byte.
 func (l *lockFile) held(n int) (bool, error) {
 	lk := byteLock(n, unix.F_WRLCK)
 	err := unix.FcntlFlock(uintptr(l.fd), unix.F_OFD_GETLK, lk)

@@ -18,9 +18,9 @@ import (
 	"openct/internal/printable"
 )
 
-// Released is a reader that was let go: its device is there, belongs to other
-// programs, and nothing serves it until it is taken back or plugged in anew. It is
-// kept in a file beside the status file.
+// Released is a released reader: its device is plugged in and left to other programs,
+// and no handler serves it until it is taken or plugged in anew. It is kept in a file
+// beside the status file.
 type Released struct {
 	Reader int       `json:"reader"` // number that it had
 	Name   string    `json:"name"`
@@ -69,7 +69,7 @@ func releasedFiles(dir string) []string {
 	return paths
 }
 
-// WriteReleased notes that the device at a node was let go.
+// WriteReleased notes that the device at a node is released.
 func WriteReleased(dir, node string, r Released) error {
 	path, inode, err := releasedFile(dir, node)
 	if err != nil {
@@ -96,7 +96,7 @@ func RemoveReleased(dir, node string) error {
 	return err
 }
 
-// ReleasedAt says whether the device at a node was let go.
+// ReleasedAt says whether the device at a node is released.
 func ReleasedAt(dir, node string) (Released, bool) {
 	path, inode, err := releasedFile(dir, node)
 	if err != nil {
@@ -106,7 +106,7 @@ func ReleasedAt(dir, node string) (Released, bool) {
 	return r, err == nil && r.Inode == inode
 }
 
-// AllReleased are the readers that were let go and are still plugged in, by their
+// AllReleased are the released readers and are still plugged in, by their
 // numbers. root is the file system's.
 func AllReleased(dir, root string) []Released {
 	var all []Released

@@ -44,9 +44,9 @@ type Info struct {
 // crash blocks nothing. (A C handler that has claimed an entry but not yet made its
 // socket looks free. Starting both kinds at the same moment is not supported.)
 //
-// d is the reader's first side file, written before anybody else can claim. When
+// d is the reader's first side file, written before another process can claim. When
 // another living handler's names the same device, Claim returns a *ServedError:
-// whoever attaches a device twice gets one handler. An empty d.Device is nobody's.
+// a device that is attached twice gets one handler. An empty d.Device is not compared.
 func Claim(f *File, d Detail) (*Slot, error) {
 	lock, err := openLock(f.dir)
 	if err != nil {
@@ -89,8 +89,8 @@ func (f *File) claim(lock *lockFile, d Detail) (int, error) {
 		if d.Device == "" {
 			continue
 		}
-		// An entry that shutdown has cleared belongs to a handler on its way
-		// out: whoever attaches its device now must not rely on it.
+		// An entry that shutdown has cleared belongs to a handler that ends: it
+		// does not keep its device from another handler.
 		e, err := f.Entry(n)
 		if err != nil {
 			return 0, err

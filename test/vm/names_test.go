@@ -9,7 +9,7 @@ import (
 )
 
 // testNames has two equal tokens told apart by names, one of them by its serial
-// number, and has one let go for another program.
+// number, and has one released for another program.
 func testNames(t *testing.T, g *guest) {
 	g.installAll(t)
 	office := g.plug(t, "office", "--card echo --serial A17")

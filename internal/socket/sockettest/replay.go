@@ -52,15 +52,8 @@ type line struct {
 	Meaning  string `json:"meaning"`
 }
 
-// Replay plays file against the socket at path, which must serve a fresh
-// reader. All clients are of the user who runs the test; Play and Users tell
-// how to be others.
-func Replay(t *testing.T, path, file string, exceptions []Exception) {
-	t.Helper()
-	Play(t, file, func(string, int) (net.Conn, error) { return net.Dial("unix", path) }, exceptions)
-}
-
-// Play is Replay with a Dialer.
+// Play plays file against the socket that dial connects to, which must serve a fresh
+// reader. Users has a Dialer for clients of several users.
 func Play(t *testing.T, file string, dial Dialer, exceptions []Exception) {
 	t.Helper()
 	lines, err := load(file)
