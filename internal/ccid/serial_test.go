@@ -324,6 +324,34 @@ func TestSerialLine(t *testing.T) {
 	}
 }
 
+// A reader that asks for more time has the command, whatever has moved: a second one
+// would be run as well.
+func TestSerialAtWork(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chip := &testCard{atr: atrT0}
+		b, l := onLine(t, "GemPCTwin", chip, nil)
+		e := b.engine(0)
+		chip.seen, l.r.frames = nil, nil
+		l.r.mangle = func(out []byte) []byte {
+			echo := l.r.frames[0]
+			answer := bytes.Clone(out[len(echo):])
+			time.AfterFunc(5*time.Second, func() {
+				for _, c := range answer {
+					l.bytes <- c
+				}
+			})
+			l.r.mangle = nil
+			return append(append([]byte{0x50, 0x03}, echo...), 0x80)
+		}
+		if out, err := e.Transmit(context.Background(), selectMF, nil); err != nil || !bytes.Equal(out, okSW) {
+			t.Errorf("% X, %v", out, err)
+		}
+		if len(l.r.frames) != 1 || len(chip.seen) != 1 {
+			t.Errorf("%d commands, %d of which the card got; want one", len(l.r.frames), len(chip.seen))
+		}
+	})
+}
+
 // TestSerialPulled: the adapter is pulled while a command is under way.
 func TestSerialPulled(t *testing.T) {
 	bubble(t, func(t *testing.T) {

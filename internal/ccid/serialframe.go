@@ -43,7 +43,7 @@ type serialTransport struct {
 	repeats  int    // how often it was repeated
 	echoed   bool   // the reader has echoed it
 	moved    bool   // and a card came or went since it was sent
-	answered bool
+	answered bool   // or it has asked for more time
 }
 
 var (
@@ -155,6 +155,7 @@ func (t *serialTransport) timeExtension() []byte {
 	if len(t.frame) < 2+headerSize {
 		return nil
 	}
+	t.answered = true // the reader is at work with the command
 	h := t.frame[2:]
 	return []byte{msgDataBlock, 0, 0, 0, 0, h[5], h[6], byte(commandTimeExtension) << 6, 1, 0}
 }
