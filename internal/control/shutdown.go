@@ -54,22 +54,24 @@ func (c *Control) shutdown(patience time.Duration) error {
 // askHandlers asks all handlers to end.
 func (c *Control) askHandlers(f *status.File) []ending {
 	var all []ending
-	far, err := status.EndFar(c.Dir) // some have no entry
-	c.complain("far readers", err)
-	for _, e := range far {
-		all = append(all, ending{e, "the handler of a far reader"})
-	}
 	for n := status.Entries - 1; n >= 0; n-- {
-		entry, err := f.Entry(n)
-		if err == nil && slices.ContainsFunc(far, func(e *status.Ending) bool { return e.PID == entry.PID }) {
-			continue
-		}
 		switch e, err := f.Terminate(n); {
 		case err == nil:
 			all = append(all, ending{e, fmt.Sprintf("the handler of reader %d", n)})
 		case !errors.Is(err, status.ErrNotHandler):
 			c.say("Error: %v", err)
 		}
+	}
+	// Some handlers of far readers have no entry. They come last: however many files
+	// of theirs there are, the others have been asked.
+	far, err := status.EndFar(c.Dir)
+	c.complain("far readers", err)
+	for _, e := range far {
+		if slices.ContainsFunc(all, func(a ending) bool { return a.PID == e.PID }) {
+			e.Close()
+			continue
+		}
+		all = append(all, ending{e, "the handler of a far reader"})
 	}
 	return all
 }

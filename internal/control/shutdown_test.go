@@ -36,6 +36,11 @@ func beHandler(dir, sort string) error {
 			return err
 		}
 	}
+	if sort == "far twice" {
+		if _, err := status.LockFar(dir, farReader+"1"); err != nil {
+			return err
+		}
+	}
 	if sort == "near" || sort == "far and there" {
 		f, err := status.Open(dir)
 		if err != nil {
@@ -112,7 +117,8 @@ func TestShutdownNamesWhatDoesNotEnd(t *testing.T) {
 	for _, tt := range []struct{ sort, what string }{
 		{"near", "the handler of reader 0"},
 		{"far", "the handler of a far reader"},
-		{"far and there", "the handler of a far reader"}, // one process
+		{"far and there", "the handler of reader 0"}, // one process
+		{"far twice", "the handler of a far reader"},
 	} {
 		t.Run(tt.sort, func(t *testing.T) {
 			dir := t.TempDir()
