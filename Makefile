@@ -38,9 +38,10 @@ STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.6.1
 # The names that openct answers to, and where they are.
 SBIN_NAMES  := openct-control ifdhandler ifdproxy
 BIN_NAMES   := openct-tool
-# Position-independent executables are relocated at each start. That is half of the
-# time until a token is served, and memory that no two handlers share. C's libraries
-# stay position-independent. GOFLAGS=-buildmode=pie makes such executables all the same.
+# Position-independent executables are relocated at each start. That takes time (in an
+# emulated machine half of that until a token is served), and memory that no two handlers
+# share. C's libraries stay position-independent. GOFLAGS=-buildmode=pie makes such
+# executables all the same.
 GO_LDFLAGS  := -s -w -X openct/internal/cli.Version=$(VERSION) -X openct/internal/cli.ConfigFile=$(SYSCONFDIR)/openct.conf
 
 .PHONY: all build commands compat demo test lint unit cross e2e bench fuzz install deb rpm dist dist-check check-packaging generate clean

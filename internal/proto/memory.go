@@ -100,7 +100,8 @@ var _ MemoryEngine = (*Memory)(nil)
 func NewMemory(link MemoryLink, p ID) *Memory { return &Memory{p, link} }
 
 // DetectMemory finds out what kind of memory card is in a reader. It only
-// reads, since a card that is removed meanwhile must keep its contents. power takes the card's power and gives it back, before each try.
+// reads, since a card that is removed meanwhile must keep its contents. power takes
+// the card's power and gives it back, before each try.
 //
 // A 2-wire or 3-wire card's first byte is neither 00 nor FF, and its first four
 // are the header that is returned as its ATR. An I2C card has no such mark. It

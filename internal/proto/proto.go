@@ -1,6 +1,6 @@
 // Package proto holds the transmission protocols between host and card:
-// T=1, T=0, transparent, escape, and those of memory cards. An engine is a state machine over a Link;
-// it does no I/O of its own and knows neither USB nor sockets.
+// T=1, T=0, transparent, escape, and those of memory cards. An engine is a
+// state machine over a Link; it does no I/O of its own and knows neither USB nor sockets.
 package proto
 
 import (

@@ -16,5 +16,6 @@
 //	           (clientpin.go, its PIN entry)
 //	paths.go   where sockets are
 //
-// The package knows packets, not cards: the Handler runs the commands. It imports nothing else of this module.
+// The package knows packets, not cards: the Handler runs the commands. It
+// imports nothing else of this module.
 package socket
